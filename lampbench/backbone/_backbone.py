@@ -1,0 +1,179 @@
+"""The frozen language model that every method shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lampbench.backbone._adapter import Adapter
+from lampbench.backbone._decode import generate, score_answers
+from lampbench.backbone._encode import PromptEncoder, Usage
+from lampbench.backbone._load import BackboneInfo, find_layers, load_model
+from lampbench.core import BackboneShape, Pair, Prompt, Sampling, Task, derive_seed
+
+DecodingMode = Literal["greedy", "sampled", "labels"]
+
+# OPPU's released decoding; an option here, greedy being the default.
+OPPU_SAMPLING = Sampling(temperature=0.1, top_k=10, top_p=0.9)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How answers are made.
+
+    ``greedy`` and ``sampled`` write text until a newline or EOS. ``labels`` scores every label of
+    the task (log-probability of its tokens and EOS) and answers the best; its rows never compare
+    with written answers.
+    """
+
+    mode: DecodingMode = "greedy"
+
+    def to_json(self, task: Task) -> dict[str, Any]:
+        """What goes into a run's identity."""
+        details: dict[str, Any] = {"mode": self.mode}
+        if self.mode != "labels":
+            details["max_new_tokens"] = task.max_new_tokens
+        if self.mode == "sampled":
+            details["sampling"] = asdict(OPPU_SAMPLING)
+        return details
+
+
+class TransformersBackbone:
+    """A decoder-only model of transformers with batched generation.
+
+    Predictions do not depend on the batch size or on the company of a prompt (in float32): rows are
+    sorted by length and padded on the left, and sampling draws from a generator a prompt.
+
+    Attributes:
+        info: Its identity.
+        model, tokenizer: As transformers loads them; the model is frozen.
+        layers: The decoder layers, for adapters.
+        encoder: Prompts to ids.
+        usage: Tokens read, written and trained on so far.
+    """
+
+    def __init__(
+        self,
+        info: BackboneInfo,
+        model: Any,
+        tokenizer: Any,
+        *,
+        decoding: Decoding,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self.info = info
+        self.model = model
+        self.tokenizer = tokenizer
+        self.layers = find_layers(model, info.shape.layers)
+        self.usage = Usage()
+        self.encoder = PromptEncoder(tokenizer, info.shape.context, self.usage)
+        self.decoding = decoding
+        self.batch_size = batch_size
+        self.seed = seed
+        self._newlines: Tensor | None = None
+
+    @classmethod
+    def load(cls, info: BackboneInfo, *, decoding: Decoding, batch_size: int, seed: int) -> TransformersBackbone:
+        """Load the weights that ``info`` names; raises InputError where they are missing or wrong."""
+        model, tokenizer = load_model(info)
+        return cls(info, model, tokenizer, decoding=decoding, batch_size=batch_size, seed=seed)
+
+    @property
+    def shape(self) -> BackboneShape:
+        """Layers, width and context length."""
+        return self.info.shape
+
+    @property
+    def pad(self) -> int:
+        """The id that fills padded columns; they are masked, so any id does."""
+        return self.encoder.eos
+
+    def answer(self, task: Task, prompts: Sequence[Prompt], adapters: Sequence[Adapter] = ()) -> list[str]:
+        """One answer a prompt, stripped, decoded as the run asks."""
+        if self.decoding.mode == "labels":
+            return self._best_labels(task, prompts, adapters)
+        labels = [len(self.encoder.continuation(task.prompt(""), label)) for label in task.labels]
+        # A tokenizer with a small vocabulary may need more tokens for a label than the task allows.
+        room = max([task.max_new_tokens, *labels])
+        sampling = OPPU_SAMPLING if self.decoding.mode == "sampled" else None
+        return self._write(prompts, room, sampling, self._stop_at_newline(), adapters)
+
+    def write(self, prompts: Sequence[Prompt], max_new_tokens: int, sampling: Sampling | None = None) -> list[str]:
+        """Free text after each prompt until EOS, stripped; greedy where ``sampling`` is None."""
+        return self._write(prompts, max_new_tokens, sampling, self._stop_at_eos(), ())
+
+    def warm_up(self) -> None:
+        """One short pass, so that no phase pays for what the first use of a device costs."""
+        generate(self.model, self.layers, [[self.pad]], max_new_tokens=2, stop=self._stop_at_newline(), pad=self.pad)
+
+    def encode_pair(self, pair: Pair) -> tuple[list[int], list[int]]:
+        """Ids of a training example: the prompt's, and the target's with EOS."""
+        return self.encoder.pair(pair)
+
+    def _write(
+        self,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int,
+        sampling: Sampling | None,
+        stop: Tensor,
+        adapters: Sequence[Adapter],
+    ) -> list[str]:
+        rows = [self.encoder.prompt(prompt, max_new_tokens) for prompt in prompts]
+        seeds = [derive_seed(self.seed, "sampling", prompt.id) for prompt in prompts]
+        texts = [""] * len(rows)
+        for batch in _by_length(rows, self.batch_size):
+            written = generate(
+                self.model,
+                self.layers,
+                [rows[i] for i in batch],
+                max_new_tokens=max_new_tokens,
+                stop=stop,
+                pad=self.pad,
+                adapters=adapters,
+                sampling=sampling,
+                seeds=[seeds[i] for i in batch],
+            )
+            for i, ids in zip(batch, written, strict=True):
+                self.usage.prompt_tokens += len(rows[i])
+                self.usage.generated_tokens += len(ids)
+                text = self.tokenizer.decode(ids, skip_special_tokens=True)
+                texts[i] = (text.split("\n", 1)[0] if stop is self._newlines else text).strip()
+        return texts
+
+    def _best_labels(self, task: Task, prompts: Sequence[Prompt], adapters: Sequence[Adapter]) -> list[str]:
+        answers = [self.encoder.continuation(task.prompt(""), label) for label in task.labels]
+        rows = [self.encoder.prompt(prompt, max(map(len, answers))) for prompt in prompts]
+        chosen = [""] * len(rows)
+        for batch in _by_length(rows, max(1, self.batch_size // len(answers))):
+            scores = score_answers(
+                self.model, self.layers, [rows[i] for i in batch], answers, pad=self.pad, adapters=adapters
+            )
+            for i, best in zip(batch, scores.argmax(-1).tolist(), strict=True):
+                self.usage.prompt_tokens += len(rows[i])
+                chosen[i] = task.labels[best]
+        return chosen
+
+    def _stop_at_eos(self) -> Tensor:
+        stop = torch.zeros(self.model.get_output_embeddings().weight.shape[0], dtype=torch.bool)
+        more = self.model.generation_config.eos_token_id if self.model.generation_config else None
+        stop[[self.encoder.eos, *([] if more is None else [more] if isinstance(more, int) else more)]] = True
+        return stop.to(self.model.device)
+
+    def _stop_at_newline(self) -> Tensor:
+        if self._newlines is None:
+            stop = self._stop_at_eos()
+            texts = self.tokenizer.batch_decode([[token] for token in range(len(self.tokenizer))])
+            stop[[token for token, text in enumerate(texts[: len(stop)]) if "\n" in text]] = True
+            self._newlines = stop
+        return self._newlines
+
+
+def _by_length(rows: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
+    """Row numbers in batches of similar length, longest first."""
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

@@ -1,0 +1,162 @@
+"""Batched decoding with a KV cache: greedy, sampled, or scoring a fixed set of answers."""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lampbench.backbone._adapter import Adapter, Window
+from lampbench.backbone._encode import left_pad
+from lampbench.core import Sampling
+
+
+class Pass:
+    """A left-padded batch and its KV cache, fed forward step by step.
+
+    Adapters act at every pass; ``window`` tells them which columns it computes.
+    """
+
+    def __init__(self, model: Any, rows: Sequence[Sequence[int]], pad: int) -> None:
+        ids, mask = left_pad(rows, pad)
+        self._model = model
+        self._ids = torch.tensor(ids, device=model.device)
+        self._mask = torch.tensor(mask, device=model.device)
+        self._positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
+        self._cache: Any = None
+        width = self._ids.shape[1]
+        starts = width - self._mask.sum(-1)
+        self.window = Window(starts, torch.full_like(starts, width))
+
+    def prefill(self) -> Tensor:
+        """Logits after each row's prompt, shape (rows, vocabulary)."""
+        return self._forward(self._ids, self._positions, keep=1)[:, -1]
+
+    def feed(self, ids: Tensor) -> Tensor:
+        """Logits after each of the next columns ``ids`` (rows, columns): (rows, columns, vocabulary)."""
+        self.window.offset = self._mask.shape[1]
+        steps = torch.arange(1, ids.shape[1] + 1, device=ids.device)
+        self._mask = torch.cat([self._mask, torch.ones_like(ids)], dim=-1)
+        return self._forward(ids, self._positions[:, -1:] + steps, keep=ids.shape[1])
+
+    def repeat(self, times: int) -> None:
+        """Every row ``times`` times in place, cache included."""
+        self._cache.batch_repeat_interleave(times)
+        self._mask = self._mask.repeat_interleave(times, dim=0)
+        self._positions = self._positions.repeat_interleave(times, dim=0)
+        self.window.starts = self.window.starts.repeat_interleave(times)
+        self.window.ends = self.window.ends.repeat_interleave(times)
+
+    def _forward(self, ids: Tensor, positions: Tensor, keep: int) -> Tensor:
+        output = self._model(
+            input_ids=ids,
+            attention_mask=self._mask,
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            **keep_logits(self._model, keep),
+        )
+        self._cache = output.past_key_values
+        self._positions = positions
+        logits: Tensor = output.logits
+        return logits
+
+
+def keep_logits(model: nn.Module, count: int) -> dict[str, int]:
+    """The keyword that limits logits to the last ``count`` columns, under its name in this version."""
+    known = inspect.signature(model.forward).parameters
+    for name in ("logits_to_keep", "num_logits_to_keep"):
+        if name in known:
+            return {name: count}
+    return {}
+
+
+@torch.inference_mode()
+def generate(
+    model: Any,
+    layers: nn.ModuleList,
+    rows: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    stop: Tensor,
+    pad: int,
+    adapters: Sequence[Adapter] = (),
+    sampling: Sampling | None = None,
+    seeds: Sequence[int] = (),
+) -> list[list[int]]:
+    """New token ids of each row, the stop token included.
+
+    Args:
+        model: A causal language model of transformers.
+        layers: Its decoder layers, for ``adapters``.
+        rows: Prompt ids.
+        max_new_tokens: At most so many a row.
+        stop: Boolean, shape (vocabulary,): tokens that end a row.
+        pad: Any token id; padding is masked.
+        adapters: Applied in this order.
+        sampling: None for greedy.
+        seeds: One a row, for sampling.
+    """
+    batch = Pass(model, rows, pad)
+    draws = [random.Random(seed) for seed in seeds]
+    written: list[list[int]] = [[] for _ in rows]
+    running = [True] * len(rows)
+    with ExitStack() as stack:
+        for adapter in adapters:
+            stack.enter_context(adapter.attach(layers, batch.window))
+        logits = batch.prefill()
+        while True:
+            chosen = logits.argmax(-1) if sampling is None else _draw(logits, sampling, draws)
+            ended = stop[chosen].tolist()
+            for row, token in enumerate(chosen.tolist()):
+                if running[row]:
+                    written[row].append(token)
+                    running[row] = not ended[row] and len(written[row]) < max_new_tokens
+            if not any(running):
+                return written
+            logits = batch.feed(chosen.unsqueeze(-1))[:, -1]
+
+
+@torch.inference_mode()
+def score_answers(
+    model: Any,
+    layers: nn.ModuleList,
+    rows: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    *,
+    pad: int,
+    adapters: Sequence[Adapter] = (),
+) -> Tensor:
+    """Log-probability of each answer (ids, EOS included) after each row: (rows, answers), float32."""
+    batch = Pass(model, rows, pad)
+    width = max(map(len, answers))
+    targets = torch.tensor([[*answer, *[pad] * (width - len(answer))] for answer in answers], device=model.device)
+    real = torch.tensor([[column < len(answer) for column in range(width)] for answer in answers])
+    with ExitStack() as stack:
+        for adapter in adapters:
+            stack.enter_context(adapter.attach(layers, batch.window))
+        first = batch.prefill()
+        batch.repeat(len(answers))
+        # Padding after an answer is seen by nothing that counts, as attention is causal.
+        rest = batch.feed(targets.repeat(len(rows), 1))[:, :-1]
+    logits = torch.cat([first.repeat_interleave(len(answers), dim=0).unsqueeze(1), rest], dim=1)
+    log_probabilities = logits.float().log_softmax(-1)
+    picked = log_probabilities.gather(-1, targets.repeat(len(rows), 1).unsqueeze(-1)).squeeze(-1)
+    masked = picked * real.to(picked.device).repeat(len(rows), 1)
+    return masked.sum(-1).reshape(len(rows), len(answers))
+
+
+def _draw(logits: Tensor, sampling: Sampling, draws: Sequence[random.Random]) -> Tensor:
+    """One token a row by temperature, top-k and top-p, from that row's own random numbers."""
+    best = (logits.float() / sampling.temperature).topk(min(sampling.top_k, logits.shape[-1]))
+    probabilities = best.values.softmax(-1)
+    # A token stays while the mass before it is below top_p: the first one always does.
+    before = probabilities.cumsum(-1) - probabilities
+    mass = torch.where(before < sampling.top_p, probabilities, 0.0).cumsum(-1)
+    points = torch.tensor([draw.random() for draw in draws], device=logits.device).unsqueeze(-1) * mass[:, -1:]
+    return best.indices.gather(-1, (mass <= points).sum(-1, keepdim=True).clamp(max=mass.shape[-1] - 1)).squeeze(-1)

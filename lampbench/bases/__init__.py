@@ -1,0 +1,21 @@
+"""Ready-made bases for plug-ins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lampbench.bases._prompt_method import PromptMethod
+
+if TYPE_CHECKING:
+    from lampbench.bases._adapter_method import AdapterMethod
+
+__all__ = ["AdapterMethod", "PromptMethod"]
+
+
+def __getattr__(name: str) -> Any:
+    # torch is imported only by those who train.
+    if name == "AdapterMethod":
+        from lampbench.bases._adapter_method import AdapterMethod
+
+        return AdapterMethod
+    raise AttributeError(f"module 'lampbench.bases' has no attribute {name!r}")

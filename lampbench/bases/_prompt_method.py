@@ -1,0 +1,49 @@
+"""Base of methods that only change the prompt."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+from lampbench.core import Backbone, Method, Query, User
+
+
+class PromptMethod(Method):
+    """Put something before the query; override ``context``.
+
+    The backbone answers ``context``, a newline, and the task's prompt. Where all that is too long,
+    the context gives way first: of a list, the last pieces go; a string, or a first piece that is
+    still too long, keeps its end. A user who was never adapted, or was forgotten, has no context.
+    """
+
+    backbone: Backbone
+
+    def setup(self) -> None:
+        """Start with no user known."""
+        self._users: dict[str, User] = {}
+
+    @abstractmethod
+    def context(self, user: User, query: Query) -> str | Sequence[str]:
+        """What goes before the query: one string, or pieces with the most important first."""
+
+    def adapt(self, users: Sequence[User]) -> None:
+        """Remember the users' histories."""
+        self._users.update({user.id: user for user in users})
+
+    def predict(self, queries: Sequence[Query]) -> Sequence[str]:
+        """Answer each query after its context."""
+        prompts = [
+            self.task.prompt(query.text, query.id).with_context(self._pieces(query)) for query in queries
+        ]
+        return self.backbone.answer(self.task, prompts)
+
+    def forget(self, user_id: str) -> None:
+        """Drop the user's history."""
+        self._users.pop(user_id, None)
+
+    def _pieces(self, query: Query) -> Sequence[str]:
+        user = self._users.get(query.user_id)
+        if user is None:
+            return ()
+        context = self.context(user, query)
+        return (context,) if isinstance(context, str) else context

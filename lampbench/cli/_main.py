@@ -1,0 +1,74 @@
+"""The entry point: commands, and errors as one line with an exit status.
+
+Commands are imported when they are asked for; this module imports click alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+# Name -> module, attribute, and the line that --help shows without importing the command.
+_COMMANDS = {
+    "run": ("lampbench.cli._run", "run", "Run methods on tasks and measure them."),
+    "list": ("lampbench.cli._list", "list_", "List methods, tasks or protocols."),
+    "describe": ("lampbench.cli._describe", "describe", "Show what a method, task or protocol is and its settings."),
+    "score": ("lampbench.cli._score", "score", "Score a predictions file against a golds file."),
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute, _ = _COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in _COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="lampbench")
+@click.option("--debug", is_flag=True, help="Show the whole traceback of an error.")
+def cli(debug: bool) -> None:
+    """Personalization methods on the LaMP tasks, measured alike.
+
+    \b
+    lampbench list methods
+    lampbench run --method zero-shot,perfit --task lamp5 --protocol folder --data DIR --model DIR
+
+    Exit status: 0 done, 1 a run failed, 2 the input is wrong, 130 interrupted.
+    """
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    # Our own bars and messages say what happens; these would write between them.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from lampbench.core import LampBenchError
+
+    try:
+        status = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except LampBenchError as error:
+        if "--debug" in sys.argv:
+            raise
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,120 @@
+"""What the user asked ``lampbench run`` for: flags over a TOML file over defaults."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from lampbench.core import InputError, Method, Registry, methods, tasks, unknown_name
+from lampbench.runner import load_method
+
+# Keys of a config file, beside [set] and [set.METHOD].
+_FILE_KEYS = (
+    "method", "task", "protocol", "data", "model", "revision", "seed", "users", "k", "dtype", "device",
+    "batch-size", "decoding", "trust-remote-code", "out",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """Method settings from the command: for all methods that have them, and for one."""
+
+    common: Mapping[str, Any]
+    by_method: Mapping[str, Mapping[str, Any]]
+
+    def of(self, method: str, method_type: type[Method]) -> dict[str, Any]:
+        """The settings that concern ``method``."""
+        known = {field.name for field in fields(method_type.Config)}
+        common = {key: value for key, value in self.common.items() if key in known}
+        return {**common, **self.by_method.get(method, {})}
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """A config file's values by flag name; ``set`` holds method settings.
+
+    Raises:
+        InputError: The file is missing, no TOML, or has an unknown key.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--config {path}: {getattr(error, 'strerror', None) or error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"--config {path}: not valid TOML: {error}") from None
+    for key in values:
+        if key not in (*_FILE_KEYS, "set"):
+            raise unknown_name(f"key in {path}", key, [*_FILE_KEYS, "set"])
+    if not isinstance(values.get("set", {}), dict):
+        raise InputError(f"--config {path}: 'set' must be a table, found {values['set']!r}")
+    return values
+
+
+def names_of(text: str | Iterable[str], registry: Registry) -> list[str]:
+    """Names from a comma-separated list, a TOML list, or ``all``; each must be registered."""
+    parts = text.split(",") if isinstance(text, str) else list(text)
+    names = [part.strip() for part in parts if part.strip()]
+    if names == ["all"]:
+        return registry.names()
+    if not names:
+        raise InputError(f"no {registry.kind} given; known: {', '.join(registry.names())}")
+    for name in names:
+        registry.plugin(name)
+    return list(dict.fromkeys(names))
+
+
+def overrides(chosen: Iterable[str], file_set: Mapping[str, Any], flags: Iterable[str], k: Any) -> Overrides:
+    """Method settings from the config file, then ``--k``, then ``--set KEY=VALUE`` or ``METHOD.KEY=VALUE``.
+
+    Raises:
+        InputError: A flag has no ``=``, names a method that is not run, or a key that none of the
+            run's methods has (the nearest is named).
+    """
+    names = list(chosen)
+    common: dict[str, Any] = {}
+    by_method: dict[str, dict[str, Any]] = {}
+    for key, value in file_set.items():
+        if isinstance(value, dict):
+            by_method.setdefault(_chosen_method(key, names), {}).update(value)
+        else:
+            common[key] = value
+    if k is not None:
+        common["k"] = k
+    for flag in flags:
+        key, equals, value = flag.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set {flag}: expected KEY=VALUE or METHOD.KEY=VALUE")
+        method, dot, rest = key.partition(".")
+        if dot:
+            by_method.setdefault(_chosen_method(method, names), {})[rest] = value
+        else:
+            common[key] = value
+    _check_common(common, names)
+    return Overrides(common, by_method)
+
+
+def task_names(text: str | Iterable[str]) -> list[str]:
+    """The tasks asked for."""
+    return names_of(text, tasks())
+
+
+def method_names(text: str | Iterable[str]) -> list[str]:
+    """The methods asked for."""
+    return names_of(text, methods())
+
+
+def _chosen_method(name: str, chosen: list[str]) -> str:
+    if name not in chosen:
+        raise unknown_name("method in a setting", name, chosen, "only methods of this run can be set")
+    return name
+
+
+def _check_common(common: Mapping[str, Any], names: list[str]) -> None:
+    known = {
+        field.name for name in names for field in fields(load_method(methods().plugin(name)).Config)
+    }
+    for key in common:
+        if key not in known:
+            raise unknown_name(f"setting of {', '.join(names)}", key, known)

@@ -1,0 +1,164 @@
+"""``lampbench run``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lampbench.cli._options import method_names, overrides, read_config_file, task_names
+from lampbench.core import InputError, config_to_json, convert, methods
+from lampbench.runner import Plan, Planner, RunFolder, Session, Settings, Skip, load_method
+
+_DECODING = click.Choice(["greedy", "sampled", "labels"])
+
+
+@click.command()
+@click.option("--method", help="Methods, comma-separated, or all.")
+@click.option("--task", help="Tasks, comma-separated, or all.")
+@click.option("--protocol", help="Which users and queries (lampbench list protocols).")
+@click.option("--data", type=click.Path(path_type=Path), help="The protocol's data folder.")
+@click.option("--model", help="Backbone: a folder or a Hugging Face hub id.")
+@click.option("--revision", help="The backbone's revision on the hub.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A method's setting; also METHOD.KEY=VALUE.")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file of these options; flags win.")
+@click.option("--seed", type=int, help="Everything random derives from it. Default 0.")
+@click.option("--users", type=click.IntRange(min=1), help="Only the first N evaluated users.")
+@click.option("--k", help="History items in the prompt, for methods that have k.")
+@click.option("--decoding", type=_DECODING, help="How answers are made. Default greedy.")
+@click.option("--dtype", help="auto, float32, bfloat16 or float16. Default auto.")
+@click.option("--device", help="auto, cpu, cuda, cuda:1 … Default auto.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Prompts a forward pass. Default 16.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of run folders. Default runs/.")
+@click.option("--trust-remote-code", is_flag=True, default=None, help="Let code that comes with the model run.")
+@click.option("--force", is_flag=True, help="Delete earlier work of the same run and start over.")
+@click.option("--dry-run", is_flag=True, help="Print what would run; load no weights.")
+def run(settings: Sequence[str], config_file: Path | None, force: bool, dry_run: bool, **flags: Any) -> int:
+    """Run methods on tasks and measure them.
+
+    The same command again keeps what is finished and continues what is not.
+
+    \b
+    lampbench run --method perfit --task lamp5 --protocol folder --data DIR --model DIR
+    lampbench run --method all --task lamp3,lamp5 … --set rag.k=4 --set learning_rate=5e-3
+    """
+    given = read_config_file(config_file) if config_file else {}
+    given |= {name.replace("_", "-"): value for name, value in flags.items() if value is not None}
+    for required in ("method", "task", "protocol"):
+        if required not in given:
+            raise InputError(f"--{required} is missing; see lampbench run --help")
+    names = method_names(given["method"])
+    chosen = overrides(names, given.get("set", {}), settings, given.get("k"))
+    planner = Planner(_settings(given))
+    plans: list[Plan] = []
+    for task in task_names(given["task"]):
+        for name in names:
+            plan = planner.plan(name, task, chosen.of(name, load_method(methods().plugin(name))))
+            if isinstance(plan, Skip):
+                click.echo(f"skipped: {name} on {task}: {plan.reason}", err=True)
+            else:
+                plans.append(plan)
+    if not plans:
+        raise InputError("nothing to run: every method was skipped")
+    if dry_run:
+        for plan in plans:
+            click.echo(_plan_text(plan, planner))
+        return 0
+    return _run_all(plans, planner, force)
+
+
+def _run_all(plans: Sequence[Plan], planner: Planner, force: bool) -> int:
+    from lampbench.cli._progress import ProgressReporter
+    from lampbench.cli._table import run_table
+
+    session = Session(planner, ProgressReporter())
+    rows = [session.run(plan, force=force) for plan in plans]
+    click.echo("\n" + run_table(rows) + "\n")
+    for plan, row in zip(plans, rows, strict=True):
+        for note in _notes(row):
+            click.echo(f"note: {plan.task.name} {plan.method}: {note}")
+    click.echo("Run folders:" if len(plans) > 1 else "Run folder:")
+    for plan in plans:
+        click.echo(f"  {plan.folder}")
+    return 0 if all(row["status"] == "success" for row in rows) else 1
+
+
+def _notes(row: dict[str, Any]) -> list[str]:
+    """What a reader of the table must know about a row."""
+    if row["status"] != "success":
+        return [str(row["error"])]
+    data, notes = row["data"], []
+    if row["identity"]["limit"] is not None:
+        notes.append(f"limited to the first {data['users']} users")
+    if data["invalid_outputs"]:
+        notes.append(f"{data['invalid_outputs']} of {data['queries']} outputs are no valid answer")
+    for name, what in (("cut_contexts", "context"), ("cut_sources", "text")):
+        if data[name]:
+            notes.append(f"the {what} of {data[name]} of {data['queries']} prompts was cut to the context length")
+    notes += [f"check failed: {name}: {check}" for name, check in row["checks"].items() if not check["passed"]]
+    return notes + data["notes"]
+
+
+def _settings(given: dict[str, Any]) -> Settings:
+    """The run's settings, each typed as ``Settings`` declares it, whether from a flag or the file."""
+    paths = {"data", "out"}
+    known: dict[str, Any] = {}
+    for field in dataclasses.fields(Settings):
+        key = field.name.replace("_", "-")
+        if key not in given:
+            continue
+        value = given[key]
+        known[field.name] = Path(value) if field.name in paths else convert(value, _hint(field.name), key)
+    settings = Settings(**known)
+    for name in ("batch_size", "users"):
+        number = getattr(settings, name)
+        if number is not None and number < 1:
+            raise InputError(f"{name.replace('_', '-')} must be at least 1, found {number}")
+    return settings
+
+
+def _hint(name: str) -> Any:
+    from typing import Literal
+
+    hints: dict[str, Any] = {
+        "seed": int,
+        "batch_size": int,
+        "users": int,
+        "trust_remote_code": bool,
+        "decoding": Literal["greedy", "sampled", "labels"],
+    }
+    return hints.get(name, str)
+
+
+def _plan_text(plan: Plan, planner: Planner) -> str:
+    data = planner.evaluated(plan)
+    row = RunFolder(plan.folder).row()
+    facts = {
+        "run id": plan.run_id,
+        "folder": f"{plan.folder} ({row['status'] if row else 'new'})",
+        "users": f"{len(data.users)} evaluated, {len(data.shared)} shared",
+        "queries": f"{len(data.queries)} evaluated, {sum(len(user.queries) for user in data.shared)} shared",
+        "tokens": _token_text(plan, planner),
+        "config": json.dumps(config_to_json(plan.config)),
+        "identity": json.dumps(plan.identity),
+    }
+    return "\n".join([f"{plan.task.name} {plan.method}", *(f"  {key}: {value}" for key, value in facts.items())])
+
+
+def _token_text(plan: Plan, planner: Planner) -> str:
+    if plan.backbone is None:
+        return "none (no language model)"
+    from lampbench.backbone import PromptEncoder, load_tokenizer
+
+    encoder = PromptEncoder(load_tokenizer(plan.backbone), plan.backbone.shape.context)
+    data = planner.evaluated(plan)
+    prompts = [len(encoder.prompt(plan.task.prompt(q.text, q.id), plan.task.max_new_tokens)) for q in data.queries]
+    pairs = [encoder.pair(plan.task.pair(item)) for user in data.users for item in user.history]
+    return (
+        f"{sum(prompts):,} in plain prompts (longest {max(prompts)}), "
+        f"{sum(len(prompt) + len(target) for prompt, target in pairs):,} in histories as training examples"
+    )

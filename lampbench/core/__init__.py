@@ -1,0 +1,62 @@
+"""Types, the method contract and the registry. Imports nothing else of LampBench, and nothing heavy."""
+
+from lampbench.core._config import (
+    ConfigField,
+    NoConfig,
+    config_fields,
+    config_from,
+    config_to_json,
+    convert,
+    setting,
+)
+from lampbench.core._errors import InputError, LampBenchError, unknown_name
+from lampbench.core._identity import canonical_json, derive_seed, digest
+from lampbench.core._method import Backbone, BackboneShape, Method, Parameters, Sampling
+from lampbench.core._registry import Plugin, Registry, methods, protocols, tasks
+from lampbench.core._task import Metric, Task
+from lampbench.core._types import (
+    HistoryItem,
+    LabelledQuery,
+    Pair,
+    Prediction,
+    Prompt,
+    Query,
+    SharedUser,
+    User,
+)
+
+__all__ = [
+    "Backbone",
+    "BackboneShape",
+    "ConfigField",
+    "HistoryItem",
+    "InputError",
+    "LabelledQuery",
+    "LampBenchError",
+    "Method",
+    "Metric",
+    "NoConfig",
+    "Pair",
+    "Parameters",
+    "Plugin",
+    "Prediction",
+    "Prompt",
+    "Query",
+    "Registry",
+    "Sampling",
+    "SharedUser",
+    "Task",
+    "User",
+    "canonical_json",
+    "config_fields",
+    "config_from",
+    "config_to_json",
+    "convert",
+    "derive_seed",
+    "digest",
+    "methods",
+    "protocols",
+    "setting",
+    "tasks",
+    "unknown_name",
+]

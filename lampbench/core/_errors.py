@@ -1,0 +1,27 @@
+"""Errors a user can act on; the command line turns each into one line and an exit status."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LampBenchError(Exception):
+    """A run failed for a reason that its message explains. Exit status 1."""
+
+    exit_status = 1
+
+
+class InputError(LampBenchError):
+    """What the user handed in (option, file, record, plug-in name) is wrong. Exit status 2."""
+
+    exit_status = 2
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], note: str = "") -> InputError:
+    """The error for a name that nobody registered: what was found, the nearest name, all names."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" did you mean {near[0]!r}?" if near else ""
+    middle = f" {note};" if note else ""
+    return InputError(f"unknown {kind} {name!r};{middle}{hint} known: {', '.join(names) or 'none'}")

@@ -1,0 +1,164 @@
+"""The contract of a method: the plug-in manual."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from lampbench.core._config import NoConfig
+from lampbench.core._task import Task
+from lampbench.core._types import Prompt, Query, SharedUser, User
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneShape:
+    """What is known of a backbone before its weights are loaded.
+
+    Attributes:
+        layers: Decoder layers.
+        width: Hidden size.
+        context: The longest sequence it reads, in tokens.
+    """
+
+    layers: int
+    width: int
+    context: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Trainable parameters: the shared stage's, and one user's."""
+
+    shared: int = 0
+    per_user: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Sampled decoding. Draws depend on the run's seed and the prompt's id, never on the batch."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+
+
+class Backbone(Protocol):
+    """The frozen language model as a prompt method sees it."""
+
+    @property
+    def shape(self) -> BackboneShape:
+        """Layers, width and context length."""
+
+    def answer(self, task: Task, prompts: Sequence[Prompt]) -> list[str]:
+        """One answer a prompt, decoded as the run asks (greedy, sampled or label scoring)."""
+
+    def write(self, prompts: Sequence[Prompt], max_new_tokens: int, sampling: Sampling | None) -> list[str]:
+        """Free text after each prompt, over several lines; greedy where ``sampling`` is None."""
+
+
+class Method(ABC):
+    """Base class of every method. Read this page to write a plug-in.
+
+    A plug-in is a class, named by an entry point of its distribution::
+
+        [project.entry-points."lampbench.methods"]
+        latest = "my_package:Latest"
+
+    For methods that only change the prompt, derive from :class:`lampbench.PromptMethod`; for
+    methods that train an adapter a user, from :class:`lampbench.AdapterMethod`. Both leave little
+    to write. Deriving from this class gives full control.
+
+    **What a method gets.** The runner builds it with ``task``, ``config`` (an instance of
+    ``Config``), ``seed`` and ``backbone`` (None where ``needs_backbone`` is False); the base class
+    keeps them under these names. A method opens no data and no model itself, and never sees a gold
+    of an evaluated user.
+
+    **Lifecycle**, driven by the runner; times, memory, parameters and bytes are measured there:
+
+    1. ``fit_shared(users)``: once, with the users of the shared split and their labelled queries.
+    2. ``adapt(users)``: evaluated users, at most ``users_at_once`` a call, in any order. What
+       happens to one user must not depend on the others.
+    3. ``predict(queries)``: one string a query, in order. A user who was never adapted, or was
+       forgotten, gets what the method does without that user's history.
+    4. ``save_shared`` / ``save_user`` after the stage; ``load_shared`` / ``load_user`` instead of
+       it, in a continued run. What is not saved is made again by ``fit_shared`` and ``adapt``.
+       Reloaded state must give the same predictions.
+    5. ``forget(user_id)``.
+
+    **Randomness** comes from ``seed`` together with the user's id, never from global state.
+
+    **Config** is a frozen dataclass; ``lampbench.setting(default, help)`` documents a field.
+    Fields left at None may be filled by ``resolve``; the resolved config is part of the run's
+    identity. A ``__post_init__`` may refuse values with a ValueError.
+
+    Attributes:
+        Config: The frozen config dataclass.
+        version: Raised whenever a change to the method could change a score.
+        paper: Where the method comes from; shown by ``lampbench describe``.
+        needs_backbone: False for methods that use no language model; none is loaded then.
+        users_at_once: Users a call of ``adapt``; also what an interruption can lose.
+        progress: Call as ``progress(done, total)`` from a long ``fit_shared``; draws the bar.
+    """
+
+    Config: ClassVar[type] = NoConfig
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = ""
+    needs_backbone: ClassVar[bool] = True
+    users_at_once: ClassVar[int] = 32
+
+    progress: Callable[[int, int], None]
+
+    def __init__(self, *, task: Task, config: Any, seed: int, backbone: Any) -> None:
+        self.task = task
+        self.config = config
+        self.seed = seed
+        self.backbone = backbone
+        self.progress = lambda done, total: None
+        self.setup()
+
+    def setup(self) -> None:
+        """Called once at the end of construction; prepare attributes here."""
+
+    @classmethod
+    def supports(cls, task: Task) -> tuple[bool, str]:
+        """Whether the method can do ``task``, and if not, why."""
+        return True, ""
+
+    @classmethod
+    def resolve(cls, config: Any, task: Task, shape: BackboneShape | None) -> Any:
+        """The config with everything settled that depends on the task or the backbone's shape."""
+        return config
+
+    def fit_shared(self, users: Sequence[SharedUser]) -> None:
+        """Learn what all users share. Override where the method has such a stage."""
+
+    def adapt(self, users: Sequence[User]) -> None:
+        """Learn from each user's history. Override where the method uses it."""
+
+    @abstractmethod
+    def predict(self, queries: Sequence[Query]) -> Sequence[str]:
+        """One answer a query, in order."""
+
+    def forget(self, user_id: str) -> None:
+        """Drop everything learned from the user."""
+
+    def save_shared(self, folder: Path) -> None:
+        """Write the shared state into an empty folder; writing nothing means there is none."""
+
+    def load_shared(self, folder: Path, users: Sequence[SharedUser]) -> None:
+        """Restore what ``save_shared`` wrote; without own state, fit again."""
+        self.fit_shared(users)
+
+    def save_user(self, user_id: str, folder: Path) -> None:
+        """Write one user's state into an empty folder: files that the user can carry away."""
+
+    def load_user(self, user: User, folder: Path) -> None:
+        """Restore what ``save_user`` wrote; without own state, adapt again."""
+        self.adapt([user])
+
+    def parameters(self) -> Parameters:
+        """Trainable parameters; the runner checks them against what the optimizers held."""
+        return Parameters()

@@ -1,0 +1,96 @@
+"""The few nouns that every part of LampBench speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryItem:
+    """One thing a user wrote before: a source text and the target the user gave it.
+
+    ``source`` is empty where the task's history has no source side (LaMP-7).
+    ``date`` is ``YYYY[-MM[-DD]]`` or empty.
+    """
+
+    id: str
+    source: str
+    target: str
+    date: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user and their history, oldest item first."""
+
+    id: str
+    history: tuple[HistoryItem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a method must answer. It carries no gold: golds live with the scorer alone."""
+
+    id: str
+    user_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledQuery:
+    """A query of a shared user together with its answer: training data of the shared stage."""
+
+    query: Query
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class SharedUser:
+    """A user of the protocol's shared split, with labelled queries. Never evaluated."""
+
+    user: User
+    queries: tuple[LabelledQuery, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A method's answer to one query."""
+
+    query_id: str
+    user_id: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt in parts, so that a length limit can tell what may give way.
+
+    The model reads ``context + head + source + tail``. When that is too long, context pieces give
+    way first (the last piece first), then the end of ``source``; ``head`` (the instruction) and
+    ``tail`` (the target field) are never cut. ``id`` names the query in errors and seeds sampling.
+    """
+
+    head: str
+    source: str
+    tail: str
+    context: tuple[str, ...] = ()
+    id: str = ""
+
+    def with_context(self, pieces: Sequence[str]) -> Prompt:
+        """The same prompt after ``pieces``, most important piece first; a newline ends them."""
+        return replace(self, context=tuple(piece for piece in pieces if piece))
+
+    @property
+    def text(self) -> str:
+        """The whole prompt, nothing cut."""
+        context = "".join(self.context) + "\n" if self.context else ""
+        return context + self.head + self.source + self.tail
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A training example: a prompt and the target that follows it after one space."""
+
+    prompt: Prompt
+    target: str

@@ -1,0 +1,92 @@
+"""A model named by a path or a hub id, with a revision that names its exact content."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lampbench.core import InputError
+
+# What can change a prediction; a README cannot.
+_CONTENT = frozenset({".json", ".jinja", ".model", ".py", ".safetensors", ".txt"})
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model's files.
+
+    Attributes:
+        location: What transformers' ``from_pretrained`` takes: a folder or a hub id.
+        id: The name in rows: the folder's name or the hub id.
+        revision: ``sha256:…`` over a folder's files, or the hub's commit.
+        local: Whether ``location`` is a folder.
+        trust_remote_code: Whether code that comes with the model may run.
+    """
+
+    location: str
+    id: str
+    revision: str
+    local: bool
+    trust_remote_code: bool = False
+
+    @property
+    def load_options(self) -> dict[str, Any]:
+        """Keyword arguments that every ``from_pretrained`` of this model needs."""
+        options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
+        if not self.local:
+            options["revision"] = self.revision
+        return options
+
+
+def find_model(name: str, revision: str | None = None, trust_remote_code: bool = False) -> ModelSource:
+    """The model called ``name``: a folder that exists, else a hub id. No weights are loaded.
+
+    A folder's content is hashed whole, so that a changed file changes the identity of a run; there,
+    ``revision`` is the hash that is expected.
+
+    Raises:
+        InputError: Neither a model folder nor a model on the hub; or the folder has no safetensors
+            weights (pickled weights are never loaded).
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        _check_folder(folder)
+        content = _content_hash(folder)
+        if revision not in (None, content):
+            raise InputError(f"{name}: the folder's content is {content}, expected revision {revision}")
+        return ModelSource(name, folder.resolve().name, content, True, trust_remote_code)
+    return ModelSource(name, name, _hub_commit(name, revision, trust_remote_code), False, trust_remote_code)
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder}: no config.json; expected a model folder as save_pretrained writes it")
+    if not any(folder.glob("*.safetensors")):
+        pickled = [path.name for path in sorted(folder.iterdir()) if path.suffix in {".bin", ".pt", ".pth"}]
+        found = f"; found {pickled[0]}, but pickled weights are never loaded: convert them" if pickled else ""
+        raise InputError(f"{folder}: no *.safetensors weights{found}")
+
+
+def _content_hash(folder: Path) -> str:
+    hasher = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _CONTENT and path.is_file():
+            with path.open("rb") as stream:
+                hasher.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return f"sha256:{hasher.hexdigest()}"
+
+
+def _hub_commit(name: str, revision: str | None, trust_remote_code: bool) -> str:
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        cause = str(error).splitlines()[0]
+        raise InputError(f"model {name}: no such folder, and not to be had from the hub: {cause}") from None
+    commit = getattr(config, "_commit_hash", None)
+    if commit is None:
+        raise InputError(f"model {name}: the hub names no commit for it; hand in a folder instead")
+    return str(commit)

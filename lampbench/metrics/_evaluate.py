@@ -1,0 +1,70 @@
+"""The same metrics as ``evaluate.Metric`` classes, for use outside LampBench; no download, no network.
+
+    >>> from lampbench.metrics import RougeMetric
+    >>> RougeMetric().compute(predictions=["a title"], references=["a good title"])
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import evaluate
+
+from lampbench.metrics._functions import accuracy, macro_f1, mean, rating_errors, rouge
+
+_CITATION = "Salemi et al., LaMP: When Large Language Models Meet Personalization, ACL 2024"
+
+
+class _LampMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
+    """An ``evaluate.Metric`` that keeps its inputs in memory instead of a cache file."""
+
+    description = ""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(keep_in_memory=True, **kwargs)
+
+    def _info(self) -> evaluate.MetricInfo:
+        strings = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description=self.description,
+            citation=_CITATION,
+            features=datasets.Features({"predictions": strings, "references": strings}),
+        )
+
+
+class LabelMetric(_LampMetric):
+    """``accuracy`` and macro ``f1`` over a fixed label list (LaMP-2M, 2N)."""
+
+    description = "Exact-match accuracy and macro-F1 over the full label list"
+
+    def __init__(self, labels: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.labels = tuple(labels)
+
+    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
+        return {
+            "accuracy": mean(accuracy(predictions, references)),
+            "f1": macro_f1(predictions, references, self.labels),
+        }
+
+
+class RatingMetric(_LampMetric):
+    """``MAE`` and ``RMSE`` of ratings given as strings (LaMP-3)."""
+
+    description = "MAE and RMSE; an unreadable prediction counts as the farthest end of the scale"
+
+    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
+        errors = rating_errors(predictions, references)
+        return {"MAE": mean([abs(e) for e in errors]), "RMSE": math.sqrt(mean([e * e for e in errors]))}
+
+
+class RougeMetric(_LampMetric):
+    """``rouge-1`` and ``rouge-L`` F-measures, plain means (LaMP-4, 5, 7)."""
+
+    description = "Plain means of ROUGE-1 and ROUGE-L F-measures, no stemming"
+
+    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
+        return {key: mean(values) for key, values in rouge(predictions, references).items()}

@@ -1,0 +1,97 @@
+"""Retrievers: which of a user's history items go before a query."""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal
+
+from lampbench.core import HistoryItem, InputError, Query, Task, User, derive_seed
+from lampbench.retrieval._bm25 import Bm25Index
+from lampbench.retrieval._dense import DenseEncoder
+
+RetrieverName = Literal["bm25", "recency", "random", "dense"]
+
+
+class Retriever(ABC):
+    """Ranks one user's history items for a query."""
+
+    @abstractmethod
+    def rank(self, query: Query, k: int) -> list[HistoryItem]:
+        """At most ``k`` items, most relevant first."""
+
+
+class _Bm25(Retriever):
+    def __init__(self, task: Task, user: User) -> None:
+        self._task = task
+        self._history = user.history
+        self._index = Bm25Index([task.render(item) for item in user.history])
+
+    def rank(self, query: Query, k: int) -> list[HistoryItem]:
+        best = self._index.top(self._task.retrieval_query(query.text), k)
+        return [self._history[row] for row in best]
+
+
+class _Recency(Retriever):
+    def __init__(self, user: User) -> None:
+        self._history = user.history
+
+    def rank(self, query: Query, k: int) -> list[HistoryItem]:
+        return list(reversed(self._history))[:k]
+
+
+class _Random(Retriever):
+    def __init__(self, user: User, seed: int) -> None:
+        self._user = user
+        self._seed = seed
+
+    def rank(self, query: Query, k: int) -> list[HistoryItem]:
+        generator = random.Random(derive_seed(self._seed, "random-retriever", self._user.id, query.id))
+        return generator.sample(self._user.history, min(k, len(self._user.history)))
+
+
+class _Dense(Retriever):
+    def __init__(self, task: Task, user: User, encoder: DenseEncoder) -> None:
+        self._task = task
+        self._history = user.history
+        self._encoder = encoder
+        self._items = encoder.encode([task.render(item) for item in user.history])
+
+    def rank(self, query: Query, k: int) -> list[HistoryItem]:
+        vector = self._encoder.encode([self._task.retrieval_query(query.text)])[0]
+        scores = self._items @ vector
+        best = scores.argsort(kind="stable")[::-1][:k]
+        return [self._history[row] for row in best]
+
+
+class RetrieverFactory:
+    """Makes one retriever a user.
+
+    Args:
+        name: ``bm25``, ``recency`` (latest first), ``random`` (seeded by user and query) or ``dense``.
+        task: Renders the documents.
+        seed: The run's seed.
+        encoder: Makes the vectors of ``dense``.
+
+    Raises:
+        InputError: ``dense`` without an encoder.
+    """
+
+    def __init__(self, name: RetrieverName, task: Task, seed: int, encoder: DenseEncoder | None = None) -> None:
+        if name == "dense" and encoder is None:
+            raise InputError("the dense retriever needs an encoder: --set encoder=PATH_OR_ID")
+        self._name = name
+        self._task = task
+        self._seed = seed
+        self._encoder = encoder
+
+    def __call__(self, user: User) -> Retriever:
+        """The retriever over ``user``'s history."""
+        if self._name == "dense" and self._encoder is not None:
+            return _Dense(self._task, user, self._encoder)
+        if self._name == "recency":
+            return _Recency(user)
+        if self._name == "random":
+            return _Random(user, self._seed)
+        return _Bm25(self._task, user)

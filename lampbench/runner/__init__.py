@@ -1,0 +1,23 @@
+"""Plans and runs: phases, measurements, the run folder, the row."""
+
+from lampbench.runner._execute import Bar, Reporter, execute
+from lampbench.runner._folder import RunFolder
+from lampbench.runner._plan import Plan, Planner, Settings, Skip, load_method, load_task
+from lampbench.runner._row import PHASES, SCHEMA_VERSION
+from lampbench.runner._session import Session
+
+__all__ = [
+    "PHASES",
+    "SCHEMA_VERSION",
+    "Bar",
+    "Plan",
+    "Planner",
+    "Reporter",
+    "RunFolder",
+    "Session",
+    "Settings",
+    "Skip",
+    "execute",
+    "load_method",
+    "load_task",
+]

@@ -1,0 +1,76 @@
+"""Where and with what a run ran."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import lampbench
+
+_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "pyreft", "datasets", "evaluate", "rouge-score", "numpy")
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions, device and hardware class. No host name, user name or path."""
+    hardware = _gpu_name(device) if device.startswith("cuda") else f"{_cpu_name()} x{os.cpu_count()}"
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(aliased=True, terse=True),
+        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+        "device": device,
+        "hardware_class": hardware,
+        "threads": _threads(),
+    }
+
+
+@cache
+def source_commit() -> tuple[str | None, bool | None]:
+    """The commit of LampBench's own source tree and whether it is dirty; (None, None) when installed."""
+    root = Path(lampbench.__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None, None
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        return commit, bool(_git(root, "status", "--porcelain"))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _threads() -> int | None:
+    # A run without a language model does not wait for torch.
+    torch = sys.modules.get("torch")
+    return torch.get_num_threads() if torch else None
+
+
+def _gpu_name(device: str) -> str:
+    import torch
+
+    return str(torch.cuda.get_device_name(device))
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.machine()

@@ -1,0 +1,354 @@
+"""The phases of one run, measured, journalled and resumable."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import lampbench
+from lampbench.core import LampBenchError, Method, Prediction, Query, User
+from lampbench.data import Dataset
+from lampbench.metrics import invalid_outputs, score
+from lampbench.runner._environment import environment, source_commit
+from lampbench.runner._folder import RunFolder, bytes_under, write_json
+from lampbench.runner._meter import Meter, OptimizerWatch
+from lampbench.runner._plan import Plan
+from lampbench.runner._row import (
+    SCHEMA_VERSION,
+    cost_json,
+    cut_json,
+    file_sha256,
+    metrics_json,
+    parameter_check,
+)
+
+# Answers are written to disk after so many batches.
+_BATCHES_A_CHUNK = 4
+
+
+class Bar(Protocol):
+    """A progress bar."""
+
+    def move(self, done: int, total: int) -> None:
+        """Show ``done`` of ``total``."""
+
+
+class Reporter(Protocol):
+    """Where a run shows its progress."""
+
+    def phase(self, name: str, total: int) -> AbstractContextManager[Bar]:
+        """A bar for one phase."""
+
+    def say(self, text: str) -> None:
+        """A line for the user."""
+
+
+class BackboneLoader(Protocol):
+    """Gives the loaded backbone of a plan; the same one for runs that share it."""
+
+    def __call__(self, plan: Plan) -> tuple[Any, float]:
+        """The backbone, and the seconds that loading it took in an earlier run of this process."""
+
+
+def execute(plan: Plan, dataset: Dataset, load_backbone: BackboneLoader, reporter: Reporter) -> dict[str, Any]:
+    """Run ``plan``, or go on where an earlier session of the same identity stopped.
+
+    Args:
+        plan: The resolved run.
+        dataset: Its data (limited to the first users, where the user said so).
+        load_backbone: Gives the language model.
+        reporter: Shows progress.
+
+    Returns:
+        The row, as written to ``row.json``. A method that raises gives a row of status ``failed``.
+
+    Raises:
+        KeyboardInterrupt: After a row of status ``incomplete`` was written.
+    """
+    folder = RunFolder(plan.folder)
+    row = folder.row()
+    if row is not None and row["status"] == "success":
+        reporter.say(f"{plan.task.name} {plan.method}: finished earlier, kept (--force starts over)")
+        return row
+    folder.create()
+    return _Execution(plan, dataset, folder, load_backbone, reporter).run()
+
+
+class _Execution:
+    """One session of one run."""
+
+    def __init__(
+        self, plan: Plan, dataset: Dataset, folder: RunFolder, load_backbone: BackboneLoader, reporter: Reporter
+    ) -> None:
+        self.plan = plan
+        self.dataset = dataset
+        self.folder = folder
+        self.load_backbone = load_backbone
+        self.reporter = reporter
+        self.earlier = folder.journal()
+        self.backbone: Any = None
+        self.device = plan.backbone.device if plan.backbone else "cpu"
+        self.meter = Meter(self.device, self._tokens)
+        self.tracked = 0.0
+
+    def run(self) -> dict[str, Any]:
+        started = time.perf_counter()
+        self._announce()
+        row = self._row("incomplete", None)
+        try:
+            method = self._load()
+            self._fit_shared(method)
+            self._adapt(method)
+            self._predict(method)
+            results = self._score(method)
+            self._end_session(started)
+            row = self._row("success", None) | self._finished(method, results)
+        except KeyboardInterrupt:
+            self._end_session(started)
+            self.reporter.say(f"{self.plan.task.name} {self.plan.method}: interrupted; the same command continues")
+            raise
+        except Exception as error:  # whatever a plug-in raises ends this run, not the others
+            self._end_session(started)
+            self.folder.message(traceback.format_exc())
+            row = self._row("failed", _cause(error))
+            self.reporter.say(
+                f"{self.plan.task.name} {self.plan.method}: failed: {_cause(error)} (details: {self.folder.log_path})"
+            )
+            logging.getLogger("lampbench").debug("run failed", exc_info=error)
+        finally:
+            write_json(self.folder.row_path, row)
+        return row
+
+    def _announce(self) -> None:
+        answered = len(self.folder.predictions())
+        adapted = len(self._users_done())
+        self.folder.log({"event": "session_start", "time": _now()})
+        self.folder.message(f"{_now()} session with lampbench {lampbench.__version__}: {' '.join(sys.argv)}")
+        if self.earlier:
+            self.reporter.say(
+                f"{self.plan.task.name} {self.plan.method}: continues: {adapted} of {len(self.dataset.users)} users "
+                f"and {answered} of {len(self.dataset.queries)} queries are done"
+            )
+
+    def _load(self) -> Method:
+        plan = self.plan
+        with self._phase("load", 1) as bar:
+            with self._measured("load") as event:
+                event["seconds"] += plan.data_seconds
+                if plan.backbone:
+                    self.backbone, seconds = self.load_backbone(plan)
+                    event["seconds"] += seconds
+                method = plan.method_type(
+                    task=plan.task, config=plan.config, seed=plan.settings.seed, backbone=self.backbone
+                )
+            bar.move(1, 1)
+        if self.backbone is not None:
+            self.backbone.warm_up()
+        return method
+
+    def _fit_shared(self, method: Method) -> None:
+        if type(method).fit_shared is Method.fit_shared:
+            return
+        with self._phase("fit_shared", 1) as bar:
+            method.progress = bar.move
+            if self._done("fit_shared") and self.folder.shared_state.exists():
+                method.load_shared(self.folder.shared_state, self.dataset.shared)
+            else:
+                with self._measured("fit_shared"):
+                    method.fit_shared(self.dataset.shared)
+                    with self.folder.new_state(self.folder.shared_state) as state:
+                        method.save_shared(state)
+            bar.move(1, 1)
+
+    def _adapt(self, method: Method) -> None:
+        if type(method).adapt is Method.adapt:
+            return
+        users, done = self.dataset.users, self._users_done()
+        finished = 0
+        with self._phase("adapt", len(users)) as bar:
+            for user in users:
+                if user.id in done:
+                    method.load_user(user, self.folder.user_state(user.id))
+                    finished += 1
+                    bar.move(finished, len(users))
+            waiting = [user for user in users if user.id not in done]
+            for start in range(0, len(waiting), method.users_at_once):
+                shard = waiting[start : start + method.users_at_once]
+                self._adapt_shard(method, shard)
+                finished += len(shard)
+                bar.move(finished, len(users))
+
+    def _adapt_shard(self, method: Method, users: Sequence[User]) -> None:
+        with self._measured("adapt", users=[user.id for user in users]):
+            method.adapt(users)
+            for user in users:
+                with self.folder.new_state(self.folder.user_state(user.id)) as state:
+                    method.save_user(user.id, state)
+
+    def _predict(self, method: Method) -> None:
+        queries = self.dataset.queries
+        answered = self.folder.predictions()
+        waiting = [query for query in queries if query.id not in answered]
+        done = len(queries) - len(waiting)
+        with self._phase("predict", len(queries)) as bar:
+            bar.move(done, len(queries))
+            for chunk in _chunks(waiting, self.plan.settings.batch_size * _BATCHES_A_CHUNK):
+                with self._measured("predict"):
+                    outputs = _checked(method.predict(chunk), chunk)
+                    self.folder.add_predictions(
+                        Prediction(query.id, query.user_id, output)
+                        for query, output in zip(chunk, outputs, strict=True)
+                    )
+                done += len(chunk)
+                bar.move(done, len(queries))
+
+    def _score(self, method: Method) -> dict[str, Any]:
+        task, queries = self.plan.task, self.dataset.queries
+        with self._phase("score", 1) as bar:
+            with self._measured("score"):
+                answers = self.folder.predictions()
+                outputs = [answers[query.id] for query in queries]
+                golds = [self.dataset.golds[query.id] for query in queries]
+                scores = score(task, outputs, golds, [query.user_id for query in queries])
+                invalid = invalid_outputs(task, outputs)
+                official = [{"id": q.id, "output": output} for q, output in zip(queries, outputs, strict=True)]
+                write_json(self.folder.official_path, {"task": task.official[0], "golds": official})
+            bar.move(1, 1)
+        return {"metrics": metrics_json(scores), "invalid_outputs": invalid}
+
+    def _finished(self, method: Method, results: Mapping[str, Any]) -> dict[str, Any]:
+        events = self.folder.journal()
+        users = self.dataset.users
+        parameters = method.parameters()
+        state_bytes = {
+            "shared": bytes_under(self.folder.shared_state),
+            "per_user": round(sum(bytes_under(self.folder.user_state(user.id)) for user in users) / len(users)),
+        }
+        shared_ids = {entry.user.id for entry in self.dataset.shared}
+        return {
+            "data": self._data() | {"invalid_outputs": results["invalid_outputs"]} | cut_json(events),
+            "metrics": results["metrics"],
+            "cost": cost_json(events, parameters, state_bytes),
+            "checks": {
+                "parameters": parameter_check(events, parameters),
+                "users_disjoint": {"passed": not shared_ids & {user.id for user in users}},
+            },
+            "artifacts": {
+                path.name: file_sha256(path) for path in (self.folder.official_path, self.folder.predictions_path)
+            },
+        }
+
+    def _row(self, status: str, error: str | None) -> dict[str, Any]:
+        plan = self.plan
+        commit, dirty = source_commit()
+        sessions = [event for event in self.folder.journal() if event["event"] == "session_start"]
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "run_id": plan.run_id,
+            "status": status,
+            "identity": dict(plan.identity),
+            "data": self._data(),
+            "metrics": None,
+            "cost": None,
+            "environment": environment(self.device),
+            "provenance": {
+                "version": lampbench.__version__,
+                "commit": commit,
+                "dirty": dirty,
+                "plugin": {"distribution": plan.plugin.distribution, "entry_point": plan.plugin.value},
+                "argv": sys.argv,
+                "started": sessions[0]["time"] if sessions else None,
+                "finished": _now() if status == "success" else None,
+                "resumed": max(0, len(sessions) - 1),
+            },
+            "checks": None,
+            "artifacts": None,
+            "error": error,
+        }
+
+    def _data(self) -> dict[str, Any]:
+        data = self.dataset
+        return {
+            "users": len(data.users),
+            "queries": len(data.queries),
+            "history_items": sum(len(user.history) for user in data.users),
+            "shared_users": len(data.shared),
+            "shared_queries": sum(len(user.queries) for user in data.shared),
+            "source_hashes": dict(data.sources),
+            "notes": list(data.notes),
+        }
+
+    def _phase(self, name: str, total: int) -> AbstractContextManager[Bar]:
+        return self.reporter.phase(f"{self.plan.task.name} {self.plan.method} {name}", total)
+
+    @contextmanager
+    def _measured(self, phase: str, **details: Any) -> Iterator[dict[str, Any]]:
+        """Measure the block and write what it cost to the journal once it has ended well.
+
+        Yields the journal's event: seconds that the block adds to it were spent elsewhere for it.
+        """
+        event: dict[str, Any] = {"event": phase, "seconds": 0.0, **details}
+        watch = OptimizerWatch()
+        watched = watch.watch() if phase in ("fit_shared", "adapt") else nullcontext()
+        with self.meter.measure() as measurement, watched:
+            yield event
+        self.tracked += measurement.seconds
+        event["seconds"] += measurement.seconds
+        event["memory"] = measurement.memory
+        event["tokens"] = measurement.tokens
+        if phase in ("fit_shared", "adapt"):
+            event["optimizer_parameters"] = watch.largest
+        self.folder.log(event)
+
+    def _end_session(self, started: float) -> None:
+        untracked = time.perf_counter() - started - self.tracked
+        self.folder.log({"event": "session_end", "time": _now(), "untracked": untracked})
+
+    def _done(self, phase: str) -> bool:
+        return any(event["event"] == phase for event in self.earlier)
+
+    def _users_done(self) -> set[str]:
+        return {user for event in self.earlier if event["event"] == "adapt" for user in event["users"]}
+
+    def _tokens(self) -> dict[str, int]:
+        return dict(vars(self.backbone.usage)) if self.backbone is not None else {}
+
+
+def _chunks(queries: Sequence[Query], size: int) -> Iterator[list[Query]]:
+    """Queries in chunks of about ``size`` that keep a user's queries together."""
+    by_user: dict[str, list[Query]] = {}
+    for query in queries:
+        by_user.setdefault(query.user_id, []).append(query)
+    chunk: list[Query] = []
+    for own in by_user.values():
+        chunk.extend(own)
+        if len(chunk) >= size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _checked(outputs: Sequence[str], queries: Sequence[Query]) -> Sequence[str]:
+    if isinstance(outputs, str) or len(outputs) != len(queries):
+        found = "one string" if isinstance(outputs, str) else f"{len(outputs)} answers"
+        raise LampBenchError(f"predict returned {found} for {len(queries)} queries; expected one string a query")
+    for query, output in zip(queries, outputs, strict=True):
+        if not isinstance(output, str):
+            raise LampBenchError(f"predict returned {output!r} for query {query.id!r}; expected a string")
+    return outputs
+
+
+def _cause(error: Exception) -> str:
+    text = (str(error).strip().splitlines() or [""])[0]
+    return text if isinstance(error, LampBenchError) else f"{type(error).__name__}: {text}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,219 @@
+"""What a run is going to be: everything resolved, nothing loaded but the data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lampbench.core import (
+    HistoryItem,
+    InputError,
+    Method,
+    Plugin,
+    Task,
+    config_from,
+    config_to_json,
+    digest,
+    methods,
+    protocols,
+    tasks,
+)
+from lampbench.data import Dataset
+
+if TYPE_CHECKING:
+    from lampbench.backbone import BackboneInfo, Decoding, DecodingMode
+
+_RUN_ID_LENGTH = 12
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked for, shared by all runs of one command.
+
+    Attributes:
+        protocol, data: Which users and queries, and where their files are.
+        model, revision, dtype, device, trust_remote_code: The backbone.
+        batch_size: Prompts a forward pass.
+        decoding: ``greedy``, ``sampled`` or ``labels``.
+        seed: Everything random derives from it.
+        users: Only the first so many evaluated users; None for all.
+        out: The folder of run folders.
+    """
+
+    protocol: str
+    data: Path | None = None
+    model: str | None = None
+    revision: str | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    trust_remote_code: bool = False
+    batch_size: int = 16
+    decoding: DecodingMode = "greedy"
+    seed: int = 0
+    users: int | None = None
+    out: Path = field(default_factory=lambda: Path("runs"))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run, resolved.
+
+    Attributes:
+        identity: Everything that can change a score. Its hash is ``run_id``.
+        folder: Where the run's files are; the same identity always has the same folder.
+        data_seconds: How long reading the data took.
+        backbone: None for a method that uses no language model.
+    """
+
+    method: str
+    plugin: Plugin
+    method_type: type[Method]
+    task: Task
+    dataset: Dataset
+    config: Any
+    backbone: BackboneInfo | None
+    settings: Settings
+    identity: Mapping[str, Any]
+    run_id: str
+    folder: Path
+    data_seconds: float
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A method that cannot do a task, and why."""
+
+    method: str
+    task: str
+    reason: str
+
+
+class Planner:
+    """Resolves runs; reads each task's data and describes the backbone once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._dataset = cache(self._load_dataset)
+        self._backbone = cache(self._describe_backbone)
+
+    def plan(self, method: str, task: str, overrides: Mapping[str, Any]) -> Plan | Skip:
+        """The run of ``method`` on ``task``, or why there can be none.
+
+        Raises:
+            InputError: A name, setting, file or model is wrong.
+        """
+        plugin = methods().plugin(method)
+        method_type = load_method(plugin)
+        the_task = load_task(task)
+        supported, reason = method_type.supports(the_task)
+        if not supported:
+            return Skip(method, task, reason)
+        decoding = self._decoding() if method_type.needs_backbone else None
+        if decoding is not None and decoding.mode == "labels" and not the_task.labels:
+            return Skip(method, task, f"{task} has no labels to score; use greedy or sampled decoding")
+        dataset, seconds = self._dataset(the_task)
+        backbone = self._backbone() if method_type.needs_backbone else None
+        config = config_from(method_type.Config, overrides, method)
+        config = method_type.resolve(config, the_task, backbone.shape if backbone else None)
+        identity = self._identity(method, method_type, the_task, dataset, config, backbone, decoding)
+        run_id = digest(identity)[:_RUN_ID_LENGTH]
+        folder = self.settings.out / self.settings.protocol / task / method / run_id
+        return Plan(
+            method, plugin, method_type, the_task, dataset, config, backbone, self.settings, identity, run_id, folder,
+            seconds,
+        )  # fmt: skip
+
+    def _load_dataset(self, task: Task) -> tuple[Dataset, float]:
+        start = time.perf_counter()
+        protocol = protocols().load(self.settings.protocol)()
+        dataset: Dataset = protocol.load(task, self.settings.data)
+        return dataset, time.perf_counter() - start
+
+    def _describe_backbone(self) -> BackboneInfo:
+        from lampbench.backbone import describe_backbone
+
+        settings = self.settings
+        if settings.model is None:
+            raise InputError("this method needs a language model: --model PATH_OR_HUB_ID")
+        return describe_backbone(
+            settings.model,
+            revision=settings.revision,
+            dtype=settings.dtype,
+            device=settings.device,
+            trust_remote_code=settings.trust_remote_code,
+        )
+
+    def _decoding(self) -> Decoding:
+        from lampbench.backbone import Decoding
+
+        return Decoding(self.settings.decoding)
+
+    def _identity(
+        self,
+        method: str,
+        method_type: type[Method],
+        task: Task,
+        dataset: Dataset,
+        config: Any,
+        backbone: BackboneInfo | None,
+        decoding: Decoding | None,
+    ) -> dict[str, Any]:
+        settings = self.settings
+        identity: dict[str, Any] = {
+            "task": task.name,
+            "task_version": task.version,
+            "protocol": settings.protocol,
+            "protocol_hash": dataset.hash,
+            "limit": settings.users,
+            "method": method,
+            "method_version": method_type.version,
+            "config": config_to_json(config),
+            "backbone": None,
+            "prompt_hash": prompt_hash(task),
+            "decoding": decoding.to_json(task) if decoding else None,
+            "seed": settings.seed,
+        }
+        if backbone:
+            identity["backbone"] = {
+                "id": backbone.source.id,
+                "revision": backbone.source.revision,
+                "dtype": backbone.dtype,
+            }
+            # In float32 predictions do not depend on the batch size; below it, rounding may.
+            if backbone.dtype != "float32" and identity["decoding"] is not None:
+                identity["decoding"]["batch_size"] = settings.batch_size
+        return identity
+
+    def evaluated(self, plan: Plan) -> Dataset:
+        """The data that the run is about: all of it, or the first users."""
+        users = self.settings.users
+        return plan.dataset if users is None else plan.dataset.first_users(users)
+
+
+def prompt_hash(task: Task) -> str:
+    """A hash over the task's templates, filled with placeholders."""
+    item = HistoryItem("", "<source>", "<target>")
+    return digest([task.prompt("<text>").text, task.pair(item).prompt.text, task.render(item)])
+
+
+def load_task(name: str) -> Task:
+    """The task called ``name``; raises InputError where there is none or it is no task."""
+    task = tasks().load(name)
+    if not isinstance(task, Task):
+        raise InputError(f"the task plug-in {name!r} is a {type(task).__name__}; expected an instance of Task")
+    return task
+
+
+def load_method(plugin: Plugin) -> type[Method]:
+    """The method class of a plug-in; raises InputError where it is no method."""
+    method = plugin.load()
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        raise InputError(
+            f"the method plug-in {plugin.name!r} of {plugin.distribution} is {method!r}; "
+            "expected a class derived from lampbench.Method"
+        )
+    return method

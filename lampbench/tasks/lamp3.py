@@ -1,0 +1,27 @@
+"""LaMP-3: how many stars did this user give with this review?"""
+
+from lampbench.core import Task
+from lampbench.tasks._common import RATING_METRICS, is_rating
+
+TASK = Task(
+    name="lamp3",
+    version=1,
+    official=("LaMP_3",),
+    about="rating from 1 to 5 for a product review",
+    kind="rating",
+    instruction=(
+        "What is the score of the following review on a scale of 1 to 5? just answer with 1, 2, 3, 4, or 5 "
+        "without further explanation."
+    ),
+    marker="without further explanation. review: ",
+    item_source="text",
+    item_target="score",
+    item_fields=frozenset({"id", "text", "score", "date"}),
+    source_word="review",
+    target_word="score",
+    before_target="\n",
+    labels=("1", "2", "3", "4", "5"),
+    max_new_tokens=10,
+    metrics=RATING_METRICS,
+    accepts=is_rating,
+)

@@ -1,0 +1,133 @@
+"""A written profile of the user before the query."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from lampbench import InputError, Prompt, PromptMethod, Query, Task, User, setting
+from lampbench.core import BackboneShape, Sampling, derive_seed
+from lampbench.retrieval import Retriever, RetrieverFactory
+
+_ITEM_WORDS = 200
+_SAMPLING = Sampling(temperature=0.6, top_k=10, top_p=0.9)
+
+_QUESTIONS = {
+    "lamp2m": "Which tags does this user give most often? Name the most popular tag first.",
+    "lamp2n": "Which categories does this author write in most often? Name the most popular category first.",
+    "lamp3": "Which score does this user give most often in positive reviews, and which in negative reviews?",
+    "lamp4": "Describe the template that this author's headlines follow: wording, length and style.",
+    "lamp5": "Describe the template that this author's titles follow: wording, length and style.",
+    "lamp7": "Describe the template that this user's tweets follow: wording, length and style.",
+}
+_ANY_QUESTION = "Describe this user's preferences and style in a few sentences."
+
+
+@dataclass(frozen=True)
+class PagConfig:
+    """Settings of ``pag``."""
+
+    k: int | Literal["all"] = setting(0, "history items after the profile (BM25), or all that fit; 0: profile only")
+    items: int = setting(10, "history items the profile is written from")
+    max_new_tokens: int = setting(200, "longest profile, in tokens")
+    profiles: str | None = setting(None, 'JSON file of written profiles: a list of {"id": user, "output": text}')
+    profiles_sha256: str | None = setting(None, "hash of that file; found by itself")
+
+    def __post_init__(self) -> None:
+        if self.k != "all" and self.k < 0:
+            raise ValueError(f"k must be at least 0 or 'all', found {self.k}")
+        if self.items < 1 or self.max_new_tokens < 1:
+            raise ValueError("items and max_new_tokens must be at least 1")
+
+
+class Pag(PromptMethod):
+    """Profile-augmented prompting: the backbone writes the user's profile from sampled history.
+
+    Profiles are sampled (temperature 0.6, top-k 10, top-p 0.9), seeded by the user. With k > 0 the
+    retrieved items follow the profile.
+    """
+
+    Config = PagConfig
+    paper = "Richardson et al., 2023; settings as in Tan et al., OPPU, EMNLP 2024"
+
+    def setup(self) -> None:
+        """Read the profiles file, where there is one."""
+        super().setup()
+        self._given = _read_profiles(Path(self.config.profiles))[0] if self.config.profiles else None
+        self._profiles: dict[str, str] = {}
+        self._retrievers: dict[str, Retriever] = {}
+        self._make = RetrieverFactory("bm25", self.task, self.seed)
+
+    @classmethod
+    def resolve(cls, config: Any, task: Task, shape: BackboneShape | None) -> Any:
+        """Hash the profiles file, so that the run's identity names its content."""
+        if config.profiles is None:
+            return config
+        return replace(config, profiles_sha256=_read_profiles(Path(config.profiles))[1])
+
+    def adapt(self, users: Sequence[User]) -> None:
+        """Write, or look up, each user's profile."""
+        written = self._look_up(users) if self._given is not None else self._write(users)
+        for user, profile in zip(users, written, strict=True):
+            self._remember(user, profile)
+
+    def context(self, user: User, query: Query) -> list[str]:
+        """The profile, then the retrieved items."""
+        k = len(user.history) if self.config.k == "all" else self.config.k
+        items = self._retrievers[user.id].rank(query, k) if k else []
+        profile = self._profiles[user.id]
+        return [f"{profile}\n" if profile else "", *(self.task.render(item) for item in items)]
+
+    def forget(self, user_id: str) -> None:
+        """Drop the user's profile, history and index."""
+        super().forget(user_id)
+        self._profiles.pop(user_id, None)
+        self._retrievers.pop(user_id, None)
+
+    def save_user(self, user_id: str, folder: Path) -> None:
+        """Write the profile as a text file."""
+        (folder / "profile.txt").write_text(self._profiles[user_id], encoding="utf-8")
+
+    def load_user(self, user: User, folder: Path) -> None:
+        """Read the profile; the index is built again."""
+        self._remember(user, (folder / "profile.txt").read_text(encoding="utf-8"))
+
+    def _remember(self, user: User, profile: str) -> None:
+        super().adapt([user])
+        self._profiles[user.id] = profile
+        if self.config.k:
+            self._retrievers[user.id] = self._make(user)
+
+    def _look_up(self, users: Sequence[User]) -> list[str]:
+        profiles = self._given or {}
+        missing = [user.id for user in users if user.id not in profiles]
+        if missing:
+            raise InputError(f"{self.config.profiles}: no profile for {len(missing)} users, one is {missing[0]!r}")
+        return [profiles[user.id] for user in users]
+
+    def _write(self, users: Sequence[User]) -> list[str]:
+        prompts = [self._question(user) for user in users]
+        return [" ".join(text.split()) for text in self.backbone.write(prompts, self.config.max_new_tokens, _SAMPLING)]
+
+    def _question(self, user: User) -> Prompt:
+        generator = random.Random(derive_seed(self.seed, "profile", user.id))
+        sample = generator.sample(user.history, min(self.config.items, len(user.history)))
+        items = [self.task.render(item, _ITEM_WORDS) for item in sample]
+        question = _QUESTIONS.get(self.task.name, _ANY_QUESTION)
+        return Prompt(head=question, source="", tail="\nanswer:", id=f"profile {user.id}").with_context(items)
+
+
+def _read_profiles(path: Path) -> tuple[dict[str, str], str]:
+    try:
+        raw = path.read_bytes()
+        profiles = {str(record["id"]): str(record["output"]) for record in json.loads(raw)}
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f'{path}: expected a JSON list of {{"id": user, "output": profile}}') from None
+    return profiles, hashlib.sha256(raw).hexdigest()
