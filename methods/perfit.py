@@ -11,7 +11,6 @@ from lampbench import AdapterMethod, InputError, Parameters, SharedUser, Task, s
 from lampbench.adapters import Edits, InterventionSet, Positions, Recipe, intervention_parameters
 from lampbench.core import BackboneShape, derive_seed
 
-
 # The depth of the model that PerFit's layers were chosen on (Llama-2-7B).
 _PUBLISHED_DEPTH = 32
 
@@ -104,7 +103,7 @@ class PerFit(AdapterMethod):
         layers = _scaled(preset.layers, shape.layers) if config.layers is None else config.layers
         wrong = [layer for layer in layers if not 0 <= layer < shape.layers]
         if wrong:
-            raise InputError(f"perfit: layer {wrong[0]} does not exist; the backbone has layers 0 to {shape.layers - 1}")
+            raise InputError(f"perfit: no layer {wrong[0]}; the backbone has layers 0 to {shape.layers - 1}")
         ranks = (config.shared_rank or preset.shared_rank, config.user_rank or preset.user_rank)
         if max(ranks) >= shape.width:
             raise InputError(f"perfit: rank {max(ranks)} must be below the backbone's width, {shape.width}")

@@ -28,7 +28,7 @@ class Edit:
     bias: Tensor
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """phi of ``hidden`` (…, width), computed in the edit's dtype and returned in ``hidden``'s."""
+        """Apply phi to ``hidden`` (…, width), computed in the edit's dtype and returned in ``hidden``'s."""
         exact = hidden.to(self.rotation.dtype)
         shift = nn.functional.linear(exact, self.weight - self.rotation, self.bias)
         return (exact + shift @ self.rotation).to(hidden.dtype)
@@ -82,7 +82,8 @@ class Intervention(nn.Module):
         columns = -torch.linalg.householder_product(below, scales)
         rank = columns.shape[-1]
         turned = torch.cat([columns[:rank] * self.signs, columns[rank:]])
-        return torch.ormqr(self.reflectors, self.scales, turned).mT
+        completed: Tensor = torch.ormqr(self.reflectors, self.scales, turned)
+        return completed.transpose(-1, -2)
 
 
 def random_edit(width: int, rank: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Edit:

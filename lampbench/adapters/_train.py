@@ -40,12 +40,12 @@ def train(
     beneath: Sequence[Adapter] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Move ``trained`` (sets that act in this order, together) so that the backbone continues each prompt with its target.
+    """Train adapters so that the backbone continues each prompt with its target.
 
     Args:
         backbone: Frozen; no gradient is kept for it.
         pairs: Training examples. The loss is the mean over the batch's target tokens, EOS included.
-        trained: Its parameters are changed in place.
+        trained: Sets that are trained together and act in this order; changed in place.
         recipe: Optimizer settings.
         seed: Orders the examples of every epoch.
         beneath: Frozen adapters that act before all of ``trained``.

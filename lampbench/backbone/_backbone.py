@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,9 +13,7 @@ from lampbench.backbone._adapter import Adapter
 from lampbench.backbone._decode import generate, score_answers
 from lampbench.backbone._encode import PromptEncoder, Usage
 from lampbench.backbone._load import BackboneInfo, find_layers, load_model
-from lampbench.core import BackboneShape, Pair, Prompt, Sampling, Task, derive_seed
-
-DecodingMode = Literal["greedy", "sampled", "labels"]
+from lampbench.core import BackboneShape, DecodingMode, Pair, Prompt, Sampling, Task, derive_seed
 
 # OPPU's released decoding; an option here, greedy being the default.
 OPPU_SAMPLING = Sampling(temperature=0.1, top_k=10, top_p=0.9)
@@ -141,7 +139,7 @@ class TransformersBackbone:
             for i, ids in zip(batch, written, strict=True):
                 self.usage.prompt_tokens += len(rows[i])
                 self.usage.generated_tokens += len(ids)
-                text = self.tokenizer.decode(ids, skip_special_tokens=True)
+                text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
                 texts[i] = (text.split("\n", 1)[0] if stop is self._newlines else text).strip()
         return texts
 
@@ -167,7 +165,9 @@ class TransformersBackbone:
     def _stop_at_newline(self) -> Tensor:
         if self._newlines is None:
             stop = self._stop_at_eos()
-            texts = self.tokenizer.batch_decode([[token] for token in range(len(self.tokenizer))])
+            texts = self.tokenizer.batch_decode(
+                [[token] for token in range(len(self.tokenizer))], clean_up_tokenization_spaces=False
+            )
             stop[[token for token, text in enumerate(texts[: len(stop)]) if "\n" in text]] = True
             self._newlines = stop
         return self._newlines

@@ -50,7 +50,7 @@ class PromptEncoder:
         Raises:
             InputError: The instruction and the target field alone do not fit.
         """
-        return self._ids(self._fit(prompt, "", self.limit - max_new_tokens))
+        return self._ids(self._fit(prompt, "", self.limit - max_new_tokens).text)
 
     def pair(self, pair: Pair) -> tuple[list[int], list[int]]:
         """Ids of a training example's prompt, and of its target with EOS; the target is never cut.
@@ -58,8 +58,7 @@ class PromptEncoder:
         Raises:
             InputError: Instruction, target field and target alone do not fit.
         """
-        # One token of room for EOS.
-        fitted = self._fit(pair.prompt, f" {pair.target}", self.limit - 1)
+        fitted = self._fit(pair.prompt, f" {pair.target}", self.limit)
         return self._split(fitted.text, f" {pair.target}")
 
     def continuation(self, prompt: Prompt, answer: str) -> list[int]:
@@ -78,9 +77,10 @@ class PromptEncoder:
 
     def _fit(self, prompt: Prompt, suffix: str, room: int) -> Prompt:
         def fits(candidate: Prompt) -> bool:
-            return sum(map(len, self._split(candidate.text, suffix))) - 1 <= room if suffix else (
-                len(self._ids(candidate.text)) <= room
-            )
+            if not suffix:
+                return len(self._ids(candidate.text)) <= room
+            before, added = self._split(candidate.text, suffix)
+            return len(before) + len(added) <= room
 
         if fits(prompt):
             return prompt

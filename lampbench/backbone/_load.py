@@ -60,20 +60,20 @@ def load_model(info: BackboneInfo) -> tuple[Any, Any]:
         InputError: Files are missing or wrong, or the tokenizer has no EOS token.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     location, options = info.source.location, info.source.load_options
+    tokenizer = load_tokenizer(info)
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"--model {location}: its tokenizer has no EOS token; answers would never end")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(location, **options)
         model = AutoModelForCausalLM.from_pretrained(
             location, use_safetensors=True, **{_dtype_keyword(): getattr(torch, info.dtype)}, **options
         )
     except Exception as error:  # transformers raises many kinds for wrong files
         raise InputError(f"--model {location}: cannot be loaded: {_first_line(error)}") from error
-    if tokenizer.eos_token_id is None:
-        raise InputError(f"--model {location}: its tokenizer has no EOS token; answers would never end")
     return model.to(info.device).eval().requires_grad_(False), tokenizer
 
 
@@ -82,7 +82,10 @@ def load_tokenizer(info: BackboneInfo) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(info.source.location, **info.source.load_options)
+        # Said explicitly because the default of this switch changed between versions.
+        return AutoTokenizer.from_pretrained(
+            info.source.location, clean_up_tokenization_spaces=False, **info.source.load_options
+        )
     except Exception as error:
         raise InputError(f"--model {info.source.location}: no usable tokenizer: {_first_line(error)}") from error
 

@@ -111,7 +111,5 @@ class AdapterMethod(Method):
         ]
         if not pairs:
             raise InputError("this method has a shared stage, but the data has no shared users (no train split)")
-        train(
-            self.backbone, pairs, adapters, recipe, seed=derive_seed(self.seed, "shared"), progress=self.progress
-        )
+        train(self.backbone, pairs, adapters, recipe, seed=derive_seed(self.seed, "shared"), progress=self.progress)
         return [adapter.frozen() for adapter in adapters]

@@ -32,9 +32,7 @@ class PromptMethod(Method):
 
     def predict(self, queries: Sequence[Query]) -> Sequence[str]:
         """Answer each query after its context."""
-        prompts = [
-            self.task.prompt(query.text, query.id).with_context(self._pieces(query)) for query in queries
-        ]
+        prompts = [self.task.prompt(query.text, query.id).with_context(self._pieces(query)) for query in queries]
         return self.backbone.answer(self.task, prompts)
 
     def forget(self, user_id: str) -> None:

@@ -112,9 +112,7 @@ def _chosen_method(name: str, chosen: list[str]) -> str:
 
 
 def _check_common(common: Mapping[str, Any], names: list[str]) -> None:
-    known = {
-        field.name for name in names for field in fields(load_method(methods().plugin(name)).Config)
-    }
+    known = {field.name for name in names for field in fields(load_method(methods().plugin(name)).Config)}
     for key in common:
         if key not in known:
             raise unknown_name(f"setting of {', '.join(names)}", key, known)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Sequence
+import typing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ _DECODING = click.Choice(["greedy", "sampled", "labels"])
 @click.option("--data", type=click.Path(path_type=Path), help="The protocol's data folder.")
 @click.option("--model", help="Backbone: a folder or a Hugging Face hub id.")
 @click.option("--revision", help="The backbone's revision on the hub.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A method's setting; also METHOD.KEY=VALUE.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A method's setting, or METHOD.KEY=VALUE.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file of these options; flags win.")
 @click.option("--seed", type=int, help="Everything random derives from it. Default 0.")
 @click.option("--users", type=click.IntRange(min=1), help="Only the first N evaluated users.")
@@ -73,65 +73,30 @@ def run(settings: Sequence[str], config_file: Path | None, force: bool, dry_run:
 
 def _run_all(plans: Sequence[Plan], planner: Planner, force: bool) -> int:
     from lampbench.cli._progress import ProgressReporter
-    from lampbench.cli._table import run_table
+    from lampbench.cli._table import run_notes, run_table
 
     session = Session(planner, ProgressReporter())
     rows = [session.run(plan, force=force) for plan in plans]
-    click.echo("\n" + run_table(rows) + "\n")
-    for plan, row in zip(plans, rows, strict=True):
-        for note in _notes(row):
-            click.echo(f"note: {plan.task.name} {plan.method}: {note}")
-    click.echo("Run folders:" if len(plans) > 1 else "Run folder:")
-    for plan in plans:
-        click.echo(f"  {plan.folder}")
+    click.echo(f"\n{run_table(rows)}\n")
+    for note in run_notes(rows):
+        click.echo(f"note: {note}")
+    if len(plans) == 1:
+        click.echo(f"Run folder: {plans[0].folder}")
+    else:
+        click.echo(f"Run folders: {planner.settings.out / planner.settings.protocol}/<task>/<method>/<run>")
     return 0 if all(row["status"] == "success" for row in rows) else 1
 
 
-def _notes(row: dict[str, Any]) -> list[str]:
-    """What a reader of the table must know about a row."""
-    if row["status"] != "success":
-        return [str(row["error"])]
-    data, notes = row["data"], []
-    if row["identity"]["limit"] is not None:
-        notes.append(f"limited to the first {data['users']} users")
-    if data["invalid_outputs"]:
-        notes.append(f"{data['invalid_outputs']} of {data['queries']} outputs are no valid answer")
-    for name, what in (("cut_contexts", "context"), ("cut_sources", "text")):
-        if data[name]:
-            notes.append(f"the {what} of {data[name]} of {data['queries']} prompts was cut to the context length")
-    notes += [f"check failed: {name}: {check}" for name, check in row["checks"].items() if not check["passed"]]
-    return notes + data["notes"]
-
-
-def _settings(given: dict[str, Any]) -> Settings:
+def _settings(given: Mapping[str, Any]) -> Settings:
     """The run's settings, each typed as ``Settings`` declares it, whether from a flag or the file."""
-    paths = {"data", "out"}
-    known: dict[str, Any] = {}
-    for field in dataclasses.fields(Settings):
-        key = field.name.replace("_", "-")
-        if key not in given:
-            continue
-        value = given[key]
-        known[field.name] = Path(value) if field.name in paths else convert(value, _hint(field.name), key)
-    settings = Settings(**known)
+    hints = typing.get_type_hints(Settings)
+    named = {name: given[name.replace("_", "-")] for name in hints if name.replace("_", "-") in given}
+    settings = Settings(**{name: convert(value, hints[name], name) for name, value in named.items()})
     for name in ("batch_size", "users"):
         number = getattr(settings, name)
         if number is not None and number < 1:
-            raise InputError(f"{name.replace('_', '-')} must be at least 1, found {number}")
+            raise InputError(f"{name} must be at least 1, found {number}")
     return settings
-
-
-def _hint(name: str) -> Any:
-    from typing import Literal
-
-    hints: dict[str, Any] = {
-        "seed": int,
-        "batch_size": int,
-        "users": int,
-        "trust_remote_code": bool,
-        "decoding": Literal["greedy", "sampled", "labels"],
-    }
-    return hints.get(name, str)
 
 
 def _plan_text(plan: Plan, planner: Planner) -> str:

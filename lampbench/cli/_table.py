@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tabulate import tabulate
@@ -11,30 +12,61 @@ from lampbench.runner import PHASES
 
 
 def run_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of ``row.json`` as one table: scores, parameters, seconds a phase."""
+    """Rows of ``row.json`` as one table: scores, parameters, seconds a phase, run id."""
     headers = ["method", "task", "primary", "secondary", "shared params", "params/user"]
-    headers += [f"{phase} s" for phase in PHASES]
-    return tabulate([_cells(row) for row in rows], headers=headers, disable_numparse=True, colalign=_ALIGN)
+    headers += [*(f"{phase} s" for phase in PHASES), "run"]
+    align = ("left", "left", *["right"] * (len(headers) - 3), "left")
+    return tabulate([_cells(row) for row in rows], headers=headers, disable_numparse=True, colalign=align)
 
 
-_ALIGN = ("left", "left", *["right"] * 9)
+def run_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a reader of the table must know, one line a kind of note and task."""
+    notes: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        method, task = row["identity"]["method"], row["identity"]["task"]
+        for note, count in _row_notes(row):
+            notes[f"{task}: {note}"].append(f"{method} {count}".strip())
+    return [f"{note}: {', '.join(methods)}" for note, methods in notes.items()]
+
+
+def _row_notes(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Notes on one row: what, and how many."""
+    if row["status"] != "success":
+        yield f"{row['status']} ({row['error']})", ""
+        return
+    data = row["data"]
+    if row["identity"]["limit"] is not None:
+        yield f"limited to the first {data['users']} users", ""
+    for key, what in (
+        ("invalid_outputs", f"outputs that are no valid answer, of {data['queries']}"),
+        ("cut_contexts", f"prompts whose context was cut to fit the model, of {data['queries']}"),
+        ("cut_sources", f"prompts whose text was cut to fit the model, of {data['queries']}"),
+    ):
+        if data[key]:
+            yield what, str(data[key])
+    for name, check in row["checks"].items():
+        if not check["passed"]:
+            yield f"CHECK FAILED, {name}: {check}", ""
+    for note in data["notes"]:
+        yield note, ""
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     identity = row["identity"]
     names = [identity["method"], identity["task"]]
     if row["status"] != "success":
-        return [*names, row["status"].upper(), *[""] * 8]
+        return [*names, row["status"].upper(), *[""] * (3 + len(PHASES)), row["run_id"]]
     primary_first = sorted(row["metrics"].items(), key=lambda entry: not entry[1]["primary"])
-    scores = [_score(key, metric["value"]) for key, metric in primary_first[:2]]
+    scores = [_score(key, metric["value"]) for key, metric in primary_first]
     parameters = row["cost"]["parameters"]
     seconds = row["cost"]["seconds"]
     return [
         *names,
-        *(scores + [""])[:2],
+        *[*scores, ""][:2],
         f"{parameters['shared']:,}",
         f"{parameters['per_user']:,}",
-        *(("–" if seconds[phase] is None else f"{seconds[phase]:.2f}") for phase in PHASES),
+        *("–" if seconds[phase] is None else f"{seconds[phase]:.2f}" for phase in PHASES),
+        row["run_id"],
     ]
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from lampbench.core._errors import InputError, unknown_name
@@ -128,6 +129,8 @@ def _convert(value: Any, annotation: Any) -> Any:
         return tuple(_convert(part, inner) for part in parts)
     if annotation is bool:
         return _convert_bool(value)
+    if annotation is Path:
+        return Path(value)
     if annotation is str:
         if not isinstance(value, str):
             raise TypeError

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from lampbench.core._config import NoConfig
 from lampbench.core._task import Task
@@ -34,6 +34,9 @@ class Parameters:
 
     shared: int = 0
     per_user: int = 0
+
+
+DecodingMode = Literal["greedy", "sampled", "labels"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,7 +145,8 @@ def _query(record: Any, task: Task, where: str) -> Query:
     if unknown:
         raise InputError(f"{where}: unknown field {unknown[0]!r}; known: {', '.join(sorted(_QUESTION_FIELDS))}")
     if not isinstance(record.get("profile"), list) or not record["profile"]:
-        raise InputError(f"{where}: the profile is {_kind(record.get('profile'))}; expected a non-empty list of items")
+        found = _kind(record.get("profile"))
+        raise InputError(f"{where}: the profile is {found}; expected a non-empty list of items")
     user_id = _id(record, "user_id", where) if "user_id" in record else query_id
     return Query(query_id, user_id, task.source_text(_string(record, "input", where), where))
 
@@ -162,9 +163,8 @@ def _items(profile: list[Any], task: Task, where: str) -> Iterator[HistoryItem]:
         seen.add(item_id)
         unknown = sorted(set(record) - task.item_fields)
         if unknown:
-            raise InputError(
-                f"{here}: unknown field {unknown[0]!r}; items of {task.name} have: {', '.join(sorted(task.item_fields))}"
-            )
+            known = ", ".join(sorted(task.item_fields))
+            raise InputError(f"{here}: unknown field {unknown[0]!r}; items of {task.name} have: {known}")
         source = _string(record, task.item_source, here) if task.item_source else ""
         yield HistoryItem(item_id, source, _string(record, task.item_target, here), _date(record, here))
 
@@ -216,6 +216,6 @@ def _kind(value: Any) -> str:
         return "missing"
     if isinstance(value, (list, dict, str)) and not value:
         return f"an empty {type(value).__name__}"
-    return f"a {type(value).__name__} ({str(value)[:40]!r})" if not isinstance(value, (list, dict)) else (
-        f"a {type(value).__name__} of {len(value)}"
-    )
+    if isinstance(value, (list, dict)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__} ({str(value)[:40]!r})"

@@ -1,7 +1,6 @@
 """The same metrics as ``evaluate.Metric`` classes, for use outside LampBench; no download, no network.
 
-    >>> from lampbench.metrics import RougeMetric
-    >>> RougeMetric().compute(predictions=["a title"], references=["a good title"])
+``RougeMetric().compute(predictions=["a title"], references=["a good title"])`` gives both F-measures.
 """
 
 from __future__ import annotations

@@ -39,7 +39,8 @@ def score(
 
     Args:
         task: The task whose metrics apply.
-        predictions, golds: One a query, in the same order.
+        predictions: One output a query.
+        golds: The gold of each query, in the same order.
         users: The user of each query, for the average over users.
     """
     values = _value_functions(task, predictions, golds)

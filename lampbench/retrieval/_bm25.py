@@ -62,9 +62,7 @@ def _postings(counts: Sequence[Counter[str]]) -> dict[str, tuple[np.ndarray, np.
 
 
 def _idf(postings: dict[str, tuple[np.ndarray, np.ndarray]], size: int) -> dict[str, float]:
-    idf = {
-        term: math.log(size - len(rows) + 0.5) - math.log(len(rows) + 0.5) for term, (rows, _) in postings.items()
-    }
+    idf = {term: math.log(size - len(rows) + 0.5) - math.log(len(rows) + 0.5) for term, (rows, _) in postings.items()}
     # A running sum, as in the reference: another order of addition would change the last bit.
     floor = _EPSILON * (sum(idf.values()) / len(idf))
     return {term: value if value >= 0 else floor for term, value in idf.items()}

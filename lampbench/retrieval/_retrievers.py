@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Literal
 
 from lampbench.core import HistoryItem, InputError, Query, Task, User, derive_seed

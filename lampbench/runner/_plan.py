@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lampbench.core import (
+    DecodingMode,
     HistoryItem,
     InputError,
     Method,
@@ -25,7 +26,7 @@ from lampbench.core import (
 from lampbench.data import Dataset
 
 if TYPE_CHECKING:
-    from lampbench.backbone import BackboneInfo, Decoding, DecodingMode
+    from lampbench.backbone import BackboneInfo, Decoding
 
 _RUN_ID_LENGTH = 12
 
