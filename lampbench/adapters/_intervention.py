@@ -63,7 +63,7 @@ class Intervention(nn.Module):
         width, rank = columns.shape
         if width <= rank:
             raise ValueError(f"the rank ({rank}) must be below the backbone's width ({width})")
-        reflectors, scales = torch.geqrf(columns) if not columns.is_meta else (columns, columns[0])
+        reflectors, scales = torch.geqrf(columns)
         self.register_buffer("reflectors", reflectors, persistent=False)
         self.register_buffer("scales", scales, persistent=False)
         # Of orthonormal columns, the triangular factor is diagonal with entries +1 and -1.
@@ -102,5 +102,5 @@ def identity_edit(width: int, rank: int, generator: torch.Generator, dtype: torc
 
 
 def _orthonormal(width: int, rank: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    q, _ = torch.linalg.qr(torch.randn(width, rank, dtype=torch.float64, generator=generator))
-    return q.mT.to(dtype).contiguous()
+    columns: Tensor = torch.linalg.qr(torch.randn(width, rank, dtype=torch.float64, generator=generator)).Q
+    return columns.transpose(-1, -2).to(dtype).contiguous()

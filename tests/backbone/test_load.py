@@ -1,0 +1,75 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from support import TINY_MODEL, load_backbone
+
+from lampbench.backbone import describe_backbone
+from lampbench.core import InputError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the tiny model that a test may break."""
+    return Path(shutil.copytree(TINY_MODEL, tmp_path / "copy"))
+
+
+def test_a_backbone_is_described_without_its_weights(folder: Path) -> None:
+    info = describe_backbone(str(folder), device="cpu")
+    assert (info.shape.layers, info.shape.width, info.shape.context) == (3, 48, 512)
+    assert (info.dtype, info.source.id) == ("float32", "copy")
+    (folder / "model.safetensors").write_bytes(b"not weights")
+    assert describe_backbone(str(folder), device="cpu").shape == info.shape
+
+
+def test_the_revision_names_the_content_and_not_the_place(folder: Path, tmp_path: Path) -> None:
+    first = describe_backbone(str(folder), device="cpu").source.revision
+    moved = shutil.move(folder, tmp_path / "elsewhere")
+    assert describe_backbone(str(moved), device="cpu").source.revision == first
+    weights = Path(moved) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    assert describe_backbone(str(moved), device="cpu").source.revision != first
+
+
+def test_a_given_revision_of_a_folder_is_checked(folder: Path) -> None:
+    revision = describe_backbone(str(folder)).source.revision
+    assert describe_backbone(str(folder), revision=revision).source.revision == revision
+    with pytest.raises(InputError, match="expected revision sha256:other"):
+        describe_backbone(str(folder), revision="sha256:other")
+
+
+def test_a_folder_without_config_or_weights_says_what_is_missing(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"found pytorch_model\.bin, but pickled weights are never loaded"):
+        describe_backbone(str(folder))
+    (folder / "config.json").unlink()
+    with pytest.raises(InputError, match=r"no config\.json"):
+        describe_backbone(str(folder))
+
+
+def test_a_name_that_is_neither_folder_nor_hub_id_is_refused() -> None:
+    with pytest.raises(InputError, match="model no/such: no such folder, and not to be had from the hub"):
+        describe_backbone("no/such")
+
+
+def test_damaged_weights_are_one_clear_line(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(InputError, match="cannot be loaded") as caught:
+        load_backbone(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_without_eos_is_refused(folder: Path) -> None:
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        settings = json.loads((folder / name).read_text())
+        settings.pop("eos_token", None)
+        (folder / name).write_text(json.dumps(settings))
+    with pytest.raises(InputError, match="no EOS token"):
+        load_backbone(folder)
+
+
+@pytest.mark.parametrize(("option", "value"), [("dtype", "int8"), ("device", "nonsense")])
+def test_an_unusable_dtype_or_device_is_refused(option: str, value: str) -> None:
+    with pytest.raises(InputError, match=f"--{option} {value}"):
+        describe_backbone(str(TINY_MODEL), **{option: value})  # type: ignore[arg-type]

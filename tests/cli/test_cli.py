@@ -1,0 +1,222 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import TASK_NAMES, TINY_DATA, TINY_MODEL, dataset
+
+BASE = ("--protocol", "folder", "--data", str(TINY_DATA), "--model", str(TINY_MODEL), "--device", "cpu")
+
+
+def lampbench(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lampbench", *arguments]
+    env = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, check=False)
+
+
+def refused(*arguments: str, cwd: Path) -> str:
+    """The message of a command that must fail with status 2, one line and no traceback."""
+    result = lampbench(*arguments, cwd=cwd)
+    assert result.returncode == 2, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith(("error:", "Error:"))]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    return lines[0]
+
+
+def test_all_methods_on_all_tasks_end_in_one_table(tmp_path: Path) -> None:
+    result = lampbench(
+        "run", "--method", "zero-shot,majority,rag,pag,perfit", "--task", "all", *BASE, "--set", "max_new_tokens=8",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    rows = [line for line in result.stdout.splitlines() if re.search(r" lamp\d[mn]? .* [0-9a-f]{12}$", line)]
+    assert len(rows) == 30
+    assert "Run folders: runs/folder/<task>/<method>/<run>" in result.stdout
+    assert len(list((tmp_path / "runs").rglob("row.json"))) == 30
+    for phase in ("load", "fit_shared", "adapt", "predict", "score"):
+        assert f"lamp5 perfit {phase}" in result.stderr
+
+
+def test_one_run_says_where_its_folder_is(tmp_path: Path) -> None:
+    result = lampbench("run", "--method", "majority", "--task", "lamp3", *BASE, cwd=tmp_path)
+    folder = re.search(r"Run folder: (\S+)", result.stdout)
+    assert folder
+    assert (tmp_path / folder[1] / "row.json").exists()
+
+
+def test_a_dry_run_prints_the_plan_and_loads_no_weights(tmp_path: Path) -> None:
+    import shutil
+
+    model = Path(shutil.copytree(TINY_MODEL, tmp_path / "model"))
+    (model / "model.safetensors").write_bytes(b"no weights at all")
+    result = lampbench(
+        "run", "--method", "perfit", "--task", "lamp5", *BASE, "--model", str(model), "--dry-run", cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"run id: [0-9a-f]{12}\n", result.stdout)
+    assert "users: 3 evaluated, 2 shared" in result.stdout
+    assert "queries: 6 evaluated, 4 shared" in result.stdout
+    assert re.search(r"tokens: [\d,]+ in plain prompts", result.stdout)
+    assert '"shared_rank": 32' in result.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+def test_flags_win_over_the_config_file(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(
+        f"""
+        method = ["perfit", "rag"]
+        task = "lamp5"
+        protocol = "folder"
+        data = "{TINY_DATA}"
+        model = "{TINY_MODEL}"
+        seed = 3
+        k = 2
+        [set]
+        user_epochs = 5
+        [set.perfit]
+        layers = [0, 2]
+        """
+    )
+    result = lampbench(
+        "run", "--config", "run.toml", "--seed", "4", "--set", "user_epochs=6", "--dry-run", cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count('"seed": 4') == 2
+    assert '"layers": [0, 2]' in result.stdout
+    assert '"user_epochs": 6' in result.stdout
+    assert '"k": 2' in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--method", "perfitt"), "unknown method 'perfitt'; did you mean 'perfit'?"),
+        (("--task", "lamp6"), "unknown task 'lamp6'; LaMP-6 needs a licence"),
+        (("--protocol", "fodler"), "did you mean 'folder'"),
+        (("--set", "larning_rate=1"), "did you mean 'learning_rate'"),
+        (("--set", "learning_rate=fast"), "perfit: learning_rate: expected float, found 'fast'"),
+        (("--set", "learning_rate"), "expected KEY=VALUE"),
+        (("--set", "rag.k=3"), "unknown method in a setting 'rag'"),
+        (("--set", "perfit.lr=3"), "unknown setting of perfit 'lr'"),
+        (("--k", "3"), "unknown setting of perfit 'k'"),
+        (("--data", "nowhere"), "--data nowhere: no such folder"),
+        (("--model", "no/model"), "model no/model: no such folder"),
+        (("--dtype", "int4"), "--dtype int4: expected one of auto"),
+        (("--config", "missing.toml"), "--config missing.toml: No such file"),
+        (("--users", "0"), "Invalid value for '--users'"),
+        (("--decoding", "labels"), "nothing to run: every method was skipped"),
+        (("--method", ""), "no method given"),
+    ],
+)
+def test_wrong_options_are_one_clear_line(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    line = refused("run", "--method", "perfit", "--task", "lamp5", *BASE, *arguments, cwd=tmp_path)
+    assert message in line
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("sede = 1", "unknown key in run.toml 'sede'; did you mean 'seed'"),
+        ("seed = ", "not valid TOML"),
+        ("seed = 'x'", "seed: expected int, found 'x'"),
+        ("set = 3", "'set' must be a table"),
+        ("users = 0", "users must be at least 1, found 0"),
+        ("decoding = 'best'", "decoding: expected 'greedy' | 'sampled' | 'labels'"),
+    ],
+)
+def test_wrong_config_files_are_one_clear_line(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "run.toml").write_text(content)
+    assert message in refused(
+        "run", "--config", "run.toml", "--method", "majority", "--task", "lamp5", *BASE, cwd=tmp_path
+    )
+
+
+def test_a_missing_option_is_named(tmp_path: Path) -> None:
+    assert "--task is missing" in refused("run", "--method", "majority", cwd=tmp_path)
+
+
+def test_a_language_model_is_needed_only_by_methods_that_use_one(tmp_path: Path) -> None:
+    data = ("--protocol", "folder", "--data", str(TINY_DATA), "--task", "lamp5")
+    assert "needs a language model: --model" in refused("run", "--method", "rag", *data, cwd=tmp_path)
+    assert lampbench("run", "--method", "majority", *data, cwd=tmp_path).returncode == 0
+
+
+def test_one_failing_run_does_not_stop_the_others(tmp_path: Path) -> None:
+    import shutil
+
+    data = Path(shutil.copytree(TINY_DATA, tmp_path / "data"))
+    shutil.rmtree(data / "LaMP_5" / "train")
+    result = lampbench(
+        "run", "--method", "perfit,zero-shot", "--task", "lamp5", *BASE, "--data", str(data), cwd=tmp_path
+    )
+    assert result.returncode == 1
+    assert "failed (this method has a shared stage, but the data has no shared users" in result.stdout
+    assert re.search(r"zero-shot +lamp5 +rouge-L \d", result.stdout)
+
+
+def test_list_names_every_plugin_and_where_it_comes_from(tmp_path: Path) -> None:
+    entries = json.loads(lampbench("list", "methods", "--json", cwd=tmp_path).stdout)
+    assert {"perfit", "rag"} <= {entry["name"] for entry in entries}
+    assert all(entry["distribution"].startswith("lampbench ") for entry in entries)
+    assert [e["name"] for e in json.loads(lampbench("list", "tasks", "--json", cwd=tmp_path).stdout)] == list(
+        TASK_NAMES
+    )
+    assert "folder" in lampbench("list", "protocols", cwd=tmp_path).stdout
+
+
+def test_describe_shows_paper_and_settings_with_types_and_defaults(tmp_path: Path) -> None:
+    text = lampbench("describe", "perfit", cwd=tmp_path).stdout
+    assert "ICLR 2026" in text
+    assert re.search(r"learning_rate +float +0.0001 +AdamW learning rate", text)
+    assert re.search(r"layers +list of int or none +none +decoder layers", text)
+    facts = json.loads(lampbench("describe", "lamp3", "--json", cwd=tmp_path).stdout)
+    assert facts["prompt"].endswith("review: <text>\nscore:")
+    assert "did you mean 'perfit'" in refused("describe", "perfitt", cwd=tmp_path)
+
+
+def predictions_file(path: Path, change: Any = None) -> str:
+    records = [{"id": query_id, "output": gold} for query_id, gold in dataset("lamp3").golds.items()]
+    content = {"task": "LaMP_3", "golds": records}
+    if change:
+        change(content)
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+GOLDS = str(TINY_DATA / "LaMP_3" / "dev" / "dev_outputs.json")
+
+
+def test_score_reads_official_files_and_prints_official_keys(tmp_path: Path) -> None:
+    path = predictions_file(tmp_path / "p.json", lambda c: c["golds"][0].update(output="45"))
+    result = lampbench("score", "--task", "lamp3", "--predictions", path, "--golds", GOLDS, "--json", cwd=tmp_path)
+    assert result.returncode == 0
+    error = 45 - float(dataset("lamp3").golds["dev0-q0"])
+    scores = json.loads(result.stdout)
+    assert scores == {"MAE": pytest.approx(error / 6), "RMSE": pytest.approx((error**2 / 6) ** 0.5)}
+    assert "1 of 6 predictions are no valid answer" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["golds"].pop(), "1 of the 6 ids of"),
+        (lambda c: c["golds"].append({"id": "new", "output": "1"}), "1 of the 7 ids of"),
+        (lambda c: c["golds"].append(c["golds"][0]), "occurs twice"),
+        (lambda c: c.update(task="LaMP_4"), "this file says task 'LaMP_4'"),
+        (lambda c: c.pop("golds"), 'expected {"task"'),
+    ],
+)
+def test_score_refuses_files_that_do_not_match(tmp_path: Path, change: Any, message: str) -> None:
+    path = predictions_file(tmp_path / "p.json", change)
+    assert message in refused("score", "--task", "lamp3", "--predictions", path, "--golds", GOLDS, cwd=tmp_path)
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    result = lampbench("--debug", "describe", "nothing", cwd=tmp_path)
+    assert "Traceback" in result.stderr

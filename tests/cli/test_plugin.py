@@ -1,0 +1,59 @@
+"""A method of another distribution, installed with pip."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import TINY_DATA, TINY_MODEL
+
+PACKAGE = Path(__file__).parents[1] / "plugin_package"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plug-in package, installed by pip into a folder of its own."""
+    source = Path(shutil.copytree(PACKAGE, tmp_path_factory.mktemp("source") / "package"))
+    target = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+    subprocess.run([*command, "--target", str(target), str(source)], check=True)
+    return target
+
+
+def lampbench(site: Path, cwd: Path, *arguments: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-m", "lampbench", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_an_installed_plugin_is_listed_and_described(site: Path, tmp_path: Path) -> None:
+    entries = {entry["name"]: entry for entry in json.loads(lampbench(site, tmp_path, "list", "methods", "--json"))}
+    assert entries["latest"]["distribution"] == "lampbench-latest 1.0"
+    assert entries["latest"]["about"] == "Puts the user's k latest items before the query."
+    assert "perfit" in entries
+    assert "k" in lampbench(site, tmp_path, "describe", "latest")
+
+
+def test_an_installed_plugin_runs(site: Path, tmp_path: Path) -> None:
+    data = ("--protocol", "folder", "--data", str(TINY_DATA), "--model", str(TINY_MODEL), "--device", "cpu")
+    lampbench(site, tmp_path, "run", "--method", "latest", "--task", "lamp5", *data, "--k", "2")
+    (row_path,) = tmp_path.rglob("row.json")
+    row = json.loads(row_path.read_text())
+    assert row["status"] == "success"
+    assert row["identity"]["config"] == {"k": 2}
+    assert row["provenance"]["plugin"]["distribution"] == "lampbench-latest 1.0"
+
+
+def test_a_prompt_plugin_fits_in_fifteen_lines() -> None:
+    code = (PACKAGE / "lampbench_latest.py").read_text().splitlines()
+    assert sum(bool(line.strip()) for line in code) <= 15

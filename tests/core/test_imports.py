@@ -1,0 +1,82 @@
+"""What is imported when: looked up in sys.modules, not measured by a clock."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lampbench
+
+HEAVY = ("torch", "transformers", "datasets", "evaluate", "pandas", "peft", "numpy", "rouge_score")
+
+# The order of docs/design.md: a package may import from those after it, and from itself.
+LAYERS = ("cli", "runner", "bases", "adapters", "backbone", "retrieval", "hub", "data", "metrics", "tasks", "core")
+
+
+def heavy_modules_after(code: str) -> list[str]:
+    script = f"import sys, json\ntry:\n    {code}\nexcept SystemExit:\n    pass\n"
+    script += f"print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    loaded: list[str] = json.loads(output.splitlines()[-1])
+    return loaded
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import lampbench",
+        "sys.argv = ['lampbench', '--help']; from lampbench.cli import main; main()",
+        "sys.argv = ['lampbench', 'list', 'tasks']; from lampbench.cli import main; main()",
+        "sys.argv = ['lampbench', 'run', '--help']; from lampbench.cli import main; main()",
+    ],
+)
+def test_nothing_heavy_is_imported_before_a_command_needs_it(code: str) -> None:
+    assert heavy_modules_after(code) == []
+
+
+def test_a_run_without_a_language_model_imports_none() -> None:
+    code = "from lampbench.core import methods; methods().load('majority')"
+    assert {"torch", "transformers", "datasets"}.isdisjoint(heavy_modules_after(code))
+
+
+def test_imports_point_down_only() -> None:
+    root = Path(lampbench.__file__).parent
+    wrong = [
+        f"{path.relative_to(root)} imports {module}"
+        for path in root.rglob("*.py")
+        if (own := path.relative_to(root).parts[0]) in LAYERS
+        for module in imported(path)
+        if module.startswith("lampbench.") and rank(module.split(".")[1]) < rank(own)
+    ]
+    assert wrong == []
+
+
+def imported(path: Path) -> list[str]:
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names.append(node.module)
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    return names
+
+
+def rank(package: str) -> int:
+    return LAYERS.index(package)
+
+
+def test_every_package_is_in_the_order() -> None:
+    root = Path(lampbench.__file__).parent
+    assert {path.parent.name for path in root.glob("*/__init__.py")} == set(LAYERS)
+
+
+def test_methods_cannot_be_imported_under_another_name() -> None:
+    source = Path(__file__).parents[2] / "methods"
+    if not source.is_dir():
+        pytest.skip("no source tree here")
+    code = f"import sys; sys.path.insert(0, {str(source.parent)!r}); import methods"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "import lampbench_methods, not 'methods'" in result.stderr

@@ -1,0 +1,139 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lampbench_methods.perfit import PRESETS, PerFit, PerFitConfig
+from support import TASK_NAMES, TINY_MODEL, dataset, load_backbone, task
+
+from lampbench.core import BackboneShape, InputError, config_from
+
+LLAMA_2_7B = BackboneShape(layers=32, width=4096, context=4096)
+
+# Reductions of trainable parameters that PerFit publishes: stage 1 against OPPU's 6,291,456, stage 2
+# against its 4,194,304 (reference: the paper's project page).
+PUBLISHED = {
+    "lamp2n": ("93.75%", "81.25%"),
+    "lamp2m": ("91.67%", "98.44%"),
+    "lamp3": ("87.50%", "97.66%"),
+    "lamp4": ("87.50%", "97.66%"),
+    "lamp5": ("95.83%", "98.44%"),
+    "lamp7": ("91.67%", "93.75%"),
+}
+
+
+@pytest.fixture(scope="module")
+def llama_shaped() -> Any:
+    """A backbone of Llama-2-7B's shape on the meta device: no weights, real modules."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from lampbench.backbone import BackboneInfo, Decoding, TransformersBackbone
+    from lampbench.hub import ModelSource
+
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig())
+    source = ModelSource("llama", "llama", "none", local=True)
+    info = BackboneInfo(source, "float32", "meta", LLAMA_2_7B)
+    tokenizer = load_backbone(TINY_MODEL).tokenizer
+    return TransformersBackbone(info, model, tokenizer, decoding=Decoding(), batch_size=1, seed=0)
+
+
+@pytest.mark.parametrize("name", TASK_NAMES)
+def test_parameter_counts_give_the_published_reductions(llama_shaped: Any, name: str) -> None:
+    assert llama_shaped.model.config.hidden_size == LLAMA_2_7B.width
+    assert len(llama_shaped.layers) == LLAMA_2_7B.layers
+    config = PerFit.resolve(PerFitConfig(), task(name), LLAMA_2_7B)
+    method = PerFit(task=task(name), config=config, seed=0, backbone=llama_shaped)
+    personal = method.new_adapter(0).parameter_count
+    assert method.parameters().per_user == personal
+    collective = method.parameters().shared - personal
+    reductions = (1 - collective / 6_291_456, 1 - personal / 4_194_304)
+    assert tuple(f"{reduction:.2%}" for reduction in reductions) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize(("depth", "layers"), [(32, (14, 15, 16)), (16, (7, 8)), (5, (2,)), (80, (35, 38, 40))])
+def test_preset_layers_scale_with_the_depth(depth: int, layers: tuple[int, ...]) -> None:
+    config = PerFit.resolve(PerFitConfig(), task("lamp3"), BackboneShape(depth, 4096, 512))
+    assert config.layers == layers
+
+
+def test_what_the_user_sets_wins_over_the_preset() -> None:
+    config = PerFit.resolve(PerFitConfig(layers=(1, 9), user_rank=3), task("lamp3"), LLAMA_2_7B)
+    assert (config.layers, config.shared_rank, config.user_rank) == ((1, 9), PRESETS["lamp3"].shared_rank, 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"layers": "40"}, "no layer 40; the backbone has layers 0 to 31"),
+        ({"user_rank": "5000"}, "rank 5000 must be below the backbone's width, 4096"),
+        ({"positions": "last"}, "positions are"),
+        ({"layers": "3,3"}, "each once"),
+        ({"batch_size": "0"}, "batch_size must be at least 1"),
+        ({"learning_rate": "0"}, "above 0"),
+        ({"warmup_ratio": "2"}, "from 0 to 1"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        PerFit.resolve(config_from(PerFitConfig, settings, "perfit"), task("lamp3"), LLAMA_2_7B)
+
+
+def perfit(backbone: Any, **settings: Any) -> PerFit:
+    config = config_from(PerFitConfig, {"learning_rate": 1e-2, **settings}, "perfit")
+    return PerFit(
+        task=task("lamp5"), config=PerFit.resolve(config, task("lamp5"), backbone.shape), seed=0, backbone=backbone
+    )
+
+
+def test_users_start_from_the_user_part_of_stage_one(backbone: Any) -> None:
+    method = perfit(backbone)
+    method.fit_shared(dataset("lamp5").shared)
+    collective, user_part = method.unadapted()
+    start = method.new_adapter(1).frozen()
+    for number, edit in user_part.layers.items():
+        torch.testing.assert_close(start.layers[number].rotation, edit.rotation, atol=1e-5, rtol=0)
+        assert torch.equal(start.layers[number].weight, edit.weight)
+    assert method.beneath() == [collective]
+
+
+def test_users_can_start_from_no_shift(backbone: Any) -> None:
+    method = perfit(backbone, user_start="identity")
+    method.fit_shared(dataset("lamp5").shared)
+    assert len(method.unadapted()) == 1
+    h = torch.randn(4, backbone.shape.width)
+    for edit in method.new_adapter(1).frozen().layers.values():
+        torch.testing.assert_close(edit(h), h, atol=1e-5, rtol=0)
+    assert method.parameters().shared == 2 * 32 * 48 + 32
+
+
+def test_both_parts_train_in_stage_one_and_only_the_users_in_stage_two(backbone: Any) -> None:
+    data = dataset("lamp5")
+    method = perfit(backbone)
+    method.fit_shared(data.shared)
+    fresh = perfit(backbone)
+    for name, edits in (("shared part", method.unadapted()[0]), ("user part", method.unadapted()[1])):
+        rank = 32 if name == "shared part" else 8
+        for number, start in fresh._fresh(rank, False, name).frozen().layers.items():
+            assert not torch.allclose(edits.layers[number].weight, start.weight, atol=1e-4)
+    collective = {n: e.weight.clone() for n, e in method.beneath()[0].layers.items()}
+    method.adapt(data.users)
+    assert all(torch.equal(e.weight, collective[n]) for n, e in method.beneath()[0].layers.items())
+    states = [method._users[user.id].layers[1].weight for user in data.users]
+    assert all(not torch.equal(states[0], other) for other in states[1:])
+
+
+def test_a_users_state_is_one_small_file(backbone: Any, tmp_path: Path) -> None:
+    data = dataset("lamp5")
+    method = perfit(backbone)
+    method.fit_shared(data.shared)
+    method.adapt(data.users[:1])
+    method.save_user(data.users[0].id, tmp_path)
+    (file,) = tmp_path.iterdir()
+    assert file.name == "interventions.safetensors"
+    assert 4 * method.parameters().per_user <= file.stat().st_size < 4 * method.parameters().per_user + 1000
+
+
+def test_without_shared_users_there_is_a_clear_error(backbone: Any) -> None:
+    with pytest.raises(InputError, match="no shared users"):
+        perfit(backbone).fit_shared([])

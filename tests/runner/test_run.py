@@ -1,0 +1,362 @@
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import TINY_DATA, TINY_MODEL, dataset
+
+from lampbench.core import Method, Parameters, Plugin, Query, User
+from lampbench.runner import Plan, Planner, RunFolder, Session, Settings, Skip
+
+FAST = {"learning_rate": 1e-2, "shared_epochs": 1, "user_epochs": 1}
+
+
+class Silence:
+    """A reporter that keeps what was said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.phases: list[str] = []
+
+    @contextmanager
+    def phase(self, name: str, total: int) -> Iterator[Any]:
+        self.phases.append(name)
+        yield self
+
+    def move(self, done: int, total: int) -> None:
+        assert 0 <= done <= total
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def planner(tmp_path: Path, **settings: Any) -> Planner:
+    given = {"protocol": "folder", "data": TINY_DATA, "model": str(TINY_MODEL), "device": "cpu", "out": tmp_path}
+    return Planner(Settings(**{**given, **settings}))
+
+
+def plan(tmp_path: Path, method: str = "perfit", task_name: str = "lamp5", **settings: Any) -> Plan:
+    made = planner(tmp_path, **settings).plan(method, task_name, FAST if method == "perfit" else {})
+    assert isinstance(made, Plan)
+    return made
+
+
+def with_method(made: Plan, kind: type[Method]) -> Plan:
+    """The same plan with another method class, as a plug-in would bring it."""
+    point = metadata.EntryPoint(kind.__name__, "somewhere:X", "lampbench.methods")
+    plugin = Plugin(kind.__name__, "stranger 1.0", "somewhere:X", point)
+    return dataclasses.replace(made, method_type=kind, plugin=plugin, config=kind.Config(), folder=made.folder / "x")
+
+
+def run(made: Plan, tmp_path: Path, reporter: Silence | None = None, **options: Any) -> dict[str, Any]:
+    given = {name: getattr(made.settings, name) for name in ("users", "batch_size", "decoding", "seed")}
+    return Session(planner(tmp_path, **given), reporter or Silence()).run(made, **options)
+
+
+def numbers(value: Any) -> Iterator[Any]:
+    """Every leaf of a JSON value."""
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from numbers(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from numbers(inner)
+    else:
+        yield value
+
+
+def test_a_run_leaves_everything_in_its_folder(tmp_path: Path) -> None:
+    made = plan(tmp_path)
+    row = run(made, tmp_path)
+    assert made.folder == tmp_path / "folder" / "lamp5" / "perfit" / made.run_id
+    assert row == json.loads((made.folder / "row.json").read_text())
+    lines = [json.loads(line) for line in (made.folder / "predictions.jsonl").read_text().splitlines()]
+    queries = dataset("lamp5").queries
+    assert {(line["id"], line["user"]) for line in lines} == {(query.id, query.user_id) for query in queries}
+    official = json.loads((made.folder / "predictions.json").read_text())
+    assert official["task"] == "LaMP_5"
+    assert [record["id"] for record in official["golds"]] == [query.id for query in queries]
+    assert sorted(path.name for path in (made.folder / "state" / "users").iterdir()) == ["dev0", "dev1", "dev2"]
+    assert not list(made.folder.rglob("*.partial"))
+
+
+def test_a_row_says_what_was_run_and_what_it_cost(tmp_path: Path) -> None:
+    row = run(plan(tmp_path), tmp_path)
+    assert row["status"] == "success"
+    assert row["identity"]["backbone"]["revision"].startswith("sha256:")
+    assert row["identity"]["config"]["layers"] == [1]
+    assert (row["data"]["users"], row["data"]["queries"], row["data"]["shared_users"]) == (3, 6, 2)
+    assert row["metrics"]["rouge-L"]["primary"]
+    assert row["metrics"]["rouge-L"]["n_users"] == 3
+    cost = row["cost"]
+    width = 48
+    assert cost["parameters"] == {"shared": (2 * width + 1) * (32 + 8), "per_user": (2 * width + 1) * 8}
+    assert cost["bytes"]["per_user"] >= 4 * cost["parameters"]["per_user"]
+    assert all(cost["seconds"][phase] > 0 for phase in ("load", "fit_shared", "adapt", "predict", "score"))
+    assert cost["seconds_per_user"]["p50"] <= cost["seconds_per_user"]["p95"]
+    assert cost["tokens"]["train"] > cost["tokens"]["prompt"] > 0
+    assert row["checks"]["parameters"]["passed"]
+    assert row["provenance"]["plugin"]["entry_point"] == "lampbench_methods.perfit:PerFit"
+
+
+@pytest.mark.parametrize("method", ["majority", "zero-shot", "pag", "perfit"])
+def test_absent_is_null_and_nothing_is_nan(tmp_path: Path, method: str) -> None:
+    made = plan(tmp_path, method)
+    row = run(made, tmp_path)
+    text = (made.folder / "row.json").read_text()
+    assert not re.search(r"NaN|Infinity", text)
+    assert -1 not in list(numbers(row["cost"]))
+    if method == "zero-shot":
+        assert row["cost"]["seconds"]["fit_shared"] is None
+    if method == "majority":
+        assert row["identity"]["backbone"] is None
+        assert row["cost"]["tokens"]["prompt"] is None
+
+
+def test_the_measured_seconds_are_the_sum_of_the_journal(tmp_path: Path) -> None:
+    made = plan(tmp_path)
+    row = run(made, tmp_path)
+    events = RunFolder(made.folder).journal()
+    adapt = [event["seconds"] for event in events if event["event"] == "adapt"]
+    assert len(adapt) == 3
+    assert row["cost"]["seconds"]["adapt"] == pytest.approx(sum(adapt))
+    assert row["cost"]["seconds"]["untracked"] >= 0
+
+
+def test_the_same_identity_gives_the_same_predictions(tmp_path: Path) -> None:
+    one, two = plan(tmp_path / "one"), plan(tmp_path / "two")
+    assert one.run_id == two.run_id
+    run(one, tmp_path)
+    run(two, tmp_path)
+    assert (one.folder / "predictions.json").read_bytes() == (two.folder / "predictions.json").read_bytes()
+
+
+def test_what_can_change_a_score_changes_the_run_id(tmp_path: Path) -> None:
+    ids = {
+        plan(tmp_path).run_id,
+        plan(tmp_path, seed=1).run_id,
+        plan(tmp_path, users=2).run_id,
+        plan(tmp_path, decoding="sampled").run_id,
+        plan(tmp_path, dtype="bfloat16").run_id,
+        plan(tmp_path, dtype="bfloat16", batch_size=3).run_id,
+        plan(tmp_path, "zero-shot").run_id,
+        plan(tmp_path, task_name="lamp4").run_id,
+    }
+    assert len(ids) == 8
+    assert plan(tmp_path, batch_size=3).run_id == plan(tmp_path).run_id
+
+
+def test_finished_work_is_kept_and_said_so(tmp_path: Path) -> None:
+    made = plan(tmp_path)
+    first, reporter = run(made, tmp_path), Silence()
+    before = (made.folder / "row.json").stat().st_mtime_ns
+    assert run(made, tmp_path, reporter) == first
+    assert (made.folder / "row.json").stat().st_mtime_ns == before
+    assert reporter.said == ["lamp5 perfit: finished earlier, kept (--force starts over)"]
+    assert reporter.phases == []
+
+
+def test_force_starts_over(tmp_path: Path) -> None:
+    made = plan(tmp_path)
+    run(made, tmp_path)
+    (made.folder / "stale").write_text("x")
+    assert run(made, tmp_path, force=True)["provenance"]["resumed"] == 0
+    assert not (made.folder / "stale").exists()
+
+
+def interrupt_after(kind: type[Method], calls: dict[str, int]) -> type[Method]:
+    """The method, interrupted at the given call of ``adapt`` or ``predict``."""
+
+    class Interrupted(kind):  # type: ignore[misc, valid-type]
+        def _count(self, name: str) -> None:
+            calls[name] -= 1
+            if calls[name] == 0:
+                raise KeyboardInterrupt
+
+        def adapt(self, users: Sequence[User]) -> None:
+            super().adapt(users)
+            if "adapt" in calls:
+                self._count("adapt")
+
+        def predict(self, queries: Sequence[Query]) -> Sequence[str]:
+            if "predict" in calls:
+                self._count("predict")
+            outputs: Sequence[str] = super().predict(queries)
+            return outputs
+
+    return Interrupted
+
+
+@pytest.mark.parametrize("calls", [{"adapt": 1}, {"adapt": 2}, {"predict": 1}, {"predict": 2}])
+def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path, calls: dict[str, int]) -> None:
+    undisturbed = plan(tmp_path / "whole", batch_size=1)
+    run(undisturbed, tmp_path)
+    made = plan(tmp_path / "broken", batch_size=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(dataclasses.replace(made, method_type=interrupt_after(made.method_type, dict(calls))), tmp_path)
+    folder = RunFolder(made.folder)
+    incomplete = folder.row()
+    assert incomplete is not None
+    assert incomplete["status"] == "incomplete"
+    done = {u for event in folder.journal() if event["event"] == "adapt" for u in event["users"]}
+    answered = set(folder.predictions())
+
+    reporter = Silence()
+    row = run(made, tmp_path, reporter)
+    assert row["status"] == "success"
+    assert row["provenance"]["resumed"] == 1
+    assert f"continues: {len(done)} of 3 users and {len(answered)} of 6 queries are done" in reporter.said[0]
+    adapted = [u for event in folder.journal() if event["event"] == "adapt" for u in event["users"]]
+    assert sorted(adapted) == ["dev0", "dev1", "dev2"]
+    lines = (made.folder / "predictions.jsonl").read_text().splitlines()
+    assert len(lines) == len({json.loads(line)["id"] for line in lines}) == 6
+    assert (made.folder / "predictions.json").read_bytes() == (undisturbed.folder / "predictions.json").read_bytes()
+    assert row["metrics"] == json.loads((undisturbed.folder / "row.json").read_text())["metrics"]
+
+
+def test_a_torn_last_line_is_cut_off_and_answered_again(tmp_path: Path) -> None:
+    made = plan(tmp_path)
+    run(made, tmp_path)
+    whole = (made.folder / "predictions.json").read_bytes()
+    (made.folder / "row.json").unlink()
+    journal = made.folder / "predictions.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-9])
+    assert run(made, tmp_path)["status"] == "success"
+    assert (made.folder / "predictions.json").read_bytes() == whole
+    assert len(journal.read_text().splitlines()) == 6
+
+
+class Raises(Method):
+    """A plug-in with a fault."""
+
+    def predict(self, queries: Sequence[Query]) -> Sequence[str]:
+        raise ZeroDivisionError("oh dear")
+
+
+class TooFew(Method):
+    def predict(self, queries: Sequence[Query]) -> Sequence[str]:
+        return ["x"]
+
+
+class NotStrings(Method):
+    def predict(self, queries: Sequence[Query]) -> Any:
+        return [3] * len(queries)
+
+
+class OneString(Method):
+    def predict(self, queries: Sequence[Query]) -> Any:
+        return "x" * len(queries)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (Raises, "ZeroDivisionError: oh dear"),
+        (TooFew, "predict returned 1 answers for 6 queries"),
+        (NotStrings, "predict returned 3 for query 'dev0-q0'; expected a string"),
+        (OneString, "predict returned one string for 6 queries"),
+    ],
+)
+def test_a_faulty_plugin_gives_a_failed_row_and_its_traceback_in_the_log(
+    tmp_path: Path, kind: type[Method], message: str
+) -> None:
+    made = with_method(plan(tmp_path, "zero-shot"), kind)
+    row = run(made, tmp_path)
+    assert row["status"] == "failed"
+    assert message in row["error"]
+    assert row["metrics"] is None
+    assert json.loads((made.folder / "row.json").read_text())["status"] == "failed"
+    assert "Traceback" in (made.folder / "run.log").read_text()
+    assert not (made.folder / "predictions.json").exists()
+
+
+class Understates(Method):
+    """Trains more than it says."""
+
+    needs_backbone = False
+
+    def adapt(self, users: Sequence[User]) -> None:
+        import torch
+
+        weight = torch.zeros(10, requires_grad=True)
+        optimizer = torch.optim.SGD([weight], lr=0.1)
+        weight.sum().backward()
+        optimizer.step()
+
+    def predict(self, queries: Sequence[Query]) -> Sequence[str]:
+        return ["title"] * len(queries)
+
+    def parameters(self) -> Parameters:
+        return Parameters(per_user=3)
+
+
+def test_a_method_that_understates_its_parameters_is_found_out(tmp_path: Path) -> None:
+    row = run(with_method(plan(tmp_path, "zero-shot"), Understates), tmp_path)
+    check = row["checks"]["parameters"]
+    assert not check["passed"]
+    assert check["optimizers_held"]["adapt"] == 10
+    assert check["reported"]["adapt"] == 3
+
+
+class LooksForGolds(Method):
+    """Searches everything it can reach for a gold."""
+
+    needs_backbone = False
+
+    def predict(self, queries: Sequence[Query]) -> Sequence[str]:
+        reach = repr([vars(self), [dataclasses.asdict(query) for query in queries]])
+        return [str(any(gold in reach for gold in dataset("lamp5").golds.values()))] * len(queries)
+
+
+def test_no_gold_is_within_a_methods_reach(tmp_path: Path) -> None:
+    made = with_method(plan(tmp_path, "zero-shot"), LooksForGolds)
+    run(made, tmp_path)
+    assert set(RunFolder(made.folder).predictions().values()) == {"False"}
+
+
+def test_the_first_users_are_marked_as_a_limit(tmp_path: Path) -> None:
+    row = run(plan(tmp_path, "majority", users=2), tmp_path)
+    assert row["identity"]["limit"] == 2
+    assert row["data"]["users"] == 2
+    assert row["metrics"]["rouge-L"]["n_users"] == 2
+
+
+def test_label_scoring_is_recorded_and_skips_text_tasks(tmp_path: Path) -> None:
+    made = planner(tmp_path, decoding="labels")
+    assert isinstance(made.plan("zero-shot", "lamp5", {}), Skip)
+    rating = made.plan("zero-shot", "lamp3", {})
+    assert isinstance(rating, Plan)
+    row = run(rating, tmp_path)
+    assert row["identity"]["decoding"] == {"mode": "labels"}
+    assert row["data"]["invalid_outputs"] == 0
+
+
+@pytest.mark.parametrize("user_id", ["../../etc", "..", ".hidden", "a/b", "x" * 300, "ünï", "a\\b", ""])
+def test_no_user_id_leads_out_of_the_folder(tmp_path: Path, user_id: str) -> None:
+    users = tmp_path / "run" / "state" / "users"
+    state = RunFolder(tmp_path / "run").user_state(user_id)
+    assert state.resolve().parent == users.resolve() or user_id == ""
+    assert len(state.name) <= 100
+
+
+def test_user_ids_that_differ_have_folders_that_differ(tmp_path: Path) -> None:
+    ids = ["a", "a/", "a%2F", "..", "%2E%2E", "x" * 300, "x" * 301]
+    folder = RunFolder(tmp_path)
+    assert len({folder.user_state(user_id) for user_id in ids}) == len(ids)
+
+
+def test_a_half_written_state_is_never_taken_for_a_whole_one(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    target = folder.user_state("u")
+    with pytest.raises(RuntimeError), folder.new_state(target) as state:
+        (state / "file").write_text("half")
+        raise RuntimeError
+    assert not target.exists()
+    with folder.new_state(target) as state:
+        (state / "file").write_text("whole")
+    assert (target / "file").read_text() == "whole"

@@ -1,0 +1,57 @@
+"""Helpers of the tests: the tiny data and model of this repository, and real text where it is at hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lampbench.core import Task, tasks
+from lampbench.data import Dataset
+from lampbench.data.folder import FolderProtocol
+
+TINY = Path(__file__).parent / "tiny"
+TINY_DATA = TINY / "lamp_layout"
+TINY_MODEL = TINY / "model"
+
+# Real text of real users, and a small trained Llama; beside the repository on developers' machines.
+SHARED = Path(os.environ.get("LAMPBENCH_SHARED", Path(__file__).parents[2] / "shared"))
+REAL_DATA = SHARED / "data" / "lamp_layout"
+TRAINED_MODEL = SHARED / "models" / "stories260K"
+
+TASK_NAMES = ("lamp2m", "lamp2n", "lamp3", "lamp4", "lamp5", "lamp7")
+
+
+def data_folders() -> list[Any]:
+    """The tiny data always, the real text where it is."""
+    absent = pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real text is not on this machine")
+    return [pytest.param(TINY_DATA, id="tiny"), pytest.param(REAL_DATA, id="real", marks=absent)]
+
+
+def model_folders() -> list[Any]:
+    """The tiny random model always, the small trained one where it is."""
+    absent = pytest.mark.skipif(not TRAINED_MODEL.is_dir(), reason="the trained model is not on this machine")
+    return [pytest.param(TINY_MODEL, id="random"), pytest.param(TRAINED_MODEL, id="trained", marks=absent)]
+
+
+def task(name: str) -> Task:
+    """A task by name."""
+    loaded = tasks().load(name)
+    assert isinstance(loaded, Task)
+    return loaded
+
+
+def dataset(name: str, folder: Path = TINY_DATA) -> Dataset:
+    """A task's data in a folder."""
+    return FolderProtocol().load(task(name), folder)
+
+
+def load_backbone(folder: Path = TINY_MODEL, **options: Any) -> Any:
+    """A backbone in float32 on the CPU."""
+    from lampbench.backbone import Decoding, TransformersBackbone, describe_backbone
+
+    mode = options.pop("mode", "greedy")
+    info = describe_backbone(str(folder), dtype="float32", device="cpu")
+    return TransformersBackbone.load(info, **{"decoding": Decoding(mode), "batch_size": 8, "seed": 0, **options})
