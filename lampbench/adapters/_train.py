@@ -59,7 +59,7 @@ def train(
     for step, batch in enumerate(_batches(encoded, recipe, seed), start=1):
         optimizer.zero_grad(set_to_none=True)
         adapters = [*beneath, *(adapter.current() for adapter in trained)]
-        batch_loss(backbone, batch, adapters).backward()  # type: ignore[no-untyped-call]
+        batch_loss(backbone, batch, adapters).backward()
         torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
         optimizer.step()
         schedule.step()

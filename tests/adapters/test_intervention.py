@@ -84,7 +84,8 @@ class TorchLoReft(nn.Module):
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
         columns = self.rotate.weight
-        return h + (self.source(h) - h @ columns) @ columns.T
+        edited: torch.Tensor = h + (self.source(h) - h @ columns) @ columns.T
+        return edited
 
 
 def set_base(parametrization: Any, start: Edit) -> None:
