@@ -10,11 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lampbench import InputError, Prompt, PromptMethod, Query, Task, User, setting
-from lampbench.core import BackboneShape, Sampling, derive_seed
+from lampbench import HistoryItem, InputError, Prompt, PromptMethod, Query, Task, User, setting
+from lampbench.core import RunContext, Sampling, derive_seed
 from lampbench.retrieval import Retriever, RetrieverFactory
 
 _ITEM_WORDS = 200
+_ITEMS = 10
+# What the bundled model was trained to write profiles from.
+_MINI_ITEMS = 5
 _SAMPLING = Sampling(temperature=0.6, top_k=10, top_p=0.9)
 
 _QUESTIONS = {
@@ -33,7 +36,7 @@ class PagConfig:
     """Settings of ``pag``."""
 
     k: int | Literal["all"] = setting(0, "history items after the profile (BM25), or all that fit; 0: profile only")
-    items: int = setting(10, "history items the profile is written from")
+    items: int | None = setting(None, "history items the profile is written from (default: 10; on mini 5)")
     max_new_tokens: int = setting(200, "longest profile, in tokens")
     profiles: str | None = setting(None, 'JSON file of written profiles: a list of {"id": user, "output": text}')
     profiles_sha256: str | None = setting(None, "hash of that file; found by itself")
@@ -41,7 +44,7 @@ class PagConfig:
     def __post_init__(self) -> None:
         if self.k != "all" and self.k < 0:
             raise ValueError(f"k must be at least 0 or 'all', found {self.k}")
-        if self.items < 1 or self.max_new_tokens < 1:
+        if (self.items is not None and self.items < 1) or self.max_new_tokens < 1:
             raise ValueError("items and max_new_tokens must be at least 1")
 
 
@@ -64,8 +67,10 @@ class Pag(PromptMethod):
         self._make = RetrieverFactory("bm25", self.task, self.seed)
 
     @classmethod
-    def resolve(cls, config: Any, task: Task, shape: BackboneShape | None) -> Any:
-        """Hash the profiles file, so that the run's identity names its content."""
+    def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
+        """Settle the number of items, and hash the profiles file: the run's identity names its content."""
+        if config.items is None:
+            config = replace(config, items=_MINI_ITEMS if context.protocol == "mini" else _ITEMS)
         if config.profiles is None:
             return config
         return replace(config, profiles_sha256=_read_profiles(Path(config.profiles))[1])
@@ -117,9 +122,14 @@ class Pag(PromptMethod):
     def _question(self, user: User) -> Prompt:
         generator = random.Random(derive_seed(self.seed, "profile", user.id))
         sample = generator.sample(user.history, min(self.config.items, len(user.history)))
-        items = [self.task.render(item, _ITEM_WORDS) for item in sample]
-        question = _QUESTIONS.get(self.task.name, _ANY_QUESTION)
-        return Prompt(head=question, source="", tail="\nanswer:", id=f"profile {user.id}").with_context(items)
+        return profile_prompt(self.task, sample, user.id)
+
+
+def profile_prompt(task: Task, items: Sequence[HistoryItem], user_id: str) -> Prompt:
+    """The prompt after which the backbone writes a profile of the user who wrote ``items``."""
+    question = _QUESTIONS.get(task.name, _ANY_QUESTION)
+    prompt = Prompt(head=question, source="", tail="\nanswer:", id=f"profile {user_id}")
+    return prompt.with_context([task.render(item, _ITEM_WORDS) for item in items])
 
 
 def _read_profiles(path: Path) -> tuple[dict[str, str], str]:

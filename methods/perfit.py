@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from lampbench import AdapterMethod, InputError, Parameters, SharedUser, Task, setting
 from lampbench.adapters import Edits, InterventionSet, Positions, Recipe, intervention_parameters
-from lampbench.core import BackboneShape, derive_seed
+from lampbench.core import RunContext, derive_seed
 
 # The depth of the model that PerFit's layers were chosen on (Llama-2-7B).
 _PUBLISHED_DEPTH = 32
@@ -17,7 +17,7 @@ _PUBLISHED_DEPTH = 32
 
 @dataclass(frozen=True)
 class Preset:
-    """Layers (of 32) and ranks of one task.
+    """Layers (of 32), ranks and training of one task.
 
     The number of layers and both ranks reproduce the published parameter reductions; which layers
     is not published beyond "around 14-16".
@@ -26,7 +26,19 @@ class Preset:
     layers: tuple[int, ...]
     shared_rank: int
     user_rank: int
+    training: Mapping[str, Any] = field(default_factory=lambda: _PUBLISHED)
 
+
+# Published, but for warm-up and batch size, which are OPPU's.
+_PUBLISHED: Mapping[str, Any] = {
+    "shared_start": "random",
+    "user_start": "copy",
+    "shared_epochs": 3,
+    "user_epochs": 2,
+    "learning_rate": 1e-4,
+    "batch_size": 16,
+    "clip": 0.3,
+}
 
 PRESETS = {
     "lamp2n": Preset((14, 15, 16), 16, 32),
@@ -38,26 +50,45 @@ PRESETS = {
 }
 _ANY_TASK = Preset((15,), 32, 8)
 
+# On a model of three million parameters the published rate moves nothing in two epochs.
+_MINI = Preset(
+    (10, 16, 21),
+    8,
+    8,
+    {
+        "shared_start": "identity",
+        "user_start": "copy",
+        "shared_epochs": 2,
+        "user_epochs": 5,
+        "learning_rate": 5e-3,
+        "batch_size": 8,
+        "clip": 1.0,
+    },
+)
+
 
 @dataclass(frozen=True)
 class PerFitConfig:
     """Settings of ``perfit``."""
 
+    preset: Literal["auto", "lamp", "mini"] = setting("auto", "fills what is not set: lamp (published) or mini")
     layers: tuple[int, ...] | None = setting(None, "decoder layers to edit after, 0-based (default: the task's preset)")
     shared_rank: int | None = setting(None, "rank of the collective shift (default: the task's preset)")
     user_rank: int | None = setting(None, "rank of the personalized shift (default: the task's preset)")
     positions: str = setting("all", "tokens to edit: all, l<n>, f<n>, f<n>+l<m> (first and last of the prompt)")
-    shared_start: Literal["random", "identity"] = setting("random", "how stage 1 starts: as pyreft does, or unchanged")
-    user_start: Literal["copy", "identity"] = setting(
-        "copy", "how stage 2 starts: from the user part trained in stage 1, or fresh as the identity"
+    shared_start: Literal["random", "identity"] | None = setting(
+        None, "how stage 1 starts: as pyreft does, or unchanged"
     )
-    shared_epochs: int = setting(3, "epochs of stage 1")
-    user_epochs: int = setting(2, "epochs of stage 2")
-    learning_rate: float = setting(1e-4, "AdamW learning rate, both stages")
+    user_start: Literal["copy", "identity"] | None = setting(
+        None, "how stage 2 starts: from the user part trained in stage 1, or fresh as the identity"
+    )
+    shared_epochs: int | None = setting(None, "epochs of stage 1")
+    user_epochs: int | None = setting(None, "epochs of stage 2")
+    learning_rate: float | None = setting(None, "AdamW learning rate, both stages")
     weight_decay: float = setting(1e-2, "AdamW weight decay, both stages")
     warmup_ratio: float = setting(0.1, "part of the steps in which the learning rate rises")
-    clip: float = setting(0.3, "largest gradient norm")
-    batch_size: int = setting(16, "training examples a step")
+    clip: float | None = setting(None, "largest gradient norm")
+    batch_size: int | None = setting(None, "training examples a step")
 
     def __post_init__(self) -> None:
         Positions.parse(self.positions)
@@ -67,8 +98,12 @@ class PerFitConfig:
                 raise ValueError(f"{name} must be at least 1, found {value}")
         if self.layers is not None and (not self.layers or len(set(self.layers)) < len(self.layers)):
             raise ValueError(f"layers must name at least one layer, each once, found {list(self.layers)}")
-        if not (self.learning_rate > 0 and self.weight_decay >= 0 and self.clip > 0):
-            raise ValueError("learning_rate and clip must be above 0, weight_decay at least 0")
+        for name in ("learning_rate", "clip"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be above 0, found {value}")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay must be at least 0, found {self.weight_decay}")
         if not 0 <= self.warmup_ratio <= 1:
             raise ValueError(f"warmup_ratio must be from 0 to 1, found {self.warmup_ratio}")
 
@@ -95,11 +130,14 @@ class PerFit(AdapterMethod):
         self._user_start: Edits | None = None
 
     @classmethod
-    def resolve(cls, config: Any, task: Task, shape: BackboneShape | None) -> Any:
-        """Fill layers and ranks from the task's preset, layers scaled to the backbone's depth."""
+    def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
+        """Fill what is open from the preset, layers scaled to the backbone's depth."""
+        shape = context.shape
         if shape is None:
             return config
-        preset = PRESETS.get(task.name, _ANY_TASK)
+        name = ("mini" if context.protocol == "mini" else "lamp") if config.preset == "auto" else config.preset
+        preset = _MINI if name == "mini" else PRESETS.get(task.name, _ANY_TASK)
+        config = _filled(replace(config, preset=name), preset.training)
         layers = _scaled(preset.layers, shape.layers) if config.layers is None else config.layers
         wrong = [layer for layer in layers if not 0 <= layer < shape.layers]
         if wrong:
@@ -176,6 +214,11 @@ class PerFit(AdapterMethod):
         return Recipe(
             epochs, config.learning_rate, config.weight_decay, config.warmup_ratio, config.clip, config.batch_size
         )
+
+
+def _filled(config: Any, defaults: Mapping[str, Any]) -> Any:
+    """The config with its open fields taken from ``defaults``."""
+    return replace(config, **{name: value for name, value in defaults.items() if getattr(config, name) is None})
 
 
 def _scaled(layers: Sequence[int], depth: int) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from lampbench import PromptMethod, Query, Task, User, setting
-from lampbench.core import BackboneShape
+from lampbench.core import RunContext
 from lampbench.hub import find_model
 from lampbench.retrieval import DenseEncoder, Retriever, RetrieverFactory, RetrieverName
 
@@ -44,7 +44,7 @@ class Rag(PromptMethod):
         self._retrievers: dict[str, Retriever] = {}
 
     @classmethod
-    def resolve(cls, config: Any, task: Task, shape: BackboneShape | None) -> Any:
+    def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
         """Name the encoder's revision."""
         if config.retriever != "dense":
             return config

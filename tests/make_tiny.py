@@ -52,7 +52,7 @@ def write_split(task: Task, split: str, users: int, first: int) -> None:
         for q in range(2):
             source = sentence(generator)
             query = f"{user}-q{q}"
-            raw = raw_input(task, source)
+            raw = task.raw_input(source)
             questions.append({"id": query, "user_id": user, "input": raw, "profile": profile})
             golds.append({"id": query, "output": target(task, source, number, generator)})
     folder = HERE / "lamp_layout" / task.official[0] / split
@@ -60,15 +60,6 @@ def write_split(task: Task, split: str, users: int, first: int) -> None:
     outputs = {"task": task.official[0], "golds": golds}
     for name, content in (("questions", questions), ("outputs", outputs)):
         (folder / f"{split}_{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-def raw_input(task: Task, source: str) -> str:
-    """An official input: the instruction as far as it precedes the marker, the marker, the text."""
-    head = task.instruction
-    for size in range(len(task.marker), 0, -1):
-        if head.endswith(task.marker[:size].rstrip()):
-            return head + task.marker[len(task.marker[:size].rstrip()) :] + source
-    return head + task.marker + source
 
 
 def write_model() -> None:

@@ -61,10 +61,19 @@ class Pass:
             use_cache=True,
             **keep_logits(self._model, keep),
         )
-        self._cache = output.past_key_values
+        self._cache = _as_cache(output.past_key_values)
         self._positions = positions
         logits: Tensor = output.logits
         return logits
+
+
+def _as_cache(past: Any) -> Any:
+    """A cache object; transformers 4.45 hands out tuples."""
+    if not isinstance(past, tuple):
+        return past
+    from transformers import DynamicCache
+
+    return DynamicCache.from_legacy_cache(past)
 
 
 def keep_logits(model: nn.Module, count: int) -> dict[str, int]:

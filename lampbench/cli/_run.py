@@ -20,9 +20,9 @@ _DECODING = click.Choice(["greedy", "sampled", "labels"])
 @click.command()
 @click.option("--method", help="Methods, comma-separated, or all.")
 @click.option("--task", help="Tasks, comma-separated, or all.")
-@click.option("--protocol", help="Which users and queries (lampbench list protocols).")
+@click.option("--protocol", help="Which users and queries. Default mini, the bundled suite.")
 @click.option("--data", type=click.Path(path_type=Path), help="The protocol's data folder.")
-@click.option("--model", help="Backbone: a folder or a Hugging Face hub id.")
+@click.option("--model", help="Backbone: a folder or hub id. Default: the protocol's, if it has one.")
 @click.option("--revision", help="The backbone's revision on the hub.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A method's setting, or METHOD.KEY=VALUE.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file of these options; flags win.")
@@ -43,12 +43,13 @@ def run(settings: Sequence[str], config_file: Path | None, force: bool, dry_run:
     The same command again keeps what is finished and continues what is not.
 
     \b
+    lampbench run --method perfit --task lamp5
     lampbench run --method perfit --task lamp5 --protocol folder --data DIR --model DIR
-    lampbench run --method all --task lamp3,lamp5 … --set rag.k=4 --set learning_rate=5e-3
+    lampbench run --method all --task lamp3,lamp5 --set rag.k=4 --set learning_rate=5e-3
     """
     given = read_config_file(config_file) if config_file else {}
     given |= {name.replace("_", "-"): value for name, value in flags.items() if value is not None}
-    for required in ("method", "task", "protocol"):
+    for required in ("method", "task"):
         if required not in given:
             raise InputError(f"--{required} is missing; see lampbench run --help")
     names = method_names(given["method"])
@@ -77,6 +78,9 @@ def _run_all(plans: Sequence[Plan], planner: Planner, force: bool) -> int:
 
     session = Session(planner, ProgressReporter())
     rows = [session.run(plan, force=force) for plan in plans]
+    label = rows[0]["data"]["label"]
+    if label:
+        click.echo(f"\n{label}: invented users; these scores compare with no score on LaMP")
     click.echo(f"\n{run_table(rows)}\n")
     for note in run_notes(rows):
         click.echo(f"note: {note}")

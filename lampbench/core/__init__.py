@@ -11,7 +11,7 @@ from lampbench.core._config import (
 )
 from lampbench.core._errors import InputError, LampBenchError, unknown_name
 from lampbench.core._identity import canonical_json, derive_seed, digest
-from lampbench.core._method import Backbone, BackboneShape, DecodingMode, Method, Parameters, Sampling
+from lampbench.core._method import Backbone, BackboneShape, DecodingMode, Method, Parameters, RunContext, Sampling
 from lampbench.core._registry import Plugin, Registry, methods, protocols, tasks
 from lampbench.core._task import Metric, Task
 from lampbench.core._types import (
@@ -44,6 +44,7 @@ __all__ = [
     "Prompt",
     "Query",
     "Registry",
+    "RunContext",
     "Sampling",
     "SharedUser",
     "Task",

@@ -29,6 +29,19 @@ class BackboneShape:
 
 
 @dataclass(frozen=True, slots=True)
+class RunContext:
+    """What a method may know of a run when its config is resolved.
+
+    Attributes:
+        protocol: The protocol's name.
+        shape: The backbone's; None for methods that use none.
+    """
+
+    protocol: str
+    shape: BackboneShape | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Parameters:
     """Trainable parameters: the shared stage's, and one user's."""
 
@@ -131,8 +144,8 @@ class Method(ABC):
         return True, ""
 
     @classmethod
-    def resolve(cls, config: Any, task: Task, shape: BackboneShape | None) -> Any:
-        """The config with everything settled that depends on the task or the backbone's shape."""
+    def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
+        """The config with everything settled that depends on the task, the protocol or the backbone."""
         return config
 
     def fit_shared(self, users: Sequence[SharedUser]) -> None:

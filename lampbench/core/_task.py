@@ -86,6 +86,12 @@ class Task:
             )
         return text
 
+    def raw_input(self, text: str) -> str:
+        """The raw LaMP input that asks about ``text``: instruction, marker, text. ``source_text`` undoes it."""
+        # The marker begins with the instruction's own end.
+        overlap = max(size for size in range(len(self.marker) + 1) if self.instruction.endswith(self.marker[:size]))
+        return self.instruction + self.marker[overlap:] + text
+
     def prompt(self, text: str, id: str = "") -> Prompt:
         """The prompt that asks for the target of ``text``."""
         head = f"{self.instruction}\n {self.source_word}: "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,6 +22,7 @@ class Dataset:
         golds: Query id -> gold. For the scorer alone; the runner never hands it to a method.
         sources: File name -> SHA-256 of every file that was read.
         notes: What a reader of the numbers should know about how the data was read.
+        label: What to call it wherever a score on it appears, such as "mini (synthetic)"; None for real data.
     """
 
     shared: tuple[SharedUser, ...]
@@ -29,7 +30,8 @@ class Dataset:
     queries: tuple[Query, ...]
     golds: Mapping[str, str]
     sources: Mapping[str, str]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    label: str | None = None
 
     @cached_property
     def hash(self) -> str:
@@ -49,17 +51,22 @@ class Dataset:
         kept = {user.id for user in users}
         queries = tuple(query for query in self.queries if query.user_id in kept)
         golds = {query.id: self.golds[query.id] for query in queries}
-        return Dataset(self.shared, users, queries, golds, self.sources, self.notes)
+        return replace(self, users=users, queries=queries, golds=golds)
 
 
 class Protocol(ABC):
     """Base class of protocols: which users, which queries, which golds.
 
     A protocol is registered under the entry point group ``lampbench.protocols`` and built with no
-    arguments. ``about`` is its line in ``lampbench list protocols``.
+    arguments.
+
+    Attributes:
+        about: Its line in ``lampbench list protocols``.
+        default_model: The backbone that is used where the user names none; None where one must be named.
     """
 
     about: str = ""
+    default_model: str | None = None
 
     @abstractmethod
     def load(self, task: Task, data: Path | None) -> Dataset:

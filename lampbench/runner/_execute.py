@@ -218,7 +218,8 @@ class _Execution:
                 scores = score(task, outputs, golds, [query.user_id for query in queries])
                 invalid = invalid_outputs(task, outputs)
                 official = [{"id": q.id, "output": output} for q, output in zip(queries, outputs, strict=True)]
-                write_json(self.folder.official_path, {"task": task.official[0], "golds": official})
+                label = {"about": self.dataset.label} if self.dataset.label else {}
+                write_json(self.folder.official_path, {"task": task.official[0], **label, "golds": official})
             bar.move(1, 1)
         return {"metrics": metrics_json(scores), "invalid_outputs": invalid}
 
@@ -275,6 +276,7 @@ class _Execution:
     def _data(self) -> dict[str, Any]:
         data = self.dataset
         return {
+            "label": data.label,
             "users": len(data.users),
             "queries": len(data.queries),
             "history_items": sum(len(user.history) for user in data.users),

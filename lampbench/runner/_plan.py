@@ -15,6 +15,7 @@ from lampbench.core import (
     InputError,
     Method,
     Plugin,
+    RunContext,
     Task,
     config_from,
     config_to_json,
@@ -23,7 +24,7 @@ from lampbench.core import (
     protocols,
     tasks,
 )
-from lampbench.data import Dataset
+from lampbench.data import Dataset, Protocol
 
 if TYPE_CHECKING:
     from lampbench.backbone import BackboneInfo, Decoding
@@ -37,7 +38,7 @@ class Settings:
 
     Attributes:
         protocol, data: Which users and queries, and where their files are.
-        model, revision, dtype, device, trust_remote_code: The backbone.
+        model, revision, dtype, device, trust_remote_code: The backbone; without ``model``, the protocol's own.
         batch_size: Prompts a forward pass.
         decoding: ``greedy``, ``sampled`` or ``labels``.
         seed: Everything random derives from it.
@@ -45,7 +46,7 @@ class Settings:
         out: The folder of run folders.
     """
 
-    protocol: str
+    protocol: str = "mini"
     data: Path | None = None
     model: str | None = None
     revision: str | None = None
@@ -98,6 +99,7 @@ class Planner:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._protocol = load_protocol(settings.protocol)
         self._dataset = cache(self._load_dataset)
         self._backbone = cache(self._describe_backbone)
 
@@ -119,7 +121,8 @@ class Planner:
         dataset, seconds = self._dataset(the_task)
         backbone = self._backbone() if method_type.needs_backbone else None
         config = config_from(method_type.Config, overrides, method)
-        config = method_type.resolve(config, the_task, backbone.shape if backbone else None)
+        context = RunContext(self.settings.protocol, backbone.shape if backbone else None)
+        config = method_type.resolve(config, the_task, context)
         identity = self._identity(method, method_type, the_task, dataset, config, backbone, decoding)
         run_id = digest(identity)[:_RUN_ID_LENGTH]
         folder = self.settings.out / self.settings.protocol / task / method / run_id
@@ -130,18 +133,18 @@ class Planner:
 
     def _load_dataset(self, task: Task) -> tuple[Dataset, float]:
         start = time.perf_counter()
-        protocol = protocols().load(self.settings.protocol)()
-        dataset: Dataset = protocol.load(task, self.settings.data)
+        dataset = self._protocol.load(task, self.settings.data)
         return dataset, time.perf_counter() - start
 
     def _describe_backbone(self) -> BackboneInfo:
         from lampbench.backbone import describe_backbone
 
         settings = self.settings
-        if settings.model is None:
+        model = settings.model or self._protocol.default_model
+        if model is None:
             raise InputError("this method needs a language model: --model PATH_OR_HUB_ID")
         return describe_backbone(
-            settings.model,
+            model,
             revision=settings.revision,
             dtype=settings.dtype,
             device=settings.device,
@@ -207,6 +210,15 @@ def load_task(name: str) -> Task:
     if not isinstance(task, Task):
         raise InputError(f"the task plug-in {name!r} is a {type(task).__name__}; expected an instance of Task")
     return task
+
+
+def load_protocol(name: str) -> Protocol:
+    """The protocol called ``name``; raises InputError where there is none or it is no protocol."""
+    kind = protocols().load(name)
+    if not (isinstance(kind, type) and issubclass(kind, Protocol)):
+        raise InputError(f"the protocol plug-in {name!r} is {kind!r}; expected a class derived from Protocol")
+    protocol: Protocol = kind()
+    return protocol
 
 
 def load_method(plugin: Plugin) -> type[Method]:

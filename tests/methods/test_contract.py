@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from support import TASK_NAMES, dataset, load_backbone, task
 
-from lampbench.core import Method, Query, User, config_from, methods
+from lampbench.core import Method, Query, RunContext, User, config_from, methods
 
 NAMES = ("zero-shot", "majority", "rag", "pag", "perfit")
 
@@ -26,10 +26,10 @@ def build(name: str, task_name: str, backbone: Any, **settings: Any) -> Method:
     kind: type[Method] = methods().load(name)
     the_task = task(task_name)
     config = config_from(kind.Config, {**SETTINGS.get(name, {}), **settings}, name)
-    shape = backbone.shape if kind.needs_backbone else None
+    context = RunContext("folder", backbone.shape if kind.needs_backbone else None)
     return kind(
         task=the_task,
-        config=kind.resolve(config, the_task, shape),
+        config=kind.resolve(config, the_task, context),
         seed=0,
         backbone=backbone if kind.needs_backbone else None,
     )

@@ -6,9 +6,10 @@ import torch
 from lampbench_methods.perfit import PRESETS, PerFit, PerFitConfig
 from support import TASK_NAMES, TINY_MODEL, dataset, load_backbone, task
 
-from lampbench.core import BackboneShape, InputError, config_from
+from lampbench.core import BackboneShape, InputError, RunContext, config_from
 
 LLAMA_2_7B = BackboneShape(layers=32, width=4096, context=4096)
+PUBLISHED_RUN = RunContext("lamp-time", LLAMA_2_7B)
 
 # Reductions of trainable parameters that PerFit publishes: stage 1 against OPPU's 6,291,456, stage 2
 # against its 4,194,304 (reference: the paper's project page).
@@ -42,7 +43,7 @@ def llama_shaped() -> Any:
 def test_parameter_counts_give_the_published_reductions(llama_shaped: Any, name: str) -> None:
     assert llama_shaped.model.config.hidden_size == LLAMA_2_7B.width
     assert len(llama_shaped.layers) == LLAMA_2_7B.layers
-    config = PerFit.resolve(PerFitConfig(), task(name), LLAMA_2_7B)
+    config = PerFit.resolve(PerFitConfig(), task(name), PUBLISHED_RUN)
     method = PerFit(task=task(name), config=config, seed=0, backbone=llama_shaped)
     personal = method.new_adapter(0).parameter_count
     assert method.parameters().per_user == personal
@@ -53,12 +54,28 @@ def test_parameter_counts_give_the_published_reductions(llama_shaped: Any, name:
 
 @pytest.mark.parametrize(("depth", "layers"), [(32, (14, 15, 16)), (16, (7, 8)), (5, (2,)), (80, (35, 38, 40))])
 def test_preset_layers_scale_with_the_depth(depth: int, layers: tuple[int, ...]) -> None:
-    config = PerFit.resolve(PerFitConfig(), task("lamp3"), BackboneShape(depth, 4096, 512))
+    config = PerFit.resolve(PerFitConfig(), task("lamp3"), RunContext("folder", BackboneShape(depth, 4096, 512)))
     assert config.layers == layers
 
 
+def test_the_published_training_is_the_default_and_mini_has_its_own() -> None:
+    published = PerFit.resolve(PerFitConfig(), task("lamp5"), PUBLISHED_RUN)
+    assert (published.preset, published.learning_rate, published.shared_epochs, published.user_epochs) == (
+        "lamp",
+        1e-4,
+        3,
+        2,
+    )
+    assert (published.weight_decay, published.clip) == (1e-2, 0.3)
+    mini = PerFit.resolve(PerFitConfig(), task("lamp5"), RunContext("mini", LLAMA_2_7B))
+    assert mini.preset == "mini"
+    assert mini.learning_rate > published.learning_rate
+    chosen = PerFit.resolve(PerFitConfig(preset="lamp"), task("lamp5"), RunContext("mini", LLAMA_2_7B))
+    assert chosen == published
+
+
 def test_what_the_user_sets_wins_over_the_preset() -> None:
-    config = PerFit.resolve(PerFitConfig(layers=(1, 9), user_rank=3), task("lamp3"), LLAMA_2_7B)
+    config = PerFit.resolve(PerFitConfig(layers=(1, 9), user_rank=3), task("lamp3"), PUBLISHED_RUN)
     assert (config.layers, config.shared_rank, config.user_rank) == ((1, 9), PRESETS["lamp3"].shared_rank, 3)
 
 
@@ -76,14 +93,13 @@ def test_what_the_user_sets_wins_over_the_preset() -> None:
 )
 def test_settings_that_cannot_work_are_refused(settings: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        PerFit.resolve(config_from(PerFitConfig, settings, "perfit"), task("lamp3"), LLAMA_2_7B)
+        PerFit.resolve(config_from(PerFitConfig, settings, "perfit"), task("lamp3"), PUBLISHED_RUN)
 
 
 def perfit(backbone: Any, **settings: Any) -> PerFit:
     config = config_from(PerFitConfig, {"learning_rate": 1e-2, **settings}, "perfit")
-    return PerFit(
-        task=task("lamp5"), config=PerFit.resolve(config, task("lamp5"), backbone.shape), seed=0, backbone=backbone
-    )
+    config = PerFit.resolve(config, task("lamp5"), RunContext("folder", backbone.shape))
+    return PerFit(task=task("lamp5"), config=config, seed=0, backbone=backbone)
 
 
 def test_users_start_from_the_user_part_of_stage_one(backbone: Any) -> None:

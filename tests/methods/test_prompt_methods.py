@@ -5,7 +5,18 @@ from typing import Any
 import pytest
 from support import TINY_MODEL, task
 
-from lampbench.core import HistoryItem, InputError, Prompt, Query, SharedUser, Task, User, config_from, methods
+from lampbench.core import (
+    HistoryItem,
+    InputError,
+    Prompt,
+    Query,
+    RunContext,
+    SharedUser,
+    Task,
+    User,
+    config_from,
+    methods,
+)
 
 
 class Recorder:
@@ -34,7 +45,7 @@ QUERY = Query("q", "u", "source ore")
 
 def build(name: str, backbone: Any, task_name: str = "lamp5", **settings: Any) -> Any:
     kind = methods().load(name)
-    config = kind.resolve(config_from(kind.Config, settings, name), task(task_name), None)
+    config = kind.resolve(config_from(kind.Config, settings, name), task(task_name), RunContext("folder"))
     return kind(task=task(task_name), config=config, seed=0, backbone=backbone)
 
 

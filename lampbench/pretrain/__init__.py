@@ -1,0 +1,1 @@
+"""Makes the bundled model from nothing: ``python -m lampbench.pretrain --out DIR``."""

@@ -1,0 +1,60 @@
+"""Training examples for the bundled model, written by users that are in no split of the mini suite."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+
+from lampbench_methods.pag import profile_prompt
+
+from lampbench.core import HistoryItem, Pair, Query, Task, User, derive_seed, tasks
+from lampbench.data.mini import GENERATORS, MiniUser
+from lampbench.retrieval import RetrieverFactory
+
+_HISTORY = 10
+# As many as PAG's mini preset shows.
+_PROFILE_ITEMS = 5
+_CONTEXT_SIZES = (0, 0, 0, 1, 1, 2, 3, 4)
+_WITH_PROFILE = 0.25
+_BY_RELEVANCE = 0.5
+_ASKS_FOR_PROFILE = 0.08
+_BARE_ITEM = 0.15
+
+
+def examples(seed: int) -> Iterator[Pair]:
+    """Endless examples, all tasks in turn, each by a user who writes no second one.
+
+    Prompts are those of the methods: the plain prompt, after up to four items of the same user and
+    sometimes a profile; the question for a profile; and, where a history has no source side, the
+    bare target field that adapters train on.
+    """
+    for index in itertools.count():
+        for name in sorted(GENERATORS):
+            yield _example(MiniUser(GENERATORS[name], "model", index, seed), tasks().load(name))
+
+
+def _example(user: MiniUser, task: Task) -> Pair:
+    draw = user.draw("example")
+    *written, asked = itertools.islice(user.records(), _HISTORY + 1)
+    history = [
+        HistoryItem(str(number), record.source if task.item_source else "", record.target)
+        for number, record in enumerate(written)
+    ]
+    chance = draw.random()
+    if chance < _ASKS_FOR_PROFILE:
+        return Pair(profile_prompt(task, history[:_PROFILE_ITEMS], ""), user.generator.profile(user.style))
+    if task.item_source is None and chance < _ASKS_FOR_PROFILE + _BARE_ITEM:
+        return task.pair(history[0])
+    pieces = [task.render(item) for item in _context(history, asked.source, task, draw)]
+    if draw.random() < _WITH_PROFILE:
+        pieces.insert(0, f"{user.generator.profile(user.style)}\n")
+    return Pair(task.prompt(asked.source).with_context(pieces), asked.target)
+
+
+def _context(history: list[HistoryItem], text: str, task: Task, draw: random.Random) -> list[HistoryItem]:
+    size = _CONTEXT_SIZES[draw.randrange(len(_CONTEXT_SIZES))]
+    if draw.random() >= _BY_RELEVANCE:
+        return draw.sample(history, size)
+    retrieve = RetrieverFactory("bm25", task, derive_seed(0))
+    return retrieve(User("", tuple(history))).rank(Query("", "", text), size)

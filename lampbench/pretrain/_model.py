@@ -1,0 +1,130 @@
+"""The bundled model's tokenizer, architecture and training loop."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lampbench.backbone import PromptEncoder
+from lampbench.pretrain._examples import examples
+
+_TOKENIZER_EXAMPLES = 3000
+_BOS, _EOS = "<s>", "</s>"
+_ROWS = 8
+
+_Encoded = tuple[list[int], list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Size and training of the bundled model."""
+
+    vocabulary: int = 1536
+    width: int = 192
+    layers: int = 6
+    heads: int = 6
+    feed_forward: int = 512
+    context: int = 1024
+    steps: int = 1300
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    warmup: int = 60
+    context_weight: float = 0.2
+
+
+def train_tokenizer(recipe: Recipe, seed: int) -> Any:
+    """A byte-level BPE tokenizer of transformers."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=recipe.vocabulary,
+        special_tokens=[_BOS, _EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts = (f"{pair.prompt.text} {pair.target}" for pair in itertools.islice(examples(seed), _TOKENIZER_EXAMPLES))
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=_BOS, eos_token=_EOS, clean_up_tokenization_spaces=False
+    )
+
+
+def train_model(
+    recipe: Recipe, tokenizer: Any, seed: int, progress: Callable[[int, float], None] = lambda step, loss: None
+) -> Any:
+    """A Llama trained from scratch on ``examples``; ``progress`` hears of every step and its loss."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=recipe.width,
+            intermediate_size=recipe.feed_forward,
+            num_hidden_layers=recipe.layers,
+            num_attention_heads=recipe.heads,
+            num_key_value_heads=recipe.heads,
+            max_position_embeddings=recipe.context,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            tie_word_embeddings=True,
+        )
+    )
+    encoder = PromptEncoder(tokenizer, recipe.context)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min((step + 1) / recipe.warmup, (recipe.steps - step) / (recipe.steps - recipe.warmup)),
+    )
+    model.train()
+    stream = examples(seed)
+    for step in range(recipe.steps):
+        batch = [encoder.pair(pair) for pair in itertools.islice(stream, recipe.batch_size)]
+        optimizer.zero_grad(set_to_none=True)
+        loss = _backward(model, batch, recipe)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        progress(step + 1, loss)
+    return model.eval()
+
+
+def _backward(model: Any, batch: list[_Encoded], recipe: Recipe) -> float:
+    """Gradients of the weighted mean cross-entropy: targets count 1, what stands before them less.
+
+    Lengths differ tenfold; rows of similar length go through the model together.
+    """
+    total = sum(recipe.context_weight * (len(prompt) - 1) + len(target) for prompt, target in batch)
+    by_length = sorted(batch, key=lambda row: len(row[0]) + len(row[1]))
+    loss = 0.0
+    for start in range(0, len(batch), _ROWS):
+        part = _weighted_sum(model, by_length[start : start + _ROWS], recipe) / total
+        part.backward()
+        loss += float(part.detach())
+    return loss
+
+
+def _weighted_sum(model: Any, batch: list[_Encoded], recipe: Recipe) -> Tensor:
+    width = max(len(prompt) + len(target) for prompt, target in batch)
+    ids = torch.zeros(len(batch), width, dtype=torch.long)
+    weights = torch.zeros(len(batch), width)
+    for row, (prompt, target) in enumerate(batch):
+        length = len(prompt) + len(target)
+        ids[row, :length] = torch.tensor(prompt + target)
+        weights[row, : len(prompt)] = recipe.context_weight
+        weights[row, len(prompt) : length] = 1.0
+    # Padded on the right: with causal attention no real token sees a pad, so no mask is needed.
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+    losses = cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none")
+    return (losses * weights[:, 1:].flatten()).sum()
