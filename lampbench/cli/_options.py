@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import click
+
 from lampbench.core import InputError, Method, Registry, methods, tasks, unknown_name
 from lampbench.runner import load_method
 
@@ -53,11 +55,14 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 
 def names_of(text: str | Iterable[str], registry: Registry) -> list[str]:
-    """Names from a comma-separated list, a TOML list, or ``all``; each must be registered."""
+    """Names from a comma-separated list, a TOML list, or ``all``; each must be registered.
+
+    ``all`` leaves out, and says so, what cannot be imported: one broken plug-in stops no other.
+    """
     parts = text.split(",") if isinstance(text, str) else list(text)
     names = [part.strip() for part in parts if part.strip()]
     if names == ["all"]:
-        return registry.names()
+        return [name for name in registry.names() if _usable(name, registry)]
     if not names:
         raise InputError(f"no {registry.kind} given; known: {', '.join(registry.names())}")
     for name in names:
@@ -93,6 +98,15 @@ def overrides(chosen: Iterable[str], file_set: Mapping[str, Any], flags: Iterabl
             common[key] = value
     _check_common(common, names)
     return Overrides(common, by_method)
+
+
+def _usable(name: str, registry: Registry) -> bool:
+    try:
+        registry.load(name)
+    except InputError as error:
+        click.echo(f"skipped: {error}", err=True)
+        return False
+    return True
 
 
 def task_names(text: str | Iterable[str]) -> list[str]:

@@ -6,27 +6,18 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import lampbench
 from lampbench.core import LampBenchError, Method, Prediction, Query, User
 from lampbench.data import Dataset
-from lampbench.metrics import invalid_outputs, score
-from lampbench.runner._environment import environment, source_commit
-from lampbench.runner._folder import RunFolder, bytes_under, write_json
+from lampbench.metrics import Score, score
+from lampbench.runner._folder import RunFolder, write_json
 from lampbench.runner._meter import Meter, OptimizerWatch
 from lampbench.runner._plan import Plan
-from lampbench.runner._row import (
-    SCHEMA_VERSION,
-    cost_json,
-    cut_json,
-    file_sha256,
-    metrics_json,
-    parameter_check,
-)
+from lampbench.runner._row import finished_row, now, open_row
 
 # Answers are written to disk after so many batches.
 _BATCHES_A_CHUNK = 4
@@ -100,15 +91,15 @@ class _Execution:
     def run(self) -> dict[str, Any]:
         started = time.perf_counter()
         self._announce()
-        row = self._row("incomplete", None)
+        row = open_row(self.plan, self.dataset, self.folder, "incomplete")
         try:
             method = self._load()
             self._fit_shared(method)
             self._adapt(method)
             self._predict(method)
-            results = self._score(method)
+            scores = self._score()
             self._end_session(started)
-            row = self._row("success", None) | self._finished(method, results)
+            row = finished_row(self.plan, self.dataset, self.folder, method.parameters(), scores)
         except KeyboardInterrupt:
             self._end_session(started)
             self.reporter.say(f"{self.plan.task.name} {self.plan.method}: interrupted; the same command continues")
@@ -116,7 +107,7 @@ class _Execution:
         except Exception as error:  # whatever a plug-in raises ends this run, not the others
             self._end_session(started)
             self.folder.message(traceback.format_exc())
-            row = self._row("failed", _cause(error))
+            row = open_row(self.plan, self.dataset, self.folder, "failed", _cause(error))
             self.reporter.say(
                 f"{self.plan.task.name} {self.plan.method}: failed: {_cause(error)} (details: {self.folder.log_path})"
             )
@@ -128,8 +119,8 @@ class _Execution:
     def _announce(self) -> None:
         answered = len(self.folder.predictions())
         adapted = len(self._users_done())
-        self.folder.log({"event": "session_start", "time": _now()})
-        self.folder.message(f"{_now()} session with lampbench {lampbench.__version__}: {' '.join(sys.argv)}")
+        self.folder.log({"event": "session_start", "time": now()})
+        self.folder.message(f"{now()} session with lampbench {lampbench.__version__}: {' '.join(sys.argv)}")
         if self.earlier:
             self.reporter.say(
                 f"{self.plan.task.name} {self.plan.method}: continues: {adapted} of {len(self.dataset.users)} users "
@@ -208,7 +199,7 @@ class _Execution:
                 done += len(chunk)
                 bar.move(done, len(queries))
 
-    def _score(self, method: Method) -> dict[str, Any]:
+    def _score(self) -> dict[str, Score]:
         task, queries = self.plan.task, self.dataset.queries
         with self._phase("score", 1) as bar:
             with self._measured("score"):
@@ -216,75 +207,11 @@ class _Execution:
                 outputs = [answers[query.id] for query in queries]
                 golds = [self.dataset.golds[query.id] for query in queries]
                 scores = score(task, outputs, golds, [query.user_id for query in queries])
-                invalid = invalid_outputs(task, outputs)
                 official = [{"id": q.id, "output": output} for q, output in zip(queries, outputs, strict=True)]
                 label = {"about": self.dataset.label} if self.dataset.label else {}
                 write_json(self.folder.official_path, {"task": task.official[0], **label, "golds": official})
             bar.move(1, 1)
-        return {"metrics": metrics_json(scores), "invalid_outputs": invalid}
-
-    def _finished(self, method: Method, results: Mapping[str, Any]) -> dict[str, Any]:
-        events = self.folder.journal()
-        users = self.dataset.users
-        parameters = method.parameters()
-        state_bytes = {
-            "shared": bytes_under(self.folder.shared_state),
-            "per_user": round(sum(bytes_under(self.folder.user_state(user.id)) for user in users) / len(users)),
-        }
-        shared_ids = {entry.user.id for entry in self.dataset.shared}
-        return {
-            "data": self._data() | {"invalid_outputs": results["invalid_outputs"]} | cut_json(events),
-            "metrics": results["metrics"],
-            "cost": cost_json(events, parameters, state_bytes),
-            "checks": {
-                "parameters": parameter_check(events, parameters),
-                "users_disjoint": {"passed": not shared_ids & {user.id for user in users}},
-            },
-            "artifacts": {
-                path.name: file_sha256(path) for path in (self.folder.official_path, self.folder.predictions_path)
-            },
-        }
-
-    def _row(self, status: str, error: str | None) -> dict[str, Any]:
-        plan = self.plan
-        commit, dirty = source_commit()
-        sessions = [event for event in self.folder.journal() if event["event"] == "session_start"]
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "run_id": plan.run_id,
-            "status": status,
-            "identity": dict(plan.identity),
-            "data": self._data(),
-            "metrics": None,
-            "cost": None,
-            "environment": environment(self.device),
-            "provenance": {
-                "version": lampbench.__version__,
-                "commit": commit,
-                "dirty": dirty,
-                "plugin": {"distribution": plan.plugin.distribution, "entry_point": plan.plugin.value},
-                "argv": sys.argv,
-                "started": sessions[0]["time"] if sessions else None,
-                "finished": _now() if status == "success" else None,
-                "resumed": max(0, len(sessions) - 1),
-            },
-            "checks": None,
-            "artifacts": None,
-            "error": error,
-        }
-
-    def _data(self) -> dict[str, Any]:
-        data = self.dataset
-        return {
-            "label": data.label,
-            "users": len(data.users),
-            "queries": len(data.queries),
-            "history_items": sum(len(user.history) for user in data.users),
-            "shared_users": len(data.shared),
-            "shared_queries": sum(len(user.queries) for user in data.shared),
-            "source_hashes": dict(data.sources),
-            "notes": list(data.notes),
-        }
+        return scores
 
     def _phase(self, name: str, total: int) -> AbstractContextManager[Bar]:
         return self.reporter.phase(f"{self.plan.task.name} {self.plan.method} {name}", total)
@@ -310,7 +237,7 @@ class _Execution:
 
     def _end_session(self, started: float) -> None:
         untracked = time.perf_counter() - started - self.tracked
-        self.folder.log({"event": "session_end", "time": _now(), "untracked": untracked})
+        self.folder.log({"event": "session_end", "time": now(), "untracked": untracked})
 
     def _done(self, phase: str) -> bool:
         return any(event["event"] == phase for event in self.earlier)
@@ -350,7 +277,3 @@ def _checked(outputs: Sequence[str], queries: Sequence[Query]) -> Sequence[str]:
 def _cause(error: Exception) -> str:
     text = (str(error).strip().splitlines() or [""])[0]
     return text if isinstance(error, LampBenchError) else f"{type(error).__name__}: {text}"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -95,7 +95,10 @@ class RunFolder:
         """The row, where one was written."""
         if not self.row_path.exists():
             return None
-        row: dict[str, Any] = json.loads(self.row_path.read_text(encoding="utf-8"))
+        try:
+            row: dict[str, Any] = json.loads(self.row_path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{self.row_path}: damaged ({error}); --force starts the run over") from None
         return row
 
     def message(self, text: str) -> None:

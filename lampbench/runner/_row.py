@@ -3,19 +3,99 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean, quantiles
 from typing import Any
 
+import lampbench
 from lampbench.core import Parameters
-from lampbench.metrics import Score
+from lampbench.data import Dataset
+from lampbench.metrics import Score, invalid_outputs
+from lampbench.runner._environment import environment, source_commit
+from lampbench.runner._folder import RunFolder, bytes_under
+from lampbench.runner._plan import Plan
 
 SCHEMA_VERSION = 1
 PHASES = ("load", "fit_shared", "adapt", "predict", "score")
 
 
-def metrics_json(scores: Mapping[str, Score]) -> dict[str, Any]:
+def open_row(plan: Plan, dataset: Dataset, folder: RunFolder, status: str, error: str | None = None) -> dict[str, Any]:
+    """The row of a run that has no result (yet): what was run, where, and how far it came."""
+    commit, dirty = source_commit()
+    sessions = [event for event in folder.journal() if event["event"] == "session_start"]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": plan.run_id,
+        "status": status,
+        "identity": dict(plan.identity),
+        "data": _data(dataset),
+        "metrics": None,
+        "cost": None,
+        "environment": environment(plan.backbone.device if plan.backbone else "cpu"),
+        "provenance": {
+            "version": lampbench.__version__,
+            "commit": commit,
+            "dirty": dirty,
+            "plugin": {"distribution": plan.plugin.distribution, "entry_point": plan.plugin.value},
+            "argv": sys.argv,
+            "started": sessions[0]["time"] if sessions else None,
+            "finished": now() if status == "success" else None,
+            "resumed": max(0, len(sessions) - 1),
+        },
+        "checks": None,
+        "artifacts": None,
+        "error": error,
+    }
+
+
+def finished_row(
+    plan: Plan, dataset: Dataset, folder: RunFolder, parameters: Parameters, scores: Mapping[str, Score]
+) -> dict[str, Any]:
+    """The row of a finished run: everything above with metrics, cost, checks and artifacts."""
+    events = folder.journal()
+    users = dataset.users
+    outputs = list(folder.predictions().values())
+    shared_ids = {entry.user.id for entry in dataset.shared}
+    return open_row(plan, dataset, folder, "success") | {
+        "data": _data(dataset) | {"invalid_outputs": invalid_outputs(plan.task, outputs)} | _cut_prompts(events),
+        "metrics": _metrics(scores),
+        "cost": _cost(events, parameters)
+        | {
+            "bytes": {
+                "shared": bytes_under(folder.shared_state),
+                "per_user": round(sum(bytes_under(folder.user_state(user.id)) for user in users) / len(users)),
+            }
+        },
+        "checks": {
+            "parameters": _parameter_check(events, parameters),
+            "users_disjoint": {"passed": shared_ids.isdisjoint(user.id for user in users)},
+        },
+        "artifacts": {path.name: _sha256(path) for path in (folder.official_path, folder.predictions_path)},
+    }
+
+
+def now() -> str:
+    """The time as rows and journals write it: UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _data(data: Dataset) -> dict[str, Any]:
+    return {
+        "label": data.label,
+        "users": len(data.users),
+        "queries": len(data.queries),
+        "history_items": sum(len(user.history) for user in data.users),
+        "shared_users": len(data.shared),
+        "shared_queries": sum(len(user.queries) for user in data.shared),
+        "source_hashes": dict(data.sources),
+        "notes": list(data.notes),
+    }
+
+
+def _metrics(scores: Mapping[str, Score]) -> dict[str, Any]:
     """Every metric in the same shape; null is "not measured" or not a finite number."""
     return {
         key: {
@@ -32,7 +112,7 @@ def metrics_json(scores: Mapping[str, Score]) -> dict[str, Any]:
     }
 
 
-def cost_json(events: Sequence[Mapping[str, Any]], parameters: Parameters, state_bytes: Mapping[str, int]) -> Any:
+def _cost(events: Sequence[Mapping[str, Any]], parameters: Parameters) -> dict[str, Any]:
     """What all sessions of the run cost together, from its journal."""
     measured = [event for event in events if event["event"] in PHASES]
     by_phase = {phase: [event for event in measured if event["event"] == phase] for phase in PHASES}
@@ -42,7 +122,6 @@ def cost_json(events: Sequence[Mapping[str, Any]], parameters: Parameters, state
     seconds["untracked"] = sum(event["untracked"] for event in events if event["event"] == "session_end")
     return {
         "parameters": {"shared": parameters.shared, "per_user": parameters.per_user},
-        "bytes": dict(state_bytes),
         "seconds": seconds,
         "seconds_per_user": _spread(by_phase["adapt"]),
         "memory": {phase: _peak(event["memory"] for event in own) for phase, own in by_phase.items() if own},
@@ -56,13 +135,13 @@ def cost_json(events: Sequence[Mapping[str, Any]], parameters: Parameters, state
     }
 
 
-def cut_json(events: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
+def _cut_prompts(events: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
     """How many prompts of queries did not fit whole."""
     own = [event for event in events if event["event"] == "predict"]
     return {name: _total(own, name) for name in ("cut_contexts", "cut_sources")}
 
 
-def parameter_check(events: Sequence[Mapping[str, Any]], reported: Parameters) -> dict[str, Any]:
+def _parameter_check(events: Sequence[Mapping[str, Any]], reported: Parameters) -> dict[str, Any]:
     """Whether the method's own count is what the optimizers held, stage by stage."""
     held = {
         phase: max((event.get("optimizer_parameters", 0) for event in events if event["event"] == phase), default=0)
@@ -72,8 +151,7 @@ def parameter_check(events: Sequence[Mapping[str, Any]], reported: Parameters) -
     return {"passed": held == said, "optimizers_held": held, "reported": said}
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, as hex."""
+def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -120,18 +120,25 @@ def test_weight_decay_erases_torchs_rotation_but_not_ours() -> None:
     assert moved(1, 0.01).edit().rotation.abs().max() > 0.1
 
 
-def test_logits_and_gradients_equal_pyreft(backbone: Any) -> None:
-    """One intervention on a language model, the same weights in pyreft's LoReFT."""
+def pyreft_loreft(start: Edit) -> Any:
+    """pyreft's own LoReFT at the same weights; skips where pyreft is not installed."""
     pyreft = pytest.importorskip("pyreft", reason="pyreft needs transformers 4.45.1; the tf445 environment has it")
-    from lampbench.adapters import batch_loss
-
-    width = backbone.shape.width
-    start = random_edit(width, 4, torch.Generator().manual_seed(2))
-    theirs = pyreft.LoreftIntervention(embed_dim=width, low_rank_dimension=4, dtype=torch.float32)
+    rank, width = start.rotation.shape
+    theirs = pyreft.LoreftIntervention(embed_dim=width, low_rank_dimension=rank, dtype=torch.float32)
     theirs.rotate_layer.weight = start.rotation.T.contiguous()
     set_base(theirs.rotate_layer.parametrizations.weight[0], start)
     theirs.learned_source.weight.data = start.weight.clone()
     theirs.learned_source.bias.data = start.bias.clone()
+    return theirs
+
+
+def test_logits_and_gradients_equal_pyreft(backbone: Any) -> None:
+    """One intervention on a language model, the same weights in pyreft's LoReFT."""
+    from lampbench.adapters import batch_loss
+
+    width = backbone.shape.width
+    start = random_edit(width, 4, torch.Generator().manual_seed(2))
+    theirs = pyreft_loreft(start)
     ours = InterventionSet({1: start}, Positions(everything=True))
 
     h = torch.randn(5, width, generator=torch.Generator().manual_seed(3))
@@ -160,15 +167,13 @@ def test_logits_and_gradients_equal_pyreft(backbone: Any) -> None:
 
 def test_logits_equal_pyrefts_whole_model(backbone: Any) -> None:
     """The same weights run by pyreft's and pyvene's own machinery."""
-    pyreft = pytest.importorskip("pyreft", reason="pyreft needs transformers 4.45.1; the tf445 environment has it")
     from contextlib import ExitStack
 
     width = backbone.shape.width
     start = random_edit(width, 4, torch.Generator().manual_seed(2))
-    theirs = pyreft.LoreftIntervention(embed_dim=width, low_rank_dimension=4, dtype=torch.float32)
-    theirs.rotate_layer.weight = start.rotation.T.contiguous()
-    theirs.learned_source.weight.data = start.weight.clone()
-    theirs.learned_source.bias.data = start.bias.clone()
+    theirs = pyreft_loreft(start)
+    import pyreft
+
     config = pyreft.ReftConfig(
         representations={
             "layer": 1, "component": "block_output", "low_rank_dimension": 4, "intervention": theirs,

@@ -1,8 +1,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +160,24 @@ def test_one_failing_run_does_not_stop_the_others(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "failed (this method has a shared stage, but the data has no shared users" in result.stdout
     assert re.search(r"zero-shot +lamp5 +rouge-L \d", result.stdout)
+
+
+def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tmp_path: Path) -> None:
+    options = ("run", "--method", "perfit", "--task", "lamp5", *BASE, "--set", "user_epochs=40")
+    command = [sys.executable, "-m", "lampbench", *options]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    journal = None
+    while process.poll() is None and (journal is None or '"adapt"' not in journal.read_text()):
+        journal = next(tmp_path.rglob("journal.jsonl"), None)
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "interrupted; the same command continues" in errors
+    assert "Traceback" not in errors
+    again = lampbench(*options, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert re.search(r"continues: [12] of 3 users", again.stderr)
 
 
 def test_list_names_every_plugin_and_where_it_comes_from(tmp_path: Path) -> None:

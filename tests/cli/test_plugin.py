@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support import TINY_DATA, TINY_MODEL
 
+DATA = ("--protocol", "folder", "--data", str(TINY_DATA), "--model", str(TINY_MODEL), "--device", "cpu")
 PACKAGE = Path(__file__).parents[1] / "plugin_package"
 
 
@@ -45,13 +46,34 @@ def test_an_installed_plugin_is_listed_and_described(site: Path, tmp_path: Path)
 
 
 def test_an_installed_plugin_runs(site: Path, tmp_path: Path) -> None:
-    data = ("--protocol", "folder", "--data", str(TINY_DATA), "--model", str(TINY_MODEL), "--device", "cpu")
-    lampbench(site, tmp_path, "run", "--method", "latest", "--task", "lamp5", *data, "--k", "2")
+    lampbench(site, tmp_path, "run", "--method", "latest", "--task", "lamp5", *DATA, "--k", "2")
     (row_path,) = tmp_path.rglob("row.json")
     row = json.loads(row_path.read_text())
     assert row["status"] == "success"
     assert row["identity"]["config"] == {"k": 2}
     assert row["provenance"]["plugin"]["distribution"] == "lampbench-latest 1.0"
+
+
+def distribution(folder: Path, name: str, entry_points: str) -> None:
+    """The metadata of an installed distribution that registers methods."""
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[lampbench.methods]\n{entry_points}\n")
+
+
+def test_broken_and_clashing_plugins_are_listed_with_their_errors_and_hide_nothing(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    distribution(site, "broken", "faulty = no_such_module_anywhere:X")
+    distribution(site, "rival", "rag = json:loads\nnumber = math:pi")
+    entries = {entry["name"]: entry for entry in json.loads(lampbench(site, tmp_path, "list", "methods", "--json"))}
+    assert "No module named 'no_such_module_anywhere'" in entries["faulty"]["error"]
+    assert "two distributions claim the method 'rag'" in entries["rag"]["error"]
+    assert "rival 1.0" in entries["rag"]["error"]
+    assert entries["perfit"]["error"] is None
+    table = lampbench(site, tmp_path, "run", "--method", "all", "--task", "lamp3", *DATA, "--dry-run")
+    assert "lamp3 perfit" in table
+    assert "BROKEN: plug-in 'faulty' of broken 1.0" in " ".join(lampbench(site, tmp_path, "list", "methods").split())
 
 
 def test_a_prompt_plugin_fits_in_fifteen_lines() -> None:

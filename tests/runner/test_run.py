@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support import TINY_DATA, TINY_MODEL, dataset
 
-from lampbench.core import Method, Parameters, Plugin, Query, User
+from lampbench.core import InputError, Method, Parameters, Plugin, Query, User
 from lampbench.runner import Plan, Planner, RunFolder, Session, Settings, Skip
 
 FAST = {"learning_rate": 1e-2, "shared_epochs": 1, "user_epochs": 1}
@@ -229,6 +229,15 @@ def test_a_torn_last_line_is_cut_off_and_answered_again(tmp_path: Path) -> None:
     assert run(made, tmp_path)["status"] == "success"
     assert (made.folder / "predictions.json").read_bytes() == whole
     assert len(journal.read_text().splitlines()) == 6
+
+
+def test_a_damaged_row_is_named_and_not_trusted(tmp_path: Path) -> None:
+    made = plan(tmp_path, "majority")
+    run(made, tmp_path)
+    (made.folder / "row.json").write_text('{"status": "succ')
+    with pytest.raises(InputError, match=r"row\.json: damaged .*--force starts the run over"):
+        run(made, tmp_path)
+    assert run(made, tmp_path, force=True)["status"] == "success"
 
 
 class Raises(Method):
