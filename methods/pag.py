@@ -38,7 +38,9 @@ class PagConfig:
     k: int | Literal["all"] = setting(0, "history items after the profile (BM25), or all that fit; 0: profile only")
     items: int | None = setting(None, "history items the profile is written from (default: 10; on mini 5)")
     max_new_tokens: int = setting(200, "longest profile, in tokens")
-    profiles: str | None = setting(None, 'JSON file of written profiles: a list of {"id": user, "output": text}')
+    profiles: str | None = setting(
+        None, 'JSON file of written profiles: a list of {"id": user, "output": text}', in_identity=False
+    )
     profiles_sha256: str | None = setting(None, "hash of that file; found by itself")
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ class RagConfig:
 
     retriever: RetrieverName = setting("bm25", "which history items: bm25, recency, random, dense")
     k: int | Literal["all"] = setting(1, "history items in the prompt, or all that fit")
-    encoder: str | None = setting(None, "dense: path or hub id of an encoder")
+    encoder: str | None = setting(None, "dense: path or hub id of an encoder", in_identity=False)
     encoder_revision: str | None = setting(None, "dense: the encoder's revision; found by itself")
 
     def __post_init__(self) -> None:
@@ -39,7 +39,7 @@ class Rag(PromptMethod):
         super().setup()
         config, encoder = self.config, None
         if config.retriever == "dense":
-            encoder = DenseEncoder(find_model(config.encoder, config.encoder_revision))
+            encoder = DenseEncoder(find_model(config.encoder, config.encoder_revision), self.backbone.device)
         self._make = RetrieverFactory(config.retriever, self.task, self.seed, encoder)
         self._retrievers: dict[str, Retriever] = {}
 

@@ -87,6 +87,11 @@ class TransformersBackbone:
         return self.info.shape
 
     @property
+    def device(self) -> str:
+        """Where it runs, such as ``cpu`` or ``cuda``."""
+        return self.info.device
+
+    @property
     def pad(self) -> int:
         """The id that fills padded columns; they are masked, so any id does."""
         return self.encoder.eos

@@ -57,7 +57,7 @@ def load_model(info: BackboneInfo) -> tuple[Any, Any]:
     """The frozen model in evaluation mode, and its tokenizer.
 
     Raises:
-        InputError: Files are missing or wrong, or the tokenizer has no EOS token.
+        InputError: Files are missing or wrong.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -66,8 +66,6 @@ def load_model(info: BackboneInfo) -> tuple[Any, Any]:
     logging.disable_progress_bar()
     location, options = info.source.location, info.source.load_options
     tokenizer = load_tokenizer(info)
-    if tokenizer.eos_token_id is None:
-        raise InputError(f"--model {location}: its tokenizer has no EOS token; answers would never end")
     try:
         model = AutoModelForCausalLM.from_pretrained(
             location, use_safetensors=True, **{_dtype_keyword(): getattr(torch, info.dtype)}, **options
@@ -78,16 +76,19 @@ def load_model(info: BackboneInfo) -> tuple[Any, Any]:
 
 
 def load_tokenizer(info: BackboneInfo) -> Any:
-    """The tokenizer alone."""
+    """The tokenizer alone; raises InputError where there is none, or it has no EOS token."""
     from transformers import AutoTokenizer
 
     try:
         # Said explicitly because the default of this switch changed between versions.
-        return AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
             info.source.location, clean_up_tokenization_spaces=False, **info.source.load_options
         )
     except Exception as error:
         raise InputError(f"--model {info.source.location}: no usable tokenizer: {_first_line(error)}") from error
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"--model {info.source.location}: its tokenizer has no EOS token; answers would never end")
+    return tokenizer
 
 
 def find_layers(model: Any, count: int) -> Any:

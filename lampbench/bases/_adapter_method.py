@@ -105,7 +105,7 @@ class AdapterMethod(Method):
             InputError: The protocol has no shared users.
         """
         pairs = [
-            Pair(self.task.prompt(labelled.query.text, labelled.query.id), labelled.target)
+            self.task.example(labelled.query.text, labelled.target, labelled.query.id)
             for user in users
             for labelled in user.queries
         ]

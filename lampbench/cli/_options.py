@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from lampbench.core import InputError, Method, Registry, methods, tasks, unknown_name
-from lampbench.runner import load_method
+from lampbench.runner import load_method, load_task
 
 # Keys of a config file, beside [set] and [set.METHOD].
 _FILE_KEYS = (
@@ -54,15 +54,17 @@ def read_config_file(path: Path) -> dict[str, Any]:
     return values
 
 
-def names_of(text: str | Iterable[str], registry: Registry) -> list[str]:
+def names_of(text: Any, registry: Registry, load: Callable[[str], object]) -> list[str]:
     """Names from a comma-separated list, a TOML list, or ``all``; each must be registered.
 
-    ``all`` leaves out, and says so, what cannot be imported: one broken plug-in stops no other.
+    ``all`` leaves out, and says so, what ``load`` refuses: one broken plug-in stops no other.
     """
-    parts = text.split(",") if isinstance(text, str) else list(text)
+    parts = text.split(",") if isinstance(text, str) else text
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise InputError(f"expected the names of {registry.kind}s, a string or a list of strings, found {text!r}")
     names = [part.strip() for part in parts if part.strip()]
     if names == ["all"]:
-        return [name for name in registry.names() if _usable(name, registry)]
+        return [name for name in registry.names() if _usable(name, load)]
     if not names:
         raise InputError(f"no {registry.kind} given; known: {', '.join(registry.names())}")
     for name in names:
@@ -100,23 +102,23 @@ def overrides(chosen: Iterable[str], file_set: Mapping[str, Any], flags: Iterabl
     return Overrides(common, by_method)
 
 
-def _usable(name: str, registry: Registry) -> bool:
+def _usable(name: str, load: Callable[[str], object]) -> bool:
     try:
-        registry.load(name)
+        load(name)
     except InputError as error:
         click.echo(f"skipped: {error}", err=True)
         return False
     return True
 
 
-def task_names(text: str | Iterable[str]) -> list[str]:
+def task_names(text: Any) -> list[str]:
     """The tasks asked for."""
-    return names_of(text, tasks())
+    return names_of(text, tasks(), load_task)
 
 
-def method_names(text: str | Iterable[str]) -> list[str]:
+def method_names(text: Any) -> list[str]:
     """The methods asked for."""
-    return names_of(text, methods())
+    return names_of(text, methods(), lambda name: load_method(methods().plugin(name)))
 
 
 def _chosen_method(name: str, chosen: list[str]) -> str:

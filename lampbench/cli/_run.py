@@ -76,6 +76,11 @@ def _run_all(plans: Sequence[Plan], planner: Planner, force: bool) -> int:
     from lampbench.cli._progress import ProgressReporter
     from lampbench.cli._table import run_notes, run_table
 
+    if not force:
+        for plan in plans:
+            # What an earlier command left is checked before the first run starts, not hours later.
+            RunFolder(plan.folder).row()
+            RunFolder(plan.folder).journal()
     session = Session(planner, ProgressReporter())
     rows = [session.run(plan, force=force) for plan in plans]
     label = rows[0]["data"]["label"]

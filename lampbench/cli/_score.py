@@ -24,8 +24,8 @@ def score(task: str, predictions: Path, golds: Path, as_json: bool) -> None:
     from lampbench.runner import load_task
 
     the_task = load_task(task)
-    outputs, _ = read_outputs(predictions, the_task)
-    answers, _ = read_golds(golds, the_task)
+    outputs = read_outputs(predictions, the_task).by_id
+    answers = read_golds(golds, the_task).by_id
     check_same_ids(set(answers), set(outputs), golds, predictions)
     in_order = [outputs[query_id] for query_id in answers]
     scores = score_outputs(the_task, in_order, list(answers.values()))

@@ -41,11 +41,12 @@ def _row_notes(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         ("invalid_outputs", f"outputs that are no valid answer, of {data['queries']}"),
         ("cut_contexts", f"prompts whose context was cut to fit the model, of {data['queries']}"),
         ("cut_sources", f"prompts whose text was cut to fit the model, of {data['queries']}"),
+        ("cut_while_adapting", "training examples or profile prompts that were cut to fit the model"),
     ):
         if data[key]:
             yield what, str(data[key])
     for name, check in row["checks"].items():
-        if not check["passed"]:
+        if check["passed"] is False:
             yield f"CHECK FAILED, {name}: {check}", ""
     for note in data["notes"]:
         yield note, ""

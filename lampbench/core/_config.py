@@ -27,9 +27,13 @@ class ConfigField:
     help: str
 
 
-def setting(default: Any, help: str) -> Any:
-    """A config field with a default and a line of help (``dataclasses.field`` underneath)."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def setting(default: Any, help: str, *, in_identity: bool = True) -> Any:
+    """A config field with a default and a line of help (``dataclasses.field`` underneath).
+
+    A field that only says where a file lies is left out of a run's identity (``in_identity=False``);
+    ``Method.resolve`` puts the hash of the file's content into another field.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "in_identity": in_identity})
 
 
 def config_fields(config_type: type) -> list[ConfigField]:
@@ -68,11 +72,12 @@ def config_from(config_type: type, values: Mapping[str, Any], owner: str, base: 
         raise InputError(f"{owner}: {error}") from error
 
 
-def config_to_json(config: Any) -> dict[str, Any]:
-    """The config as JSON values; tuples become lists."""
+def config_to_json(config: Any, *, identity_only: bool = False) -> dict[str, Any]:
+    """The config as JSON values, tuples as lists; on request without what is not of its identity."""
     return {
         f.name: list(value) if isinstance(value := getattr(config, f.name), tuple) else value
         for f in dataclasses.fields(config)
+        if not identity_only or f.metadata.get("in_identity", True)
     }
 
 

@@ -68,6 +68,10 @@ class Backbone(Protocol):
     def shape(self) -> BackboneShape:
         """Layers, width and context length."""
 
+    @property
+    def device(self) -> str:
+        """Where it runs, such as ``cpu`` or ``cuda``."""
+
     def answer(self, task: Task, prompts: Sequence[Prompt]) -> list[str]:
         """One answer a prompt, decoded as the run asks (greedy, sampled or label scoring)."""
 
@@ -176,5 +180,9 @@ class Method(ABC):
         self.adapt([user])
 
     def parameters(self) -> Parameters:
-        """Trainable parameters; the runner checks them against what the optimizers held."""
+        """Trainable parameters, as the optimizers held them.
+
+        The runner checks them against the most that one torch optimizer held in each stage, so a
+        stage, or a user, is trained by one optimizer.
+        """
         return Parameters()

@@ -98,10 +98,14 @@ class Task:
         return Prompt(head, text, f"{self.before_target}{self.target_word}:", id=id)
 
     def pair(self, item: HistoryItem) -> Pair:
-        """A history item as a training example (source text cut to 768 words, as OPPU does)."""
+        """A history item as a training example; without a source side, the bare target field asks."""
         if self.item_source is None:
             return Pair(Prompt("", "", f"{self.target_word}:", id=item.id), item.target)
-        return Pair(self.prompt(_first_words(item.source, TRAINING_WORDS), item.id), item.target)
+        return self.example(item.source, item.target, item.id)
+
+    def example(self, text: str, target: str, id: str = "") -> Pair:
+        """A text and its target as a training example (text cut to 768 words, as OPPU does)."""
+        return Pair(self.prompt(_first_words(text, TRAINING_WORDS), id), target)
 
     def render(self, item: HistoryItem, words: int = RETRIEVED_WORDS) -> str:
         """A history item as a line of a prompt's context, its text cut to ``words`` words (OPPU: 368)."""
@@ -113,6 +117,11 @@ class Task:
     def retrieval_query(self, text: str) -> str:
         """What a retriever is asked for the query ``text``: the instruction and the text."""
         return f"{self.instruction} {text}"
+
+    @property
+    def evaluator_name(self) -> str:
+        """The name that LaMP's evaluator knows; it calls both 2M and 2N ``LaMP_2``."""
+        return self.official[-1]
 
     @property
     def primary(self) -> Metric:

@@ -53,8 +53,23 @@ def read_json(path: Path) -> tuple[Any, str]:
         ) from None
 
 
-def read_outputs(path: Path, task: Task) -> tuple[dict[str, str], str]:
-    """Id -> output of a golds or predictions file, in file order, and the file's SHA-256.
+@dataclass(frozen=True)
+class Outputs:
+    """A golds or predictions file.
+
+    Attributes:
+        by_id: Question id -> output, in file order.
+        sha256: Of the file.
+        label: What the file calls itself under ``about``, as synthetic files do; else None.
+    """
+
+    by_id: dict[str, str]
+    sha256: str
+    label: str | None
+
+
+def read_outputs(path: Path, task: Task) -> Outputs:
+    """A golds or predictions file.
 
     Raises:
         InputError: Wrong shape, a duplicate id, or a file of another LaMP task.
@@ -72,17 +87,20 @@ def read_outputs(path: Path, task: Task) -> tuple[dict[str, str], str]:
         if record_id in outputs:
             raise InputError(f"{where}: the id {record_id!r} occurs twice; every question has one output")
         outputs[record_id] = _string(record, "output", f"{where} (id {record_id!r})")
-    return outputs, sha256
+    about = content.get("about")
+    return Outputs(outputs, sha256, about if isinstance(about, str) else None)
 
 
-def read_golds(path: Path, task: Task) -> tuple[dict[str, str], str]:
-    """As ``read_outputs``, for a golds file: every output must be a valid answer of the task."""
-    golds, sha256 = read_outputs(path, task)
-    for query_id, gold in golds.items():
+def read_golds(path: Path, task: Task) -> Outputs:
+    """As ``read_outputs``, for a golds file: not empty, and every output a valid answer of the task."""
+    golds = read_outputs(path, task)
+    if not golds.by_id:
+        raise InputError(f"{path}: there are no golds in it")
+    for query_id, gold in golds.by_id.items():
         if not task.accepts(gold.strip()):
             known = f"; known: {', '.join(task.labels)}" if task.labels else ""
             raise InputError(f"{path}: the gold of {query_id!r} is {gold!r}, which is no answer of {task.name}{known}")
-    return golds, sha256
+    return golds
 
 
 def read_questions(path: Path, task: Task) -> Questions:
@@ -101,6 +119,7 @@ def read_questions(path: Path, task: Task) -> Questions:
     queries: dict[str, Query] = {}
     profiles: dict[str, list[Any]] = {}
     histories: dict[str, list[HistoryItem]] = {}
+    seen: dict[str, set[HistoryItem]] = {}
     for number, record in enumerate(content):
         where = f"{path}: question {number}"
         query = _query(record, task, where)
@@ -113,11 +132,13 @@ def read_questions(path: Path, task: Task) -> Questions:
         if known is None:
             profiles[query.user_id] = profile
             histories[query.user_id] = list(_items(profile, task, where))
+            seen[query.user_id] = set(histories[query.user_id])
         elif known != profile:
             visible = set(_items(profile, task, where))
+            seen[query.user_id] |= visible
             histories[query.user_id] = [item for item in histories[query.user_id] if item in visible]
     users = tuple(_user(user_id, items, path) for user_id, items in histories.items())
-    dropped = sum(len(profiles[user.id]) - len(user.history) for user in users)
+    dropped = sum(len(seen[user.id]) - len(user.history) for user in users)
     _check_user_ids(content, path)
     return Questions(users, tuple(queries.values()), sha256, dropped)
 
@@ -166,7 +187,10 @@ def _items(profile: list[Any], task: Task, where: str) -> Iterator[HistoryItem]:
             known = ", ".join(sorted(task.item_fields))
             raise InputError(f"{here}: unknown field {unknown[0]!r}; items of {task.name} have: {known}")
         source = _string(record, task.item_source, here) if task.item_source else ""
-        yield HistoryItem(item_id, source, _string(record, task.item_target, here), _date(record, here))
+        target = _string(record, task.item_target, here)
+        if task.kind == "rating" and not task.accepts(target.strip()):
+            raise InputError(f"{here}: {task.item_target!r} is {target!r}; expected a number from 1 to 5")
+        yield HistoryItem(item_id, source, target, _date(record, here))
 
 
 def _user(user_id: str, items: list[HistoryItem], path: Path) -> User:

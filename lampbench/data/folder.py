@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lampbench.core import InputError, LabelledQuery, Query, SharedUser, Task
 from lampbench.data._dataset import Dataset, Protocol
-from lampbench.data._lamp_files import Questions, check_same_ids, read_golds, read_questions
+from lampbench.data._lamp_files import Outputs, Questions, check_same_ids, read_golds, read_questions
 
 
 class FolderProtocol(Protocol):
@@ -30,24 +30,26 @@ class FolderProtocol(Protocol):
             raise InputError(f"--data {data}: no folder {root.name} for {task.name}; found {found}")
         sources: dict[str, str] = {}
         dev, golds = _split(root, "dev", task, sources)
+        label = golds.label
         notes = _dropped_note("dev", dev)
         shared: tuple[SharedUser, ...] = ()
         if (root / "train").exists():
             train, targets = _split(root, "train", task, sources)
-            shared = _shared_users(train, targets)
+            shared = _shared_users(train, targets.by_id)
+            label = label or targets.label
             notes += _dropped_note("train", train)
         _check_disjoint(shared, dev, root)
-        return Dataset(shared, dev.users, dev.queries, golds, sources, notes)
+        return Dataset(shared, dev.users, dev.queries, golds.by_id, sources, notes, label)
 
 
-def _split(root: Path, split: str, task: Task, sources: dict[str, str]) -> tuple[Questions, dict[str, str]]:
+def _split(root: Path, split: str, task: Task, sources: dict[str, str]) -> tuple[Questions, Outputs]:
     questions_path = root / split / f"{split}_questions.json"
     outputs_path = root / split / f"{split}_outputs.json"
     questions = read_questions(questions_path, task)
-    golds, sha256 = read_golds(outputs_path, task)
-    check_same_ids({query.id for query in questions.queries}, set(golds), questions_path, outputs_path)
+    golds = read_golds(outputs_path, task)
+    check_same_ids({query.id for query in questions.queries}, set(golds.by_id), questions_path, outputs_path)
     sources[f"{root.name}/{split}/{questions_path.name}"] = questions.sha256
-    sources[f"{root.name}/{split}/{outputs_path.name}"] = sha256
+    sources[f"{root.name}/{split}/{outputs_path.name}"] = golds.sha256
     return questions, golds
 
 

@@ -9,8 +9,21 @@ from typing import Any
 
 from lampbench.core import InputError
 
-# What can change a prediction; a README cannot.
-_CONTENT = frozenset({".json", ".jinja", ".model", ".py", ".safetensors", ".txt"})
+# What can change a prediction; a README, or a record of how the model was made, cannot.
+_CONTENT = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "*.jinja",
+    "*.model",
+    "*.py",
+    "*.safetensors",
+    "*.safetensors.index.json",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +85,7 @@ def _check_folder(folder: Path) -> None:
 def _content_hash(folder: Path) -> str:
     hasher = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.suffix in _CONTENT and path.is_file():
+        if path.is_file() and any(path.match(pattern) for pattern in _CONTENT):
             with path.open("rb") as stream:
                 hasher.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return f"sha256:{hasher.hexdigest()}"

@@ -52,9 +52,13 @@ def rouge(predictions: Sequence[str], golds: Sequence[str]) -> dict[str, list[fl
 
 def mean(values: Sequence[float]) -> float:
     """The arithmetic mean; NaN of nothing."""
-    # fsum refuses to add infinities of both signs; the plain sum gives the NaN that it is.
-    finite = all(math.isfinite(value) for value in values)
-    return (math.fsum(values) if finite else sum(values)) / len(values) if values else math.nan
+    if not values:
+        return math.nan
+    try:
+        return math.fsum(values) / len(values)
+    except (OverflowError, ValueError):
+        # Infinities of both signs, or a sum beyond the largest number: the plain sum says which.
+        return sum(values) / len(values)
 
 
 def _rating(prediction: str, gold: float) -> float:

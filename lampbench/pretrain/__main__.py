@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from lampbench.data.mini import LABEL, VERSION
-from lampbench.pretrain._model import Recipe, train_model, train_tokenizer
+from lampbench.pretrain._model import Recipe, save_tokenizer, train_model, train_tokenizer
 
 
 @click.command()
@@ -32,7 +32,7 @@ def main(out: Path, seed: int, steps: int) -> None:
     tokenizer = train_tokenizer(recipe, seed)
     model = train_model(recipe, tokenizer, seed, progress)
     out.mkdir(parents=True, exist_ok=True)
-    tokenizer.save_pretrained(out)
+    save_tokenizer(tokenizer, out)
     model.to(torch.bfloat16).save_pretrained(out)
     weights = out / "model.safetensors"
     facts = {

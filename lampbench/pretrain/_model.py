@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -59,6 +61,19 @@ def train_tokenizer(recipe: Recipe, seed: int) -> Any:
     )
 
 
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write the tokenizer so that transformers 4 and 5 both read it."""
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    # Written by hand, because transformers 5 names a class here that transformers 4 does not have.
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": _BOS,
+        "eos_token": _EOS,
+        "clean_up_tokenization_spaces": False,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
 def train_model(
     recipe: Recipe, tokenizer: Any, seed: int, progress: Callable[[int, float], None] = lambda step, loss: None
 ) -> Any:
@@ -82,9 +97,10 @@ def train_model(
     )
     encoder = PromptEncoder(tokenizer, recipe.context)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.1)
+    warmup = min(recipe.warmup, 1 + recipe.steps // 10)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
-        lambda step: min((step + 1) / recipe.warmup, (recipe.steps - step) / (recipe.steps - recipe.warmup)),
+        lambda step: min((step + 1) / warmup, (recipe.steps - step) / max(1, recipe.steps - warmup)),
     )
     model.train()
     stream = examples(seed)

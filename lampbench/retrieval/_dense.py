@@ -30,8 +30,9 @@ class DenseEncoder:
     whole or absent. The model is loaded when the first text is not in the cache.
     """
 
-    def __init__(self, source: ModelSource) -> None:
+    def __init__(self, source: ModelSource, device: str = "cpu") -> None:
         self._source = source
+        self._device = device
         self._model: Any = None
         self._tokenizer: Any = None
         # Named by content, not by path: an encoder that was moved keeps its cache.
@@ -82,7 +83,8 @@ class DenseEncoder:
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token or self._tokenizer.unk_token
         model = AutoModel.from_pretrained(self._source.location, use_safetensors=True, **options)
-        self._model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        # In float32 whatever the files hold: versions of transformers differ in what they would take.
+        self._model = model.to(self._device, torch.float32).eval()
 
 
 def _look_up(store: sqlite3.Connection, key: str) -> np.ndarray | None:

@@ -209,7 +209,7 @@ class _Execution:
                 scores = score(task, outputs, golds, [query.user_id for query in queries])
                 official = [{"id": q.id, "output": output} for q, output in zip(queries, outputs, strict=True)]
                 label = {"about": self.dataset.label} if self.dataset.label else {}
-                write_json(self.folder.official_path, {"task": task.official[0], **label, "golds": official})
+                write_json(self.folder.official_path, {"task": task.evaluator_name, **label, "golds": official})
             bar.move(1, 1)
         return scores
 

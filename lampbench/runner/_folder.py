@@ -57,19 +57,21 @@ class RunFolder:
     def user_state(self, user_id: str) -> Path:
         """Where a user's state lies. Ids come from data: no id can lead out of the folder."""
         name = quote(user_id, safe="")
-        if name.startswith(".") or len(name) > _LONGEST_NAME:
+        if not name or name.startswith(".") or len(name) > _LONGEST_NAME:
             name = f"sha256-{digest(user_id)[:32]}"
         return self.path / "state" / "users" / name
 
     @contextmanager
     def new_state(self, target: Path) -> Iterator[Path]:
         """A folder to write a state into; it becomes ``target`` when the block ends well."""
-        temporary = target.with_name(f"{target.name}.partial")
+        # Apart from the finished ones: a user may be called anything.
+        temporary = self.path / "state" / ".partial" / target.name
         for leftover in (temporary, target):
             if leftover.exists():
                 shutil.rmtree(leftover)
         temporary.mkdir(parents=True)
         yield temporary
+        target.parent.mkdir(parents=True, exist_ok=True)
         temporary.rename(target)
 
     def log(self, event: dict[str, Any]) -> None:
@@ -99,6 +101,8 @@ class RunFolder:
             row: dict[str, Any] = json.loads(self.row_path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError(f"{self.row_path}: damaged ({error}); --force starts the run over") from None
+        if not isinstance(row, dict) or "status" not in row:
+            raise InputError(f"{self.row_path}: not a row; --force starts the run over")
         return row
 
     def message(self, text: str) -> None:

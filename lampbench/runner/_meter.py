@@ -71,16 +71,23 @@ class OptimizerWatch:
 
     Every optimizer counts once, at its first step, whoever made it; so a method's report of its
     trainable parameters can be checked without trusting it.
+
+    Attributes:
+        largest: The most that one optimizer held; None where it could not be watched, because torch
+            was first imported by the method itself.
     """
 
     def __init__(self) -> None:
-        self.largest = 0
+        self.largest: int | None = 0
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Count inside the ``with`` block; ``largest`` is the most that one optimizer held."""
+        """Count inside the ``with`` block."""
         if "torch" not in sys.modules:
+            # A method without a language model does not wait for torch.
             yield
+            if "torch" in sys.modules:
+                self.largest = None
             return
         from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -92,7 +99,7 @@ class OptimizerWatch:
 
     def _count(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         held = sum(p.numel() for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
-        self.largest = max(self.largest, held)
+        self.largest = max(self.largest or 0, held)
 
 
 def _reset_host_peak() -> bool:

@@ -13,6 +13,7 @@ from lampbench.core import (
     DecodingMode,
     HistoryItem,
     InputError,
+    LampBenchError,
     Method,
     Plugin,
     RunContext,
@@ -112,22 +113,34 @@ class Planner:
         plugin = methods().plugin(method)
         method_type = load_method(plugin)
         the_task = load_task(task)
-        supported, reason = method_type.supports(the_task)
+        try:
+            return self._plan(method, plugin, method_type, the_task, overrides)
+        except LampBenchError:
+            raise
+        except Exception as error:  # a stranger's supports, resolve or Config
+            raise InputError(
+                f"plug-in {method!r} of {plugin.distribution} fails before it runs: {type(error).__name__}: {error}"
+            ) from error
+
+    def _plan(
+        self, method: str, plugin: Plugin, method_type: type[Method], task: Task, overrides: Mapping[str, Any]
+    ) -> Plan | Skip:
+        supported, reason = method_type.supports(task)
         if not supported:
-            return Skip(method, task, reason)
+            return Skip(method, task.name, reason)
         decoding = self._decoding() if method_type.needs_backbone else None
-        if decoding is not None and decoding.mode == "labels" and not the_task.labels:
-            return Skip(method, task, f"{task} has no labels to score; use greedy or sampled decoding")
-        dataset, seconds = self._dataset(the_task)
+        if decoding is not None and decoding.mode == "labels" and not task.labels:
+            return Skip(method, task.name, f"{task.name} has no labels to score; use greedy or sampled decoding")
+        dataset, seconds = self._dataset(task)
         backbone = self._backbone() if method_type.needs_backbone else None
         config = config_from(method_type.Config, overrides, method)
         context = RunContext(self.settings.protocol, backbone.shape if backbone else None)
-        config = method_type.resolve(config, the_task, context)
-        identity = self._identity(method, method_type, the_task, dataset, config, backbone, decoding)
+        config = method_type.resolve(config, task, context)
+        identity = self._identity(method, method_type, task, dataset, config, backbone, decoding)
         run_id = digest(identity)[:_RUN_ID_LENGTH]
-        folder = self.settings.out / self.settings.protocol / task / method / run_id
+        folder = self.settings.out / self.settings.protocol / task.name / method / run_id
         return Plan(
-            method, plugin, method_type, the_task, dataset, config, backbone, self.settings, identity, run_id, folder,
+            method, plugin, method_type, task, dataset, config, backbone, self.settings, identity, run_id, folder,
             seconds,
         )  # fmt: skip
 
@@ -175,7 +188,7 @@ class Planner:
             "limit": settings.users,
             "method": method,
             "method_version": method_type.version,
-            "config": config_to_json(config),
+            "config": config_to_json(config, identity_only=True),
             "backbone": None,
             "prompt_hash": prompt_hash(task),
             "decoding": decoding.to_json(task) if decoding else None,
@@ -186,6 +199,8 @@ class Planner:
                 "id": backbone.source.id,
                 "revision": backbone.source.revision,
                 "dtype": backbone.dtype,
+                # Kernels differ, and with them the last bits; a run never mixes two kinds.
+                "device": backbone.device.split(":")[0],
             }
             # In float32 predictions do not depend on the batch size; below it, rounding may.
             if backbone.dtype != "float32" and identity["decoding"] is not None:

@@ -136,18 +136,27 @@ def _cost(events: Sequence[Mapping[str, Any]], parameters: Parameters) -> dict[s
 
 
 def _cut_prompts(events: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
-    """How many prompts of queries did not fit whole."""
-    own = [event for event in events if event["event"] == "predict"]
-    return {name: _total(own, name) for name in ("cut_contexts", "cut_sources")}
+    """How many prompts did not fit whole: of queries, context and text apart; and while adapting."""
+    asked = [event for event in events if event["event"] == "predict"]
+    learned = [event for event in events if event["event"] in ("fit_shared", "adapt")]
+    parts = [_total(learned, name) for name in ("cut_contexts", "cut_sources")]
+    return {
+        "cut_contexts": _total(asked, "cut_contexts"),
+        "cut_sources": _total(asked, "cut_sources"),
+        "cut_while_adapting": None if None in parts else sum(part or 0 for part in parts),
+    }
 
 
 def _parameter_check(events: Sequence[Mapping[str, Any]], reported: Parameters) -> dict[str, Any]:
-    """Whether the method's own count is what the optimizers held, stage by stage."""
-    held = {
-        phase: max((event.get("optimizer_parameters", 0) for event in events if event["event"] == phase), default=0)
+    """Whether the method's own count is what an optimizer held, stage by stage; null: not checked."""
+    counts = {
+        phase: [event["optimizer_parameters"] for event in events if event["event"] == phase]
         for phase in ("fit_shared", "adapt")
     }
     said = {"fit_shared": reported.shared, "adapt": reported.per_user}
+    if any(count is None for own in counts.values() for count in own):
+        return {"passed": None, "optimizers_held": None, "reported": said}
+    held = {phase: max(own, default=0) for phase, own in counts.items()}
     return {"passed": held == said, "optimizers_held": held, "reported": said}
 
 

@@ -139,6 +139,12 @@ def test_wrong_config_files_are_one_clear_line(tmp_path: Path, content: str, mes
     )
 
 
+@pytest.mark.parametrize("value", ["3", "[1]", "{a = 1}"])
+def test_names_in_a_config_file_must_be_strings(tmp_path: Path, value: str) -> None:
+    (tmp_path / "run.toml").write_text(f"method = {value}")
+    assert "expected the names of methods" in refused("run", "--config", "run.toml", "--task", "lamp5", cwd=tmp_path)
+
+
 def test_a_missing_option_is_named(tmp_path: Path) -> None:
     assert "--task is missing" in refused("run", "--method", "majority", cwd=tmp_path)
 

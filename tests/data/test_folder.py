@@ -82,6 +82,29 @@ def test_different_profiles_of_one_user_give_what_they_share(folder: Path) -> No
     assert data.notes == ("dev: 1 history items are in only some of their user's profiles and are left out",)
 
 
+def test_what_a_later_question_sees_more_is_left_out_and_counted(folder: Path) -> None:
+    def shorten(questions: list[dict[str, Any]]) -> None:
+        questions[0]["profile"] = questions[0]["profile"][2:]
+
+    edit(folder, "dev_questions", shorten)
+    assert load(folder).notes[0].startswith("dev: 2 history items are in only some")
+
+
+def test_a_rating_in_a_history_must_be_one(folder: Path) -> None:
+    path = folder / "LaMP_3" / "dev" / "dev_questions.json"
+    questions = json.loads(path.read_text())
+    questions[0]["profile"][1]["score"] = "n/a"
+    path.write_text(json.dumps(questions))
+    with pytest.raises(InputError, match=r"profile\[1\]: 'score' is 'n/a'; expected a number from 1 to 5"):
+        FolderProtocol().load(task("lamp3"), folder)
+
+
+def test_data_that_calls_itself_synthetic_keeps_its_label(folder: Path) -> None:
+    assert load(folder).label is None
+    edit(folder, "dev_outputs", lambda outputs: outputs.update(about="mini (synthetic)"))
+    assert load(folder).label == "mini (synthetic)"
+
+
 def test_a_folder_without_train_has_no_shared_users(folder: Path) -> None:
     shutil.rmtree(folder / "LaMP_5" / "train")
     assert load(folder).shared == ()
@@ -135,6 +158,7 @@ def cut(path: Path) -> None:
         ("dev_outputs", lambda o: o["golds"][1].update(output=" "), "which is no answer of lamp5"),
         ("dev_outputs", lambda o: o.update(task="LaMP_4"), "this file says task 'LaMP_4', expected 'LaMP_5'"),
         ("dev_outputs", lambda o: o["golds"], 'expected {"task"'),
+        ("dev_outputs", lambda o: o.update(golds=[]), "there are no golds in it"),
         (
             "train_questions",
             lambda q: [r.update(user_id="dev0") for r in q[:2]] and None,

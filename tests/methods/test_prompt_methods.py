@@ -22,6 +22,8 @@ from lampbench.core import (
 class Recorder:
     """A backbone that keeps the prompts it was asked."""
 
+    device = "cpu"
+
     def __init__(self, reply: str = "a reply\nof two lines") -> None:
         self.prompts: list[Prompt] = []
         self.written: list[Prompt] = []

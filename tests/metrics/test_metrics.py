@@ -110,9 +110,9 @@ def test_an_unreadable_rating_counts_as_the_farthest_end(prediction: str, gold: 
     assert score(task("lamp3"), [prediction], [gold])["MAE"].value == error
 
 
-@pytest.mark.parametrize("prediction", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("prediction", ["nan", "inf", "-inf", "1e308"])
 def test_a_rating_that_is_not_finite_has_no_score_and_no_nan_in_json(prediction: str) -> None:
-    scores = score(task("lamp3"), ["4", prediction], ["4", "5"], ["a", "b"])
+    scores = score(task("lamp3"), [prediction, prediction], ["4", "5"], ["a", "b"])
     assert scores["MAE"].value is None
     assert scores["RMSE"].macro is None
     json.dumps({key: result.value for key, result in scores.items()}, allow_nan=False)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support import TINY_DATA, TINY_MODEL, dataset
 
-from lampbench.core import InputError, Method, Parameters, Plugin, Query, User
+from lampbench.core import InputError, Method, Parameters, Plugin, Query, SharedUser, User, digest
 from lampbench.runner import Plan, Planner, RunFolder, Session, Settings, Skip
 
 FAST = {"learning_rate": 1e-2, "shared_epochs": 1, "user_epochs": 1}
@@ -82,7 +82,7 @@ def test_a_run_leaves_everything_in_its_folder(tmp_path: Path) -> None:
     assert official["task"] == "LaMP_5"
     assert [record["id"] for record in official["golds"]] == [query.id for query in queries]
     assert sorted(path.name for path in (made.folder / "state" / "users").iterdir()) == ["dev0", "dev1", "dev2"]
-    assert not list(made.folder.rglob("*.partial"))
+    assert not [path for path in made.folder.rglob("*.partial/*") if path.is_file()]
 
 
 def test_a_row_says_what_was_run_and_what_it_cost(tmp_path: Path) -> None:
@@ -149,6 +149,34 @@ def test_what_can_change_a_score_changes_the_run_id(tmp_path: Path) -> None:
     }
     assert len(ids) == 8
     assert plan(tmp_path, batch_size=3).run_id == plan(tmp_path).run_id
+
+
+def test_every_part_of_the_identity_is_in_the_run_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = plan(tmp_path)
+    assert set(made.identity) == {
+        "task", "task_version", "protocol", "protocol_hash", "limit", "method", "method_version", "config",
+        "backbone", "prompt_hash", "decoding", "seed",
+    }  # fmt: skip
+    for key in made.identity:
+        assert digest({**made.identity, key: "other"}) != digest(made.identity)
+    assert digest(made.identity).startswith(made.run_id)
+    assert (made.identity["task_version"], made.identity["method_version"]) == (1, 1)
+    monkeypatch.setattr(made.method_type, "version", 2)
+    assert plan(tmp_path).identity["method_version"] == 2
+    monkeypatch.undo()
+    other = planner(tmp_path).plan("perfit", "lamp5", {**FAST, "user_rank": "3"})
+    assert isinstance(other, Plan)
+    assert other.run_id != made.run_id
+    assert other.identity["config"]["user_rank"] == 3
+
+
+def test_where_a_file_lies_is_not_in_the_identity_but_its_content_is(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.json", tmp_path / "b.json", tmp_path / "c.json"]
+    for path, text in zip(paths, ("x", "x", "y"), strict=True):
+        path.write_text(json.dumps([{"id": user.id, "output": text} for user in dataset("lamp5").users]))
+    plans = [planner(tmp_path).plan("pag", "lamp5", {"profiles": str(path)}) for path in paths]
+    ids = [made.run_id for made in plans if isinstance(made, Plan)]
+    assert ids[0] == ids[1] != ids[2]
 
 
 def test_finished_work_is_kept_and_said_so(tmp_path: Path) -> None:
@@ -313,17 +341,29 @@ def test_a_method_that_understates_its_parameters_is_found_out(tmp_path: Path) -
 
 
 class LooksForGolds(Method):
-    """Searches everything it can reach for a gold."""
+    """Searches everything it is handed for a gold; every gold says GOLD."""
 
     needs_backbone = False
 
+    def setup(self) -> None:
+        self.handed: list[Any] = []
+
+    def fit_shared(self, users: Sequence[SharedUser]) -> None:
+        self.handed.append(users)
+
+    def adapt(self, users: Sequence[User]) -> None:
+        self.handed.append(users)
+
     def predict(self, queries: Sequence[Query]) -> Sequence[str]:
-        reach = repr([vars(self), [dataclasses.asdict(query) for query in queries]])
-        return [str(any(gold in reach for gold in dataset("lamp5").golds.values()))] * len(queries)
+        self.handed.append(queries)
+        assert queries[0].text in repr(vars(self))
+        return [str("GOLD" in repr(vars(self)))] * len(queries)
 
 
 def test_no_gold_is_within_a_methods_reach(tmp_path: Path) -> None:
     made = with_method(plan(tmp_path, "zero-shot"), LooksForGolds)
+    golds = {query_id: f"GOLD {query_id}" for query_id in made.dataset.golds}
+    made = dataclasses.replace(made, dataset=dataclasses.replace(made.dataset, golds=golds))
     run(made, tmp_path)
     assert set(RunFolder(made.folder).predictions().values()) == {"False"}
 
@@ -349,14 +389,22 @@ def test_label_scoring_is_recorded_and_skips_text_tasks(tmp_path: Path) -> None:
 def test_no_user_id_leads_out_of_the_folder(tmp_path: Path, user_id: str) -> None:
     users = tmp_path / "run" / "state" / "users"
     state = RunFolder(tmp_path / "run").user_state(user_id)
-    assert state.resolve().parent == users.resolve() or user_id == ""
+    assert state.resolve().parent == users.resolve()
     assert len(state.name) <= 100
 
 
 def test_user_ids_that_differ_have_folders_that_differ(tmp_path: Path) -> None:
-    ids = ["a", "a/", "a%2F", "..", "%2E%2E", "x" * 300, "x" * 301]
+    ids = ["", "a", "a/", "a%2F", "..", "%2E%2E", "x" * 300, "x" * 301]
     folder = RunFolder(tmp_path)
     assert len({folder.user_state(user_id) for user_id in ids}) == len(ids)
+
+
+def test_a_user_called_partial_keeps_their_state(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for user_id in ("u.partial", "u"):
+        with folder.new_state(folder.user_state(user_id)) as state:
+            (state / "file").write_text(user_id)
+    assert (folder.user_state("u.partial") / "file").read_text() == "u.partial"
 
 
 def test_a_half_written_state_is_never_taken_for_a_whole_one(tmp_path: Path) -> None:

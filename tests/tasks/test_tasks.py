@@ -59,6 +59,11 @@ def test_source_texts_are_cut_to_768_words_for_training_and_368_when_retrieved()
     assert task("lamp5").render(item).split() == ["abstract:", *(f"w{i}" for i in range(368)), "title:", "answer"]
 
 
+def test_queries_of_shared_users_are_cut_like_history_items() -> None:
+    text = " ".join(f"w{i}" for i in range(1000))
+    assert task("lamp5").example(text, "t") == task("lamp5").pair(HistoryItem("", text, "t"))
+
+
 @given(st.text())
 def test_a_short_source_text_is_kept_to_the_letter(text: str) -> None:
     assert task("lamp5").pair(HistoryItem("i", text, "t")).prompt.source == text

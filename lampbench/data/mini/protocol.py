@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,4 +27,4 @@ class MiniProtocol(Protocol):
             raise unknown_name("task of the mini suite", task.name, GENERATORS)
         with TemporaryDirectory(prefix="lampbench-mini-") as folder:
             write_suite(Path(folder), [task.name])
-            return replace(FolderProtocol().load(task, Path(folder)), label=LABEL)
+            return FolderProtocol().load(task, Path(folder))
