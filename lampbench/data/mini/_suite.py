@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from datetime import date, timedelta
 from pathlib import Path
@@ -54,8 +53,12 @@ def user_records(user: MiniUser) -> tuple[list[Record], list[Record]]:
     length = min(_LONGEST, int(_SHORTEST * sizes.paretovariate(_TAIL)))
     queries = sizes.randint(_FEWEST_QUERIES, _MOST_QUERIES)
     # A text that the user already wrote about is passed over, so that nothing can be looked up.
-    different = {record.source: record for record in itertools.islice(user.records(), 3 * (length + queries))}
-    records = list(different.values())[: length + queries]
+    different: dict[str, Record] = {}
+    stream = user.records()
+    while len(different) < length + queries:
+        record = next(stream)
+        different.setdefault(record.source, record)
+    records = list(different.values())
     return records[:length], records[length:]
 
 
