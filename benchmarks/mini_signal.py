@@ -59,7 +59,7 @@ def _line(planner: Planner, task: Task) -> str:
 
     outputs = {method: RunFolder(plan.folder).predictions() for method, plan in plans.items()}
     base = per_user(outputs["zero-shot"])
-    cells = [f"{value(outputs[method]):.3f} (p={_p(per_user(outputs[method]) - base):.4f})" for method in _METHODS]
+    cells = [f"{value(outputs[method]):.3f} ({_p(per_user(outputs[method]) - base)})" for method in _METHODS]
     ideal = ideal_outputs(task.name)
     chance = {query.id: "3" if task.kind == "rating" else "" for query in data.queries}
     by_chance = "0.067" if task.kind == "labels" else f"{value(chance):.3f}"
@@ -79,12 +79,13 @@ def _plan(planner: Planner, method: str, task: Task) -> Plan:
     return plan
 
 
-def _p(differences: np.ndarray) -> float:
-    """Two-sided sign-flip permutation test of the mean difference over users."""
+def _p(differences: np.ndarray) -> str:
+    """Two-sided sign-flip permutation test of the mean difference over users, as ``p=…`` or ``p<0.001``."""
     generator = np.random.default_rng(0)
     signs = generator.choice([-1.0, 1.0], size=(_PERMUTATIONS, len(differences)))
     extreme = np.abs((signs * differences).mean(axis=1)) >= abs(differences.mean()) - 1e-12
-    return float((1 + extreme.sum()) / (1 + _PERMUTATIONS))
+    p = float((1 + extreme.sum()) / (1 + _PERMUTATIONS))
+    return "p<0.001" if p < 0.001 else f"p={p:.3f}"
 
 
 def _swapped(plan: Plan) -> dict[str, str]:
