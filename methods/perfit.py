@@ -67,6 +67,11 @@ _MINI = Preset(
 )
 
 
+def _by_preset(name: str) -> str:
+    """What both presets say, for the help of a setting."""
+    return f"(lamp {_PUBLISHED[name]}, mini {_MINI.training[name]})"
+
+
 @dataclass(frozen=True)
 class PerFitConfig:
     """Settings of ``perfit``."""
@@ -77,18 +82,18 @@ class PerFitConfig:
     user_rank: int | None = setting(None, "rank of the personalized shift (default: the task's preset)")
     positions: str = setting("all", "tokens to edit: all, l<n>, f<n>, f<n>+l<m> (first and last of the prompt)")
     shared_start: Literal["random", "identity"] | None = setting(
-        None, "how stage 1 starts: as pyreft does, or unchanged"
+        None, f"how stage 1 starts: as pyreft does, or unchanged {_by_preset('shared_start')}"
     )
     user_start: Literal["copy", "identity"] | None = setting(
-        None, "how stage 2 starts: from the user part trained in stage 1, or fresh as the identity"
+        None, f"how stage 2 starts: from stage 1's user part, or unchanged {_by_preset('user_start')}"
     )
-    shared_epochs: int | None = setting(None, "epochs of stage 1")
-    user_epochs: int | None = setting(None, "epochs of stage 2")
-    learning_rate: float | None = setting(None, "AdamW learning rate, both stages")
+    shared_epochs: int | None = setting(None, f"epochs of stage 1 {_by_preset('shared_epochs')}")
+    user_epochs: int | None = setting(None, f"epochs of stage 2 {_by_preset('user_epochs')}")
+    learning_rate: float | None = setting(None, f"AdamW learning rate, both stages {_by_preset('learning_rate')}")
     weight_decay: float = setting(1e-2, "AdamW weight decay, both stages")
     warmup_ratio: float = setting(0.1, "part of the steps in which the learning rate rises")
-    clip: float | None = setting(None, "largest gradient norm")
-    batch_size: int | None = setting(None, "training examples a step")
+    clip: float | None = setting(None, f"largest gradient norm {_by_preset('clip')}")
+    batch_size: int | None = setting(None, f"training examples a step {_by_preset('batch_size')}")
 
     def __post_init__(self) -> None:
         Positions.parse(self.positions)

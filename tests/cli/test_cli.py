@@ -101,7 +101,7 @@ def test_flags_win_over_the_config_file(tmp_path: Path) -> None:
         (("--task", "lamp6"), "unknown task 'lamp6'; LaMP-6 needs a licence"),
         (("--protocol", "fodler"), "did you mean 'folder'"),
         (("--set", "larning_rate=1"), "did you mean 'learning_rate'"),
-        (("--set", "learning_rate=fast"), "perfit: learning_rate: expected float, found 'fast'"),
+        (("--set", "learning_rate=fast"), "perfit: learning_rate: expected float or none, found 'fast'"),
         (("--set", "learning_rate"), "expected KEY=VALUE"),
         (("--set", "rag.k=3"), "unknown method in a setting 'rag'"),
         (("--set", "perfit.lr=3"), "unknown setting of perfit 'lr'"),
@@ -199,7 +199,10 @@ def test_list_names_every_plugin_and_where_it_comes_from(tmp_path: Path) -> None
 def test_describe_shows_paper_and_settings_with_types_and_defaults(tmp_path: Path) -> None:
     text = lampbench("describe", "perfit", cwd=tmp_path).stdout
     assert "ICLR 2026" in text
-    assert re.search(r"learning_rate +float +0.0001 +AdamW learning rate", text)
+    assert re.search(
+        r"learning_rate +float or none +none +AdamW learning rate, both stages \(lamp 0.0001, mini 0.008\)", text
+    )
+    assert re.search(r"weight_decay +float +0.01 +AdamW weight decay", text)
     assert re.search(r"layers +list of int or none +none +decoder layers", text)
     facts = json.loads(lampbench("describe", "lamp3", "--json", cwd=tmp_path).stdout)
     assert facts["prompt"].endswith("review: <text>\nscore:")
