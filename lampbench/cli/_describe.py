@@ -19,7 +19,7 @@ from lampbench.runner import load_method
 def describe(name: str, as_json: bool) -> None:
     """Show what NAME (a method, task or protocol) is, where it comes from and what can be set."""
     kind, plugin = _find(name)
-    target: Any = load_method(plugin) if kind == "method" else plugin.load()
+    target: Any = load_method(name) if kind == "method" else plugin.load()
     facts = {"name": name, "kind": kind, "distribution": plugin.distribution, "entry_point": plugin.value}
     facts |= _method_facts(target) if kind == "method" else _task_facts(target) if kind == "task" else _about(target)
     click.echo(json.dumps(facts, indent=1) if as_json else _as_text(facts))

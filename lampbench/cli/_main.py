@@ -66,16 +66,11 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except LampBenchError as error:
+    except (LampBenchError, OSError) as error:
         if "--debug" in sys.argv:
             raise
         click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_status)
-    except OSError as error:
-        if "--debug" in sys.argv:
-            raise
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        sys.exit(error.exit_status if isinstance(error, LampBenchError) else 1)
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)

@@ -118,7 +118,7 @@ def task_names(text: Any) -> list[str]:
 
 def method_names(text: Any) -> list[str]:
     """The methods asked for."""
-    return names_of(text, methods(), lambda name: load_method(methods().plugin(name)))
+    return names_of(text, methods(), load_method)
 
 
 def _chosen_method(name: str, chosen: list[str]) -> str:
@@ -128,7 +128,7 @@ def _chosen_method(name: str, chosen: list[str]) -> str:
 
 
 def _check_common(common: Mapping[str, Any], names: list[str]) -> None:
-    known = {field.name for name in names for field in fields(load_method(methods().plugin(name)).Config)}
+    known = {field.name for name in names for field in fields(load_method(name).Config)}
     for key in common:
         if key not in known:
             raise unknown_name(f"setting of {', '.join(names)}", key, known)

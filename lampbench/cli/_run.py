@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from lampbench.cli._options import method_names, overrides, read_config_file, task_names
-from lampbench.core import InputError, config_to_json, convert, methods
+from lampbench.core import InputError, config_to_json, convert
 from lampbench.runner import Plan, Planner, RunFolder, Session, Settings, Skip, load_method
 
 _DECODING = click.Choice(["greedy", "sampled", "labels"])
@@ -58,7 +58,7 @@ def run(settings: Sequence[str], config_file: Path | None, force: bool, dry_run:
     plans: list[Plan] = []
     for task in task_names(given["task"]):
         for name in names:
-            plan = planner.plan(name, task, chosen.of(name, load_method(methods().plugin(name))))
+            plan = planner.plan(name, task, chosen.of(name, load_method(name)))
             if isinstance(plan, Skip):
                 click.echo(f"skipped: {name} on {task}: {plan.reason}", err=True)
             else:

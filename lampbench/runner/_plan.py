@@ -111,7 +111,7 @@ class Planner:
             InputError: A name, setting, file or model is wrong.
         """
         plugin = methods().plugin(method)
-        method_type = load_method(plugin)
+        method_type = load_method(method)
         the_task = load_task(task)
         try:
             return self._plan(method, plugin, method_type, the_task, overrides)
@@ -236,12 +236,13 @@ def load_protocol(name: str) -> Protocol:
     return protocol
 
 
-def load_method(plugin: Plugin) -> type[Method]:
-    """The method class of a plug-in; raises InputError where it is no method."""
+def load_method(name: str) -> type[Method]:
+    """The method called ``name``; raises InputError where there is none or it is no method."""
+    plugin = methods().plugin(name)
     method = plugin.load()
     if not (isinstance(method, type) and issubclass(method, Method)):
         raise InputError(
-            f"the method plug-in {plugin.name!r} of {plugin.distribution} is {method!r}; "
+            f"the method plug-in {name!r} of {plugin.distribution} is {method!r}; "
             "expected a class derived from lampbench.Method"
         )
     return method

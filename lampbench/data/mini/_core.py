@@ -65,7 +65,7 @@ class MiniUser:
     @property
     def style(self) -> dict[str, Any]:
         """The latent style; suite and model's training share none."""
-        draw = self._draw("style")
+        draw = self.draw("style")
         while True:
             style = self.generator.style(draw)
             if _belongs(style, self.population):
@@ -73,7 +73,7 @@ class MiniUser:
 
     def records(self) -> Iterator[Record]:
         """What the user writes, one thing after another; suite and training share no source text."""
-        style, draw = self.style, self._draw("records")
+        style, draw = self.style, self.draw("records")
         while True:
             record = self.generator.record(style, draw)
             if _belongs(record.source, self.population):
@@ -81,9 +81,6 @@ class MiniUser:
 
     def draw(self, purpose: str) -> random.Random:
         """Random numbers for a named purpose, this user's own."""
-        return self._draw(purpose)
-
-    def _draw(self, purpose: str) -> random.Random:
         names = ("mini", str(VERSION), self.generator.task, self.population, str(self.index), purpose)
         return random.Random(derive_seed(self.seed, *names))
 
