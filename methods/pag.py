@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lampbench import HistoryItem, InputError, Prompt, PromptMethod, Query, Task, User, setting
-from lampbench.core import RunContext, Sampling, derive_seed
+from lampbench.core import Backbone, RunContext, Sampling, derive_seed
 from lampbench.retrieval import Retriever, RetrieverFactory
 
+PROFILE_TOKENS = 200
 _ITEM_WORDS = 200
 _ITEMS = 10
 # What the bundled model was trained to write profiles from.
@@ -37,7 +38,7 @@ class PagConfig:
 
     k: int | Literal["all"] = setting(0, "history items after the profile (BM25), or all that fit; 0: profile only")
     items: int | None = setting(None, "history items the profile is written from (default: 10; on mini 5)")
-    max_new_tokens: int = setting(200, "longest profile, in tokens")
+    max_new_tokens: int = setting(PROFILE_TOKENS, "longest profile, in tokens")
     profiles: str | None = setting(
         None, 'JSON file of written profiles: a list of {"id": user, "output": text}', in_identity=False
     )
@@ -67,19 +68,20 @@ class Pag(PromptMethod):
         self._profiles: dict[str, str] = {}
         self._retrievers: dict[str, Retriever] = {}
         self._make = RetrieverFactory("bm25", self.task, self.seed)
+        self._writer = ProfileWriter(self.task, self.backbone, self.seed, self.config.items, self.config.max_new_tokens)
 
     @classmethod
     def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
         """Settle the number of items, and hash the profiles file: the run's identity names its content."""
         if config.items is None:
-            config = replace(config, items=_MINI_ITEMS if context.protocol == "mini" else _ITEMS)
+            config = replace(config, items=profile_items(context))
         if config.profiles is None:
             return config
         return replace(config, profiles_sha256=_read_profiles(Path(config.profiles))[1])
 
     def adapt(self, users: Sequence[User]) -> None:
         """Write, or look up, each user's profile."""
-        written = self._look_up(users) if self._given is not None else self._write(users)
+        written = self._look_up(users) if self._given is not None else self._writer.write(users)
         for user, profile in zip(users, written, strict=True):
             self._remember(user, profile)
 
@@ -117,14 +119,39 @@ class Pag(PromptMethod):
             raise InputError(f"{self.config.profiles}: no profile for {len(missing)} users, one is {missing[0]!r}")
         return [profiles[user.id] for user in users]
 
-    def _write(self, users: Sequence[User]) -> list[str]:
+
+class ProfileWriter:
+    """Lets a backbone write users' profiles (temperature 0.6, top-k 10, top-p 0.9), seeded by the user.
+
+    Args:
+        task: Asks the question.
+        backbone: Writes.
+        seed: The run's seed.
+        items: History items that a profile is written from, sampled by the user's seed.
+        max_new_tokens: Longest profile, in tokens.
+    """
+
+    def __init__(self, task: Task, backbone: Backbone, seed: int, items: int, max_new_tokens: int) -> None:
+        self._task = task
+        self._backbone = backbone
+        self._seed = seed
+        self._items = items
+        self._max_new_tokens = max_new_tokens
+
+    def write(self, users: Sequence[User]) -> list[str]:
+        """One profile a user, on one line."""
         prompts = [self._question(user) for user in users]
-        return [" ".join(text.split()) for text in self.backbone.write(prompts, self.config.max_new_tokens, _SAMPLING)]
+        return [" ".join(text.split()) for text in self._backbone.write(prompts, self._max_new_tokens, _SAMPLING)]
 
     def _question(self, user: User) -> Prompt:
-        generator = random.Random(derive_seed(self.seed, "profile", user.id))
-        sample = generator.sample(user.history, min(self.config.items, len(user.history)))
-        return profile_prompt(self.task, sample, user.id)
+        generator = random.Random(derive_seed(self._seed, "profile", user.id))
+        sample = generator.sample(user.history, min(self._items, len(user.history)))
+        return profile_prompt(self._task, sample, user.id)
+
+
+def profile_items(context: RunContext) -> int:
+    """How many history items a profile is written from, unless the user says."""
+    return _MINI_ITEMS if context.protocol == "mini" else _ITEMS
 
 
 def profile_prompt(task: Task, items: Sequence[HistoryItem], user_id: str) -> Prompt:

@@ -1,45 +1,88 @@
-"""LoReFT interventions: a low-rank edit of the residual stream after a decoder layer.
+"""Interventions: low-rank edits of the residual stream after a decoder layer.
 
-``phi(h) = h + R^T (W h + b - R h)`` with R of orthonormal rows (Wu et al., ReFT, NeurIPS 2024;
-PerFit, ICLR 2026, uses it in both stages). An :class:`Edit` is the map itself, as plain tensors; an
-:class:`Intervention` holds the parameters that an optimizer moves.
+Five kinds, named and defined as in pyreft (Wu et al., ReFT, NeurIPS 2024; PerFit, ICLR 2026, uses
+LoReFT in both stages); R has orthonormal rows, P is free:
+
+==========  ==============================  =======================
+kind        phi(h)                          parameters
+==========  ==============================  =======================
+loreft      h + R^T (W h + b - R h)         2 x rank x width + rank
+noreft      h + P^T (W h + b - P h)         2 x rank x width + rank
+direft      h + R^T (W h + b)               2 x rank x width + rank
+consreft    h + R^T (b - R h)               rank x width + rank
+lobireft    h + R^T b                       rank x width + rank
+==========  ==============================  =======================
+
+An :class:`Edit` is the map itself, as plain tensors, for one user or stacked for many; an
+:class:`Intervention` holds the parameters that an optimizer moves when one user trains alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+Kind = Literal["loreft", "noreft", "direft", "consreft", "lobireft"]
+KINDS: tuple[Kind, ...] = ("loreft", "noreft", "direft", "consreft", "lobireft")
+_WITH_WEIGHT = ("loreft", "noreft", "direft")
+
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """The map phi at one layer.
+    """The map phi at one layer; with a leading dimension on every tensor, one map a user.
 
     Attributes:
-        rotation: R, shape (rank, width), orthonormal rows.
-        weight: W, shape (rank, width).
-        bias: b, shape (rank,).
+        rotation: R (or P), shape (…, rank, width).
+        weight: W, shape (…, rank, width); None for the kinds that have none.
+        bias: b, shape (…, rank).
+        kind: Which formula.
     """
 
     rotation: Tensor
-    weight: Tensor
+    weight: Tensor | None
     bias: Tensor
+    kind: Kind = "loreft"
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """Apply phi to ``hidden`` (…, width), computed in the edit's dtype and returned in ``hidden``'s."""
+        """Apply phi to ``hidden``, computed in the edit's dtype and returned in ``hidden``'s.
+
+        Args:
+            hidden: Shape (…, width); of a stacked edit, (users, columns, width).
+        """
         exact = hidden.to(self.rotation.dtype)
-        shift = nn.functional.linear(exact, self.weight - self.rotation, self.bias)
-        return (exact + shift @ self.rotation).to(hidden.dtype)
+        inner = self._inner()
+        if self.bias.dim() == 1:
+            shift = self.bias if inner is None else nn.functional.linear(exact, inner, self.bias)
+            return (exact + shift @ self.rotation).to(hidden.dtype)
+        shift = self.bias.unsqueeze(1)
+        if inner is None:
+            return (exact + shift @ self.rotation).to(hidden.dtype)
+        return torch.baddbmm(exact, torch.baddbmm(shift, exact, inner.mT), self.rotation).to(hidden.dtype)
+
+    def of_rows(self, users: Tensor) -> Edit:
+        """Of a stacked edit, the map of each row's user: ``users`` has shape (rows,)."""
+        weight = None if self.weight is None else self.weight.index_select(0, users)
+        return Edit(self.rotation.index_select(0, users), weight, self.bias.index_select(0, users), self.kind)
 
     def detached(self) -> Edit:
         """A copy that no gradient reaches."""
-        return Edit(self.rotation.detach().clone(), self.weight.detach().clone(), self.bias.detach().clone())
+        weight = None if self.weight is None else self.weight.detach().clone()
+        return Edit(self.rotation.detach().clone(), weight, self.bias.detach().clone(), self.kind)
+
+    def _inner(self) -> Tensor | None:
+        """What multiplies h inside the brackets."""
+        if self.kind == "direft":
+            return self.weight
+        if self.kind == "consreft":
+            return -self.rotation
+        return None if self.weight is None else self.weight - self.rotation
 
 
 class Intervention(nn.Module):
-    """Trainable parameters of one edit: 2 x rank x width + rank.
+    """Trainable parameters of one edit.
 
     R is kept orthonormal by the Householder parametrization of torch's
     ``nn.utils.parametrizations.orthogonal`` (and so of pyreft): the same coordinates, hence the
@@ -50,7 +93,7 @@ class Intervention(nn.Module):
     """
 
     coordinates: nn.Parameter
-    weight: nn.Parameter
+    weight: nn.Parameter | None
     bias: nn.Parameter
     reflectors: Tensor
     scales: Tensor
@@ -59,22 +102,29 @@ class Intervention(nn.Module):
     def __init__(self, start: Edit) -> None:
         """Parameters at which the map equals ``start``."""
         super().__init__()
-        columns = start.rotation.detach().mT
+        self.kind = start.kind
+        if self.kind == "noreft":
+            self.coordinates = nn.Parameter(start.rotation.detach().clone())
+        else:
+            self._start_rotation(start.rotation.detach().mT)
+        weight = None if start.weight is None else nn.Parameter(start.weight.detach().clone())
+        self.register_parameter("weight", weight)
+        self.bias = nn.Parameter(start.bias.detach().clone())
+
+    def edit(self) -> Edit:
+        """The map at the present parameters, differentiable; evaluate it once a step."""
+        rotation = self.coordinates if self.kind == "noreft" else self._rotation()
+        return Edit(rotation, self.weight, self.bias, self.kind)
+
+    def _start_rotation(self, columns: Tensor) -> None:
         width, rank = columns.shape
-        if width <= rank:
-            raise ValueError(f"the rank ({rank}) must be below the backbone's width ({width})")
+        check_rank(width, rank)
         reflectors, scales = torch.geqrf(columns)
         self.register_buffer("reflectors", reflectors, persistent=False)
         self.register_buffer("scales", scales, persistent=False)
         # Of orthonormal columns, the triangular factor is diagonal with entries +1 and -1.
         self.register_buffer("signs", reflectors.diagonal().sign().unsqueeze(-1), persistent=False)
         self.coordinates = nn.Parameter(-torch.eye(width, rank, dtype=columns.dtype, device=columns.device))
-        self.weight = nn.Parameter(start.weight.detach().clone())
-        self.bias = nn.Parameter(start.bias.detach().clone())
-
-    def edit(self) -> Edit:
-        """The map at the present parameters, differentiable; evaluate it once a step."""
-        return Edit(self._rotation(), self.weight, self.bias)
 
     def _rotation(self) -> Tensor:
         below = self.coordinates.tril(diagonal=-1)
@@ -86,19 +136,50 @@ class Intervention(nn.Module):
         return completed.transpose(-1, -2)
 
 
-def random_edit(width: int, rank: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Edit:
-    """A start as pyreft makes it: R random orthonormal, W and b uniform as ``nn.Linear``'s. Not the identity."""
-    rotation = _orthonormal(width, rank, generator, dtype)
+def check_rank(width: int, rank: int) -> None:
+    """Raises ValueError where ``rank`` is not below ``width``."""
+    if width <= rank:
+        raise ValueError(f"the rank ({rank}) must be below the backbone's width ({width})")
+
+
+def random_edit(
+    width: int, rank: int, generator: torch.Generator, dtype: torch.dtype = torch.float32, kind: Kind = "loreft"
+) -> Edit:
+    """A start as pyreft makes it: R random orthonormal, W and b uniform as ``nn.Linear``'s. Not the identity.
+
+    Without W, b is uniform from 0 to 1.
+    """
     bound = width**-0.5
-    weight = torch.empty(rank, width, dtype=dtype).uniform_(-bound, bound, generator=generator)
-    bias = torch.empty(rank, dtype=dtype).uniform_(-bound, bound, generator=generator)
-    return Edit(rotation, weight, bias)
+
+    def uniform(*shape: int, low: float = -bound, high: float = bound) -> Tensor:
+        return torch.empty(*shape, dtype=dtype).uniform_(low, high, generator=generator)
+
+    rotation = uniform(rank, width) if kind == "noreft" else _orthonormal(width, rank, generator, dtype)
+    if kind not in _WITH_WEIGHT:
+        return Edit(rotation, None, uniform(rank, low=0.0, high=1.0), kind)
+    return Edit(rotation, uniform(rank, width), uniform(rank), kind)
 
 
-def identity_edit(width: int, rank: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Edit:
-    """A start that changes nothing: R random orthonormal, W = R, b = 0."""
+def identity_edit(
+    width: int, rank: int, generator: torch.Generator, dtype: torch.dtype = torch.float32, kind: Kind = "loreft"
+) -> Edit:
+    """A start that changes nothing: R random orthonormal, b = 0, and W = R (loreft, noreft) or 0 (direft).
+
+    Raises:
+        ValueError: ``consreft``, which replaces a part of h by a constant and can never change nothing.
+    """
+    if kind == "consreft":
+        raise ValueError("consreft cannot start as the identity; choose another start or kind")
     rotation = _orthonormal(width, rank, generator, dtype)
-    return Edit(rotation, rotation.clone(), torch.zeros(rank, dtype=dtype))
+    bias = torch.zeros(rank, dtype=dtype)
+    if kind == "lobireft":
+        return Edit(rotation, None, bias, kind)
+    return Edit(rotation, torch.zeros_like(rotation) if kind == "direft" else rotation.clone(), bias, kind)
+
+
+def edit_parameters(width: int, rank: int, kind: Kind = "loreft") -> int:
+    """Trainable parameters of one intervention."""
+    return (2 if kind in _WITH_WEIGHT else 1) * rank * width + rank
 
 
 def _orthonormal(width: int, rank: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:

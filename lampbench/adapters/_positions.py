@@ -37,11 +37,35 @@ class Positions:
             raise ValueError(f"positions are 'all', 'f<n>', 'l<m>' or 'f<n>+l<m>' (such as f4+l4), found {text!r}")
         return cls(first, last)
 
-    def mask(self, window: Window, columns: int) -> Tensor | None:
-        """Boolean, shape (rows, columns of this pass); None means every position."""
+    def __str__(self) -> str:
         if self.everything:
-            return None
-        column = torch.arange(window.offset, window.offset + columns, device=window.starts.device)
+            return "all"
+        return "+".join(f"{name}{count}" for name, count in (("f", self.first), ("l", self.last)) if count)
+
+    @property
+    def suffix(self) -> int | None:
+        """How many of the prompt's last tokens hold all positions; None where others are among them."""
+        return self.last if self.last and not self.first and not self.everything else None
+
+    def places(self, window: Window, columns: int) -> tuple[Tensor, Tensor]:
+        """The pass's columns that hold the positions, the same number for every row.
+
+        Not for ``all``, which needs no choosing.
+
+        Args:
+            window: Where the prompts lie.
+            columns: Columns of this pass.
+
+        Returns:
+            Column of each position within the pass, and whether the row has that position in this
+            pass (a short prompt has fewer), both of shape (rows, first + last).
+        """
+        device = window.starts.device
         starts, ends = window.starts.unsqueeze(1), window.ends.unsqueeze(1)
-        chosen = (column < starts + self.first) | (column >= ends - self.last)
-        return chosen & (column >= starts) & (column < ends)
+        head = starts + torch.arange(self.first, device=device)
+        tail = ends - self.last + torch.arange(self.last, device=device)
+        # A prompt shorter than first + last has each of its tokens once.
+        once = torch.cat([head < ends, tail >= starts + self.first], dim=1)
+        place = torch.cat([head, tail], dim=1) - window.offset
+        inside = (place >= 0) & (place < columns)
+        return place.clamp(0, columns - 1), once & inside

@@ -5,6 +5,14 @@ from lampbench.backbone._backbone import OPPU_SAMPLING, Decoding, TransformersBa
 from lampbench.backbone._decode import keep_logits
 from lampbench.backbone._encode import MAX_SEQUENCE, PromptEncoder, Usage, left_pad
 from lampbench.backbone._load import BackboneInfo, describe_backbone, find_layers, load_tokenizer
+from lampbench.backbone._partial import (
+    key_value_cache,
+    keys_and_values,
+    layer_output,
+    layers_left_out,
+    only_columns,
+    only_inputs,
+)
 
 __all__ = [
     "MAX_SEQUENCE",
@@ -19,6 +27,12 @@ __all__ = [
     "describe_backbone",
     "find_layers",
     "keep_logits",
+    "key_value_cache",
+    "keys_and_values",
+    "layer_output",
+    "layers_left_out",
     "left_pad",
     "load_tokenizer",
+    "only_columns",
+    "only_inputs",
 ]

@@ -19,11 +19,16 @@ class Window:
     Attributes:
         starts: First column of each row's prompt, shape (rows,); columns before it are padding.
         ends: The column after each row's prompt, shape (rows,).
+        rows: The number of each row's prompt among those that the caller gave, shape (rows,): what
+            an adapter a row looks its user up by.
+        width: No prompt reaches this column; a pass that begins there or later holds none.
         offset: Column number of the pass's first column.
     """
 
     starts: Tensor
     ends: Tensor
+    rows: Tensor
+    width: int
     offset: int = 0
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -97,7 +99,10 @@ class TransformersBackbone:
         return self.encoder.eos
 
     def answer(self, task: Task, prompts: Sequence[Prompt], adapters: Sequence[Adapter] = ()) -> list[str]:
-        """One answer a prompt, stripped, decoded as the run asks."""
+        """One answer a prompt, stripped, decoded as the run asks.
+
+        Adapters may act differently on each prompt: they know it by its place in ``prompts``.
+        """
         if self.decoding.mode == "labels":
             return self._best_labels(task, prompts, adapters)
         labels = [len(self.encoder.continuation(task.prompt(""), label)) for label in task.labels]
@@ -113,6 +118,41 @@ class TransformersBackbone:
     def warm_up(self) -> None:
         """One short pass, so that no phase pays for what the first use of a device costs."""
         generate(self.model, self.layers, [[self.pad]], max_new_tokens=2, stop=self._stop_at_newline(), pad=self.pad)
+
+    @cached_property
+    def layers_return_tuples(self) -> bool:
+        """Whether a decoder layer returns a tuple (transformers 4) or its hidden states (5)."""
+        kinds: list[type] = []
+        handle = self.layers[0].register_forward_hook(lambda module, arguments, output: kinds.append(type(output)))
+        try:
+            with torch.no_grad():
+                self.model(input_ids=torch.tensor([[self.pad]], device=self.model.device), use_cache=False)
+        finally:
+            handle.remove()
+        return issubclass(kinds[0], tuple)
+
+    @torch.no_grad()
+    def with_weights(self, changes: Mapping[str, Tensor]) -> TransformersBackbone:
+        """A backbone whose weights are this one's plus ``changes``; this one stays as it is.
+
+        Args:
+            changes: Name of a parameter of the model -> what is added, float32, of its shape. Everything
+                else is shared: only changed weights take memory.
+        """
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        model = copy.deepcopy(self.model, {id(tensor): tensor for tensor in tensors})
+        for name, change in changes.items():
+            path, _, last = name.rpartition(".")
+            owner = model.get_submodule(path)
+            weight = getattr(owner, last)
+            # Added in float32 at least, and rounded to the backbone's dtype once.
+            wide = torch.promote_types(weight.dtype, change.dtype)
+            changed = (weight.to(wide) + change.to(weight.device, wide)).to(weight.dtype)
+            setattr(owner, last, torch.nn.Parameter(changed, requires_grad=False))
+        changed_backbone = copy.copy(self)
+        changed_backbone.model = model
+        changed_backbone.layers = find_layers(model, self.info.shape.layers)
+        return changed_backbone
 
     def encode_pair(self, pair: Pair) -> tuple[list[int], list[int]]:
         """Ids of a training example: the prompt's, and the target's with EOS."""
@@ -138,6 +178,7 @@ class TransformersBackbone:
                 stop=stop,
                 pad=self.pad,
                 adapters=adapters,
+                numbers=batch,
                 sampling=sampling,
                 seeds=[seeds[i] for i in batch],
             )
@@ -154,7 +195,13 @@ class TransformersBackbone:
         chosen = [""] * len(rows)
         for batch in _by_length(rows, max(1, self.batch_size // len(answers))):
             scores = score_answers(
-                self.model, self.layers, [rows[i] for i in batch], answers, pad=self.pad, adapters=adapters
+                self.model,
+                self.layers,
+                [rows[i] for i in batch],
+                answers,
+                pad=self.pad,
+                adapters=adapters,
+                numbers=batch,
             )
             for i, best in zip(batch, scores.argmax(-1).tolist(), strict=True):
                 self.usage.prompt_tokens += len(rows[i])

@@ -19,10 +19,11 @@ from lampbench.core import Sampling
 class Pass:
     """A left-padded batch and its KV cache, fed forward step by step.
 
-    Adapters act at every pass; ``window`` tells them which columns it computes.
+    Adapters act at every pass; ``window`` tells them which columns it computes, and which prompt
+    (``numbers``) each row is.
     """
 
-    def __init__(self, model: Any, rows: Sequence[Sequence[int]], pad: int) -> None:
+    def __init__(self, model: Any, rows: Sequence[Sequence[int]], pad: int, numbers: Sequence[int]) -> None:
         ids, mask = left_pad(rows, pad)
         self._model = model
         self._ids = torch.tensor(ids, device=model.device)
@@ -31,7 +32,7 @@ class Pass:
         self._cache: Any = None
         width = self._ids.shape[1]
         starts = width - self._mask.sum(-1)
-        self.window = Window(starts, torch.full_like(starts, width))
+        self.window = Window(starts, torch.full_like(starts, width), torch.tensor(numbers, device=model.device), width)
 
     def prefill(self) -> Tensor:
         """Logits after each row's prompt, shape (rows, vocabulary)."""
@@ -51,6 +52,7 @@ class Pass:
         self._positions = self._positions.repeat_interleave(times, dim=0)
         self.window.starts = self.window.starts.repeat_interleave(times)
         self.window.ends = self.window.ends.repeat_interleave(times)
+        self.window.rows = self.window.rows.repeat_interleave(times)
 
     def _forward(self, ids: Tensor, positions: Tensor, keep: int) -> Tensor:
         output = self._model(
@@ -95,6 +97,7 @@ def generate(
     stop: Tensor,
     pad: int,
     adapters: Sequence[Adapter] = (),
+    numbers: Sequence[int] | None = None,
     sampling: Sampling | None = None,
     seeds: Sequence[int] = (),
 ) -> list[list[int]]:
@@ -108,10 +111,11 @@ def generate(
         stop: Boolean, shape (vocabulary,): tokens that end a row.
         pad: Any token id; padding is masked.
         adapters: Applied in this order.
+        numbers: What adapters know each row by (``Window.rows``); default 0, 1, …
         sampling: None for greedy.
         seeds: One a row, for sampling.
     """
-    batch = Pass(model, rows, pad)
+    batch = Pass(model, rows, pad, range(len(rows)) if numbers is None else numbers)
     draws = [random.Random(seed) for seed in seeds]
     written: list[list[int]] = [[] for _ in rows]
     running = [True] * len(rows)
@@ -140,9 +144,10 @@ def score_answers(
     *,
     pad: int,
     adapters: Sequence[Adapter] = (),
+    numbers: Sequence[int] | None = None,
 ) -> Tensor:
     """Log-probability of each answer (ids, EOS included) after each row: (rows, answers), float32."""
-    batch = Pass(model, rows, pad)
+    batch = Pass(model, rows, pad, range(len(rows)) if numbers is None else numbers)
     width = max(map(len, answers))
     targets = torch.tensor([[*answer, *[pad] * (width - len(answer))] for answer in answers], device=model.device)
     real = torch.tensor([[column < len(answer) for column in range(width)] for answer in answers])

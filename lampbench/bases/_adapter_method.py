@@ -4,112 +4,202 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from lampbench.adapters import Edits, InterventionSet, Positions, Recipe, train
-from lampbench.backbone import TransformersBackbone
-from lampbench.core import InputError, Method, Pair, Parameters, Query, SharedUser, User, derive_seed
-
-_FILE = "interventions.safetensors"
+from lampbench.adapters import (
+    AdapterSpec,
+    EngineOptions,
+    Job,
+    Recipe,
+    Snapshots,
+    State,
+    train_alone,
+    train_together,
+)
+from lampbench.backbone import Adapter, TransformersBackbone
+from lampbench.core import (
+    InputError,
+    Method,
+    Pair,
+    Parameters,
+    Prompt,
+    Query,
+    SharedUser,
+    User,
+    derive_seed,
+    digest,
+)
 
 
 class AdapterMethod(Method):
-    """Train an adapter on each user's history; override ``recipe`` and ``new_adapter``.
+    """Train an adapter on each user's history; override ``adapter`` and ``recipe``.
 
-    The base trains, predicts, saves, loads, forgets and counts. A method with a shared stage also
-    overrides ``fit_shared`` (calling ``train_shared``), ``beneath``, ``save_shared`` and
-    ``load_shared``.
+    The base trains many users in one pass, predicts for many users in one batch, saves, loads,
+    forgets and counts. Each user's result is what training that user alone gives, and with
+    ``--engine solo`` users are trained and asked one after another.
 
-    Users are trained one after another here; each one's result depends on nothing but the shared
-    state, the user's history and a seed derived from the user's id.
+    A method with a shared stage also overrides ``fit_shared`` (calling ``train_shared``),
+    ``save_shared`` and ``load_shared``; what that stage made acts through ``beneath``, or in a
+    changed ``self.backbone``. A method whose prompts carry something of the user overrides
+    ``context``.
     """
 
-    users_at_once = 1
+    engines = ("stacked", "solo")
+    users_at_once = 64
+    options = EngineOptions()
     backbone: TransformersBackbone
 
     def setup(self) -> None:
         """Start with nobody adapted."""
-        self._users: dict[str, Edits] = {}
+        self._states: dict[str, State] = {}
+        self._users: dict[str, User] = {}
+
+    @abstractmethod
+    def adapter(self) -> AdapterSpec:
+        """What every user's adapter is made of."""
 
     @abstractmethod
     def recipe(self) -> Recipe:
         """How a user's adapter is trained."""
 
-    @abstractmethod
-    def new_adapter(self, seed: int) -> InterventionSet:
-        """The trainable adapter that a user starts from."""
+    def start(self, seed: int) -> State:
+        """Where a user's adapter begins; by default untrained, random by the user's ``seed``."""
+        return self.adapter().fresh(self.backbone, seed)
 
-    def beneath(self) -> Sequence[Edits]:
-        """Frozen edits of the shared stage that act before the user's own."""
+    def beneath(self) -> Sequence[Adapter]:
+        """Frozen adapters of the shared stage that act before the user's own."""
         return ()
 
-    def unadapted(self) -> Sequence[Edits]:
-        """The edits for a user who was never adapted, or was forgotten."""
+    def unadapted(self) -> Sequence[Adapter]:
+        """What acts for a user who was never adapted, or was forgotten."""
         return self.beneath()
 
+    def context(self, user: User, query: Query) -> Sequence[str]:
+        """What goes before the query, most important piece first.
+
+        While training, ``query`` is one of the user's history items and ``user.history`` holds the
+        earlier ones only.
+        """
+        return ()
+
     def examples(self, user: User) -> Sequence[Pair]:
-        """A user's training examples: each history item, by the task's template."""
-        return [self.task.pair(item) for item in user.history]
+        """A user's training examples: each history item, by the task's template, after its context."""
+        return [self._example(user, i) for i in range(len(user.history))]
 
     def adapt(self, users: Sequence[User]) -> None:
         """Train each user's adapter on that user's examples alone."""
+        jobs = []
         for user in users:
             seed = derive_seed(self.seed, "user", user.id)
-            adapter = self.new_adapter(seed)
-            train(self.backbone, self.examples(user), [adapter], self.recipe(), seed=seed, beneath=self.beneath())
-            self._users[user.id] = adapter.frozen()
+            jobs.append(Job(user.id, seed, self.examples(user), [self.start(seed)]))
+        spec, recipe, beneath = self.adapter(), self.recipe(), self.beneath()
+        if self.engine == "solo":
+            for done, job in enumerate(jobs, start=1):
+                (self._states[job.name],) = train_alone(self.backbone, job, [spec], recipe, beneath=beneath)
+                self.progress(done, len(jobs))
+        else:
+            trained = train_together(
+                self.backbone, jobs, [spec], recipe,
+                beneath=beneath, options=self.options, progress=self.progress, say=self.say,
+            )  # fmt: skip
+            self._states.update({job.name: state for job, (state,) in trained})
+        self._users.update({user.id: user for user in users})
 
     def predict(self, queries: Sequence[Query]) -> Sequence[str]:
-        """Answer each user's queries with that user's adapter, users without one together."""
+        """Answer many users' queries in one batch, each with its user's adapter."""
         answers: dict[str, str] = {}
-        by_user: dict[str | None, list[Query]] = {}
-        for query in queries:
-            by_user.setdefault(query.user_id if query.user_id in self._users else None, []).append(query)
-        for user_id, own in by_user.items():
-            adapters = self.unadapted() if user_id is None else [*self.beneath(), self._users[user_id]]
-            prompts = [self.task.prompt(query.text, query.id) for query in own]
-            written = self.backbone.answer(self.task, prompts, adapters)
-            answers.update(zip([query.id for query in own], written, strict=True))
+        known = [query for query in queries if query.user_id in self._states]
+        for own in self._asked_together(known):
+            users = list(dict.fromkeys(query.user_id for query in own))
+            states = [self._states[user] for user in users]
+            whose = None if len(users) == 1 else [users.index(query.user_id) for query in own]
+            adapters = [*self.beneath(), self.adapter().frozen(self.backbone, states, whose)]
+            answers |= self._answers(own, adapters)
+        unknown = [query for query in queries if query.user_id not in self._states]
+        if unknown:
+            answers |= self._answers(unknown, self.unadapted())
         return [answers[query.id] for query in queries]
 
     def forget(self, user_id: str) -> None:
-        """Drop the user's adapter."""
+        """Drop the user's adapter and history."""
+        self._states.pop(user_id, None)
         self._users.pop(user_id, None)
 
     def save_user(self, user_id: str, folder: Path) -> None:
-        """Write the user's adapter, one safetensors file."""
-        self._users[user_id].save(folder / _FILE)
+        """Write the user's adapter."""
+        self.adapter().save(self._states[user_id], folder, self.backbone)
 
     def load_user(self, user: User, folder: Path) -> None:
         """Read the user's adapter."""
-        self._users[user.id] = self.load_edits(folder / _FILE)
+        self._states[user.id] = self.adapter().load(folder, self.backbone)
+        self._users[user.id] = user
 
     def parameters(self) -> Parameters:
         """Parameters of one user's adapter."""
-        return Parameters(per_user=self.new_adapter(0).parameter_count)
-
-    def positions(self) -> Positions:
-        """Where the edits act; by default at every token."""
-        return Positions(everything=True)
-
-    def load_edits(self, path: Path) -> Edits:
-        """Read saved edits onto the backbone's device."""
-        return Edits.load(path, self.positions(), self.backbone.info.device)
+        return Parameters(per_user=self.adapter().parameter_count(self.backbone))
 
     def train_shared(
-        self, recipe: Recipe, users: Sequence[SharedUser], adapters: Sequence[InterventionSet]
-    ) -> list[Edits]:
-        """Train ``adapters`` together on the shared users' labelled queries; return them frozen.
+        self, users: Sequence[SharedUser], specs: Sequence[AdapterSpec], recipe: Recipe, starts: Sequence[State]
+    ) -> list[State]:
+        """Train adapters together on the shared users' labelled queries.
+
+        An interrupted stage goes on from its last snapshot (stacked engine).
+
+        Args:
+            users: The shared users.
+            specs: Of the adapters, which act in this order.
+            recipe: How they are trained.
+            starts: Where each begins.
 
         Raises:
             InputError: The protocol has no shared users.
         """
-        pairs = [
-            self.task.example(labelled.query.text, labelled.target, labelled.query.id)
-            for user in users
-            for labelled in user.queries
-        ]
+        pairs = [self._shared_example(user, i) for user in users for i in range(len(user.queries))]
         if not pairs:
             raise InputError("this method has a shared stage, but the data has no shared users (no train split)")
-        train(self.backbone, pairs, adapters, recipe, seed=derive_seed(self.seed, "shared"), progress=self.progress)
-        return [adapter.frozen() for adapter in adapters]
+        job = Job("shared", derive_seed(self.seed, "shared"), pairs, starts)
+        if self.engine == "solo":
+            return train_alone(self.backbone, job, specs, recipe, progress=self.progress)
+        about = digest([repr(specs), repr(recipe), job.seed, [[pair.prompt.text, pair.target] for pair in pairs]])
+        ((_, states),) = train_together(
+            self.backbone, [job], specs, recipe,
+            options=self.options,
+            snapshots=Snapshots(self.kept, self.keep, about),
+            progress=self.progress,
+            say=self.say,
+        )  # fmt: skip
+        return states
+
+    def _asked_together(self, queries: Sequence[Query]) -> list[list[Query]]:
+        if self.engine == "stacked":
+            return [list(queries)] if queries else []
+        by_user: dict[str, list[Query]] = {}
+        for query in queries:
+            by_user.setdefault(query.user_id, []).append(query)
+        return list(by_user.values())
+
+    def _answers(self, queries: Sequence[Query], adapters: Sequence[Adapter]) -> dict[str, str]:
+        prompts = []
+        for query in queries:
+            user = self._users.get(query.user_id)
+            prompt = self.task.prompt(query.text, query.id)
+            prompts.append(prompt if user is None else prompt.with_context(self.context(user, query)))
+        written = self.backbone.answer(self.task, prompts, adapters)
+        return dict(zip([query.id for query in queries], written, strict=True))
+
+    def _example(self, user: User, number: int) -> Pair:
+        item = user.history[number]
+        earlier = User(user.id, user.history[:number])
+        pair = self.task.pair(item)
+        return _after(pair, self.context(earlier, Query(item.id, user.id, item.source)))
+
+    def _shared_example(self, shared: SharedUser, number: int) -> Pair:
+        query, target = shared.queries[number].query, shared.queries[number].target
+        return _after(self.task.example(query.text, target, query.id), self.context(shared.user, query))
+
+
+def _after(pair: Pair, context: Sequence[str]) -> Pair:
+    """The training example with ``context`` before it."""
+    prompt: Prompt = pair.prompt.with_context(context)
+    return replace(pair, prompt=prompt)

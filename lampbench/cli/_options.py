@@ -16,7 +16,7 @@ from lampbench.runner import load_method, load_task
 # Keys of a config file, beside [set] and [set.METHOD].
 _FILE_KEYS = (
     "method", "task", "protocol", "data", "model", "revision", "seed", "users", "k", "dtype", "device",
-    "batch-size", "decoding", "trust-remote-code", "out",
+    "batch-size", "decoding", "engine", "trust-remote-code", "out",
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from lampbench.core import InputError, config_to_json, convert
 from lampbench.runner import Plan, Planner, RunFolder, Session, Settings, Skip, load_method
 
 _DECODING = click.Choice(["greedy", "sampled", "labels"])
+_ENGINE = click.Choice(["stacked", "solo"])
 
 
 @click.command()
@@ -30,6 +31,7 @@ _DECODING = click.Choice(["greedy", "sampled", "labels"])
 @click.option("--users", type=click.IntRange(min=1), help="Only the first N evaluated users.")
 @click.option("--k", help="History items in the prompt, for methods that have k.")
 @click.option("--decoding", type=_DECODING, help="How answers are made. Default greedy.")
+@click.option("--engine", type=_ENGINE, help="How adapters train: stacked (default), or solo, user by user.")
 @click.option("--dtype", help="auto, float32, bfloat16 or float16. Default auto.")
 @click.option("--device", help="auto, cpu, cuda, cuda:1 … Default auto.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Prompts a forward pass. Default 16.")

@@ -120,7 +120,14 @@ class Method(ABC):
         paper: Where the method comes from; shown by ``lampbench describe``.
         needs_backbone: False for methods that use no language model; none is loaded then.
         users_at_once: Users a call of ``adapt``; also what an interruption can lose.
-        progress: Call as ``progress(done, total)`` from a long ``fit_shared``; draws the bar.
+        engines: Ways to train that a user may choose from with ``--engine``, the default first; they
+            differ in cost and not in result. Empty for methods that train nothing.
+        engine: The chosen one.
+        progress: Call as ``progress(done, total)`` from a long ``fit_shared`` or ``adapt``; draws the bar.
+        say: Call with a line for the user.
+        keep: Call from a long ``fit_shared`` with a function that writes a snapshot into an empty
+            folder; an interrupted stage finds it under ``kept``.
+        kept: The folder of the last snapshot of an interrupted ``fit_shared``, or None.
     """
 
     Config: ClassVar[type] = NoConfig
@@ -128,15 +135,22 @@ class Method(ABC):
     paper: ClassVar[str] = ""
     needs_backbone: ClassVar[bool] = True
     users_at_once: ClassVar[int] = 32
+    engines: ClassVar[tuple[str, ...]] = ()
 
     progress: Callable[[int, int], None]
+    say: Callable[[str], None]
+    keep: Callable[[Callable[[Path], None]], None]
 
     def __init__(self, *, task: Task, config: Any, seed: int, backbone: Any) -> None:
         self.task = task
         self.config = config
         self.seed = seed
         self.backbone = backbone
+        self.engine = self.engines[0] if self.engines else ""
         self.progress = lambda done, total: None
+        self.say = lambda text: None
+        self.keep = lambda write: None
+        self.kept: Path | None = None
         self.setup()
 
     def setup(self) -> None:
@@ -183,6 +197,7 @@ class Method(ABC):
         """Trainable parameters, as the optimizers held them.
 
         The runner checks them against the most that one torch optimizer held in each stage, so a
-        stage, or a user, is trained by one optimizer.
+        stage, or a user, is trained by one optimizer. An optimizer of many users' stacked parameters
+        says in its parameter group under ``users`` how many.
         """
         return Parameters()

@@ -6,8 +6,10 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import lampbench
@@ -139,6 +141,9 @@ class _Execution:
                     task=plan.task, config=plan.config, seed=plan.settings.seed, backbone=self.backbone
                 )
             bar.move(1, 1)
+        if method.engines:
+            method.engine = plan.settings.engine
+        method.say = self.reporter.say
         if self.backbone is not None:
             self.backbone.warm_up()
         return method
@@ -151,11 +156,28 @@ class _Execution:
             if self._done("fit_shared") and self.folder.shared_state.exists():
                 method.load_shared(self.folder.shared_state, self.dataset.shared)
             else:
-                with self._measured("fit_shared"):
-                    method.fit_shared(self.dataset.shared)
-                    with self.folder.new_state(self.folder.shared_state) as state:
-                        method.save_shared(state)
+                self._fit_shared_in_parts(method)
             bar.move(1, 1)
+
+    def _fit_shared_in_parts(self, method: Method) -> None:
+        """Fit, keeping the method's snapshots; what each part cost is in the journal, whatever comes next."""
+        snapshot = self.folder.shared_snapshot
+        with ExitStack() as part:
+            events = [part.enter_context(self._measured("fit_shared"))]
+
+            def keep(write: Callable[[Path], None]) -> None:
+                with self.folder.new_state(snapshot) as state:
+                    write(state)
+                events[-1]["part"] = True
+                part.close()
+                events.append(part.enter_context(self._measured("fit_shared")))
+
+            method.kept = snapshot if snapshot.exists() else None
+            method.keep = keep
+            method.fit_shared(self.dataset.shared)
+            with self.folder.new_state(self.folder.shared_state) as state:
+                method.save_shared(state)
+        self.folder.remove(snapshot)
 
     def _adapt(self, method: Method) -> None:
         if type(method).adapt is Method.adapt:
@@ -171,6 +193,7 @@ class _Execution:
             waiting = [user for user in users if user.id not in done]
             for start in range(0, len(waiting), method.users_at_once):
                 shard = waiting[start : start + method.users_at_once]
+                method.progress = partial(_move_within, bar, finished, len(shard), len(users))
                 self._adapt_shard(method, shard)
                 finished += len(shard)
                 bar.move(finished, len(users))
@@ -240,13 +263,18 @@ class _Execution:
         self.folder.log({"event": "session_end", "time": now(), "untracked": untracked})
 
     def _done(self, phase: str) -> bool:
-        return any(event["event"] == phase for event in self.earlier)
+        return any(event["event"] == phase and not event.get("part") for event in self.earlier)
 
     def _users_done(self) -> set[str]:
         return {user for event in self.earlier if event["event"] == "adapt" for user in event["users"]}
 
     def _tokens(self) -> dict[str, int]:
         return dict(vars(self.backbone.usage)) if self.backbone is not None else {}
+
+
+def _move_within(bar: Bar, before: int, users: int, total: int, done: int, all_steps: int) -> None:
+    """Move a bar of users by the steps of those who are being adapted."""
+    bar.move(before + users * done // max(1, all_steps), total)
 
 
 def _chunks(queries: Sequence[Query], size: int) -> Iterator[list[Query]]:

@@ -7,6 +7,7 @@
         predictions.jsonl   one answer a line, flushed as they come
         predictions.json    all answers in LaMP's official shape, once complete
         state/shared/       the shared stage's state
+        state/shared-snapshot/  how far an unfinished shared stage came
         state/users/<id>/   each user's state
         row.json            the result, written whole
         run.log             messages
@@ -41,6 +42,7 @@ class RunFolder:
         self.journal_path = path / "journal.jsonl"
         self.log_path = path / "run.log"
         self.shared_state = path / "state" / "shared"
+        self.shared_snapshot = path / "state" / "shared-snapshot"
 
     def create(self) -> None:
         """Make the folder; raises InputError where that is not possible."""
@@ -51,8 +53,12 @@ class RunFolder:
 
     def clear(self) -> None:
         """Delete everything in the folder."""
-        if self.path.exists():
-            shutil.rmtree(self.path)
+        self.remove(self.path)
+
+    def remove(self, folder: Path) -> None:
+        """Delete a folder, if it is there."""
+        if folder.exists():
+            shutil.rmtree(folder)
 
     def user_state(self, user_id: str) -> Path:
         """Where a user's state lies. Ids come from data: no id can lead out of the folder."""
@@ -66,12 +72,12 @@ class RunFolder:
         """A folder to write a state into; it becomes ``target`` when the block ends well."""
         # Apart from the finished ones: a user may be called anything.
         temporary = self.path / "state" / ".partial" / target.name
-        for leftover in (temporary, target):
-            if leftover.exists():
-                shutil.rmtree(leftover)
+        self.remove(temporary)
         temporary.mkdir(parents=True)
         yield temporary
         target.parent.mkdir(parents=True, exist_ok=True)
+        # An earlier state goes only now that the new one is whole.
+        self.remove(target)
         temporary.rename(target)
 
     def log(self, event: dict[str, Any]) -> None:

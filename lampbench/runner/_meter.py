@@ -70,10 +70,11 @@ class OptimizerWatch:
     """Counts the parameters that torch optimizers really hold while a method trains.
 
     Every optimizer counts once, at its first step, whoever made it; so a method's report of its
-    trainable parameters can be checked without trusting it.
+    trainable parameters can be checked without trusting it. Of an optimizer that moves stacked users,
+    one user's share counts.
 
     Attributes:
-        largest: The most that one optimizer held; None where it could not be watched, because torch
+        largest: The most that one optimizer held a user; None where it could not be watched, because torch
             was first imported by the method itself.
     """
 
@@ -98,7 +99,12 @@ class OptimizerWatch:
             handle.remove()
 
     def _count(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        held = sum(p.numel() for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
+        held = sum(
+            p.numel() // group.get("users", 1)
+            for group in optimizer.param_groups
+            for p in group["params"]
+            if p.requires_grad
+        )
         self.largest = max(self.largest or 0, held)
 
 

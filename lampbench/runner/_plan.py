@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lampbench.core import (
     DecodingMode,
@@ -42,6 +42,7 @@ class Settings:
         model, revision, dtype, device, trust_remote_code: The backbone; without ``model``, the protocol's own.
         batch_size: Prompts a forward pass.
         decoding: ``greedy``, ``sampled`` or ``labels``.
+        engine: How methods that train adapters do it: ``stacked`` or ``solo``.
         seed: Everything random derives from it.
         users: Only the first so many evaluated users; None for all.
         out: The folder of run folders.
@@ -56,6 +57,7 @@ class Settings:
     trust_remote_code: bool = False
     batch_size: int = 16
     decoding: DecodingMode = "greedy"
+    engine: Literal["stacked", "solo"] = "stacked"
     seed: int = 0
     users: int | None = None
     out: Path = field(default_factory=lambda: Path("runs"))
@@ -131,6 +133,8 @@ class Planner:
         decoding = self._decoding() if method_type.needs_backbone else None
         if decoding is not None and decoding.mode == "labels" and not task.labels:
             return Skip(method, task.name, f"{task.name} has no labels to score; use greedy or sampled decoding")
+        if method_type.engines and self.settings.engine not in method_type.engines:
+            return Skip(method, task.name, f"it trains by {', '.join(method_type.engines)}, not {self.settings.engine}")
         dataset, seconds = self._dataset(task)
         backbone = self._backbone() if method_type.needs_backbone else None
         config = config_from(method_type.Config, overrides, method)
@@ -192,6 +196,7 @@ class Planner:
             "backbone": None,
             "prompt_hash": prompt_hash(task),
             "decoding": decoding.to_json(task) if decoding else None,
+            "engine": settings.engine if method_type.engines else None,
             "seed": settings.seed,
         }
         if backbone:

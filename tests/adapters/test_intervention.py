@@ -6,7 +6,19 @@ import pytest
 import torch
 from torch import nn
 
-from lampbench.adapters import Edit, Edits, Intervention, InterventionSet, Positions, identity_edit, random_edit
+from lampbench.adapters import (
+    KINDS,
+    Edit,
+    Edits,
+    Intervention,
+    InterventionSet,
+    InterventionSpec,
+    Kind,
+    Positions,
+    edit_parameters,
+    identity_edit,
+    random_edit,
+)
 from lampbench.backbone import Window
 from lampbench.core import InputError
 
@@ -21,11 +33,50 @@ def hidden(dtype: torch.dtype = torch.float64) -> torch.Tensor:
     return torch.randn(3, 7, WIDTH, dtype=dtype, generator=torch.Generator().manual_seed(9))
 
 
-def test_an_edit_is_the_published_formula() -> None:
-    edit, h = random_start(), hidden()
-    for row in h.reshape(-1, WIDTH):
-        inner = edit.weight @ row + edit.bias - edit.rotation @ row
-        torch.testing.assert_close(edit(row), row + edit.rotation.T @ inner, atol=1e-12, rtol=0)
+def published(edit: Edit, h: torch.Tensor) -> torch.Tensor:
+    """pyreft's formulas, one vector at a time, in float64."""
+    r, w, b = edit.rotation, edit.weight, edit.bias
+    if edit.kind == "lobireft":
+        return h + r.T @ b
+    if edit.kind == "consreft":
+        return h + r.T @ (b - r @ h)
+    assert w is not None
+    return h + r.T @ (w @ h + b - (0 if edit.kind == "direft" else r @ h))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_edit_is_the_published_formula(kind: Kind) -> None:
+    edits = [random_edit(WIDTH, RANK, torch.Generator().manual_seed(i), torch.float64, kind) for i in range(3)]
+    weights = [edit.weight for edit in edits if edit.weight is not None]
+    stacked = Edit(
+        torch.stack([edit.rotation for edit in edits]),
+        torch.stack(weights) if weights else None,
+        torch.stack([edit.bias for edit in edits]),
+        kind,
+    )
+    together = stacked.of_rows(torch.tensor([2, 0, 1]))(hidden())
+    for row, number in enumerate((2, 0, 1)):
+        expected = torch.stack([published(edits[number], h) for h in hidden()[row]])
+        torch.testing.assert_close(edits[number](hidden()[row]), expected, atol=1e-12, rtol=0)
+        torch.testing.assert_close(together[row], expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "consreft"])
+def test_every_kind_but_one_can_start_as_the_identity(kind: Kind) -> None:
+    edit = identity_edit(WIDTH, RANK, torch.Generator().manual_seed(1), torch.float64, kind)
+    torch.testing.assert_close(edit(hidden()), hidden(), atol=1e-14, rtol=0)
+
+
+def test_consreft_cannot_start_as_the_identity() -> None:
+    with pytest.raises(ValueError, match="consreft cannot start as the identity"):
+        identity_edit(WIDTH, RANK, torch.Generator(), torch.float64, "consreft")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_parameter_count_is_what_an_optimizer_holds(kind: Kind) -> None:
+    module = Intervention(random_edit(WIDTH, RANK, torch.Generator().manual_seed(0), torch.float64, kind))
+    expected = (1 if kind in ("consreft", "lobireft") else 2) * RANK * WIDTH + RANK
+    assert edit_parameters(WIDTH, RANK, kind) == sum(p.numel() for p in module.parameters()) == expected
 
 
 def test_rows_of_the_rotation_are_orthonormal() -> None:
@@ -34,20 +85,11 @@ def test_rows_of_the_rotation_are_orthonormal() -> None:
         torch.testing.assert_close(rotation @ rotation.T, torch.eye(RANK, dtype=torch.float64))
 
 
-def test_the_identity_start_changes_nothing() -> None:
-    edit = identity_edit(WIDTH, RANK, torch.Generator().manual_seed(1), torch.float64)
-    torch.testing.assert_close(edit(hidden()), hidden(), atol=1e-14, rtol=0)
-
-
 def test_parameters_start_where_they_are_told() -> None:
     start = random_start()
     edit = Intervention(start).edit()
     torch.testing.assert_close(edit.rotation, start.rotation, atol=1e-13, rtol=0)
-    assert torch.equal(edit.weight, start.weight)
-
-
-def test_the_count_is_two_ranks_of_vectors_and_a_bias() -> None:
-    assert sum(p.numel() for p in Intervention(random_start()).parameters()) == 2 * RANK * WIDTH + RANK
+    torch.testing.assert_close(edit.weight, start.weight, atol=0, rtol=0)
 
 
 def moved(steps: int, weight_decay: float) -> Intervention:
@@ -78,6 +120,7 @@ class TorchLoReft(nn.Module):
         linear.weight = nn.Parameter(start.rotation.T.clone())
         self.rotate = nn.utils.parametrizations.orthogonal(linear)
         self.source = nn.Linear(width, rank, dtype=start.rotation.dtype)
+        assert start.weight is not None
         self.source.weight = nn.Parameter(start.weight.clone())
         self.source.bias = nn.Parameter(start.bias.clone())
         set_base(self.rotate.parametrizations.weight[0], start)
@@ -127,6 +170,7 @@ def pyreft_loreft(start: Edit) -> Any:
     theirs = pyreft.LoreftIntervention(embed_dim=width, low_rank_dimension=rank, dtype=torch.float32)
     theirs.rotate_layer.weight = start.rotation.T.contiguous()
     set_base(theirs.rotate_layer.parametrizations.weight[0], start)
+    assert start.weight is not None
     theirs.learned_source.weight.data = start.weight.clone()
     theirs.learned_source.bias.data = start.bias.clone()
     return theirs
@@ -142,10 +186,10 @@ def test_logits_and_gradients_equal_pyreft(backbone: Any) -> None:
     ours = InterventionSet({1: start}, Positions(everything=True))
 
     h = torch.randn(5, width, generator=torch.Generator().manual_seed(3))
-    torch.testing.assert_close(ours.current().layers[1](h), theirs(h), atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours.adapter().layers[1](h), theirs(h), atol=1e-5, rtol=0)
 
     batch = [([5, 6, 7, 8], [9, 10, 1]), ([11, 12], [13, 1])]
-    loss = batch_loss(backbone, batch, [ours.current()])
+    loss = batch_loss(backbone, batch, [ours.adapter()])
     loss.backward()
 
     def replace(module: nn.Module, args: Any, output: Any) -> Any:
@@ -183,27 +227,45 @@ def test_logits_equal_pyrefts_whole_model(backbone: Any) -> None:
     model = pyreft.get_reft_model(backbone.model, config, set_device=False)
     locations = {"sources->base": (None, [[[0, 1, 4, 5]]])}
     _, output = model({"input_ids": ids}, unit_locations=locations)
-    window = Window(torch.tensor([0]), torch.tensor([6]))
+    window = Window(torch.tensor([0]), torch.tensor([6]), torch.tensor([0]), 6)
     with ExitStack() as stack, torch.no_grad():
         stack.enter_context(Edits({1: start}, Positions.parse("f2+l2")).attach(backbone.layers, window))
         logits = backbone.model(ids).logits
     torch.testing.assert_close(logits, output.logits.detach(), atol=1e-5, rtol=0)
 
 
-def test_saved_edits_are_the_same_to_the_bit(tmp_path: Any) -> None:
-    made = InterventionSet.fresh([0, 2], WIDTH, RANK, Positions.parse("l3"), identity=False, seed=1).frozen()
-    made.save(tmp_path / "edits.safetensors")
-    loaded = Edits.load(tmp_path / "edits.safetensors", Positions.parse("l3"), "cpu")
-    assert loaded.positions == made.positions
-    for number, edit in made.layers.items():
-        assert torch.equal(edit(hidden(torch.float32)), loaded.layers[number](hidden(torch.float32)))
+@pytest.mark.parametrize("kind", KINDS)
+def test_saved_interventions_are_the_same_to_the_bit(backbone: Any, kind: Kind, tmp_path: Any) -> None:
+    spec = InterventionSpec((0, 2), 4, Positions.parse("l3"), kind)
+    state = spec.fresh(backbone, 1)
+    spec.save(state, tmp_path, backbone)
+    loaded = spec.load(tmp_path, backbone)
+    assert loaded.keys() == state.keys()
+    assert all(torch.equal(loaded[name], state[name]) for name in state)
+    (file,) = tmp_path.iterdir()
+    needed = 4 * spec.parameter_count(backbone)
+    assert needed <= file.stat().st_size < needed + 1000
 
 
-def test_a_file_that_holds_no_edits_is_refused(tmp_path: Any) -> None:
-    path = tmp_path / "edits.safetensors"
-    path.write_bytes(b"junk")
+def test_a_file_that_holds_no_interventions_is_refused(backbone: Any, tmp_path: Any) -> None:
+    spec = InterventionSpec((0,), 4, Positions.parse("l3"))
+    (tmp_path / "interventions.safetensors").write_bytes(b"junk")
     with pytest.raises(InputError, match="not a file of saved interventions"):
-        Edits.load(path, Positions(everything=True), "cpu")
+        spec.load(tmp_path, backbone)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        InterventionSpec((1,), 4, Positions(last=3)),
+        InterventionSpec((0,), 5, Positions(last=3)),
+        InterventionSpec((0,), 4, Positions(last=3), "direft"),
+    ],
+)
+def test_a_file_of_other_interventions_is_refused(backbone: Any, tmp_path: Any, other: InterventionSpec) -> None:
+    other.save(other.fresh(backbone, 0), tmp_path, backbone)
+    with pytest.raises(InputError, match=r"not these interventions: expected loreft with 0\.bias 4"):
+        InterventionSpec((0,), 4, Positions(last=3)).load(tmp_path, backbone)
 
 
 def test_a_bf16_backbone_gets_its_own_dtype_back() -> None:

@@ -18,26 +18,32 @@ def test_anything_else_is_refused(text: str) -> None:
         Positions.parse(text)
 
 
-def test_everything_needs_no_mask() -> None:
-    window = Window(torch.tensor([0]), torch.tensor([5]))
-    assert Positions.parse("all").mask(window, 5) is None
+@pytest.mark.parametrize("text", ["all", "l8", "f4", "f4+l4"])
+def test_positions_are_written_as_they_are_read(text: str) -> None:
+    assert str(Positions.parse(text)) == text
 
 
-@given(st.integers(0, 6), st.integers(1, 9), st.integers(0, 4), st.integers(0, 4), st.integers(0, 3))
-def test_a_mask_marks_the_first_and_last_prompt_tokens(
-    padding: int, length: int, first: int, last: int, after: int
+def test_only_last_positions_are_a_suffix() -> None:
+    assert Positions.parse("l8").suffix == 8
+    assert [Positions.parse(text).suffix for text in ("all", "f4", "f4+l4")] == [None, None, None]
+
+
+def window(padding: int, length: int, offset: int = 0) -> Window:
+    end = padding + length
+    return Window(torch.tensor([padding]), torch.tensor([end]), torch.tensor([0]), end, offset)
+
+
+@given(
+    st.integers(0, 6), st.integers(1, 9), st.integers(0, 4), st.integers(0, 4), st.integers(0, 3), st.integers(0, 12)
+)
+def test_places_are_the_first_and_last_prompt_tokens_of_the_pass_each_once(
+    padding: int, length: int, first: int, last: int, after: int, offset: int
 ) -> None:
-    columns = padding + length + after
-    window = Window(torch.tensor([padding]), torch.tensor([padding + length]))
-    mask = Positions(first, last).mask(window, columns)
-    prompt = set(range(length))
-    chosen = {i for i in prompt if i < first or i >= length - last}
-    assert mask is not None
-    assert {int(i) - padding for i in mask[0].nonzero()} == chosen
-
-
-def test_generated_tokens_are_left_alone() -> None:
-    window = Window(torch.tensor([0]), torch.tensor([5]), offset=5)
-    mask = Positions(2, 2).mask(window, 1)
-    assert mask is not None
-    assert not mask.any()
+    columns = padding + length + after - offset
+    if columns < 1:
+        return
+    place, there = Positions(first, last).places(window(padding, length, offset), columns)
+    assert place.shape == there.shape == (1, first + last)
+    chosen = {i + padding for i in range(length) if i < first or i >= length - last}
+    found = [int(column) + offset for column in place[there]]
+    assert sorted(found) == sorted(column for column in chosen if column >= offset)

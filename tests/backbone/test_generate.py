@@ -5,7 +5,7 @@ import pytest
 import torch
 from support import TASK_NAMES, dataset, load_backbone, model_folders, task
 
-from lampbench.adapters import InterventionSet, Positions
+from lampbench.adapters import InterventionSpec, Positions
 from lampbench.core import Prompt, Sampling
 
 
@@ -14,10 +14,8 @@ def prompts_of(name: str) -> list[Prompt]:
 
 
 def edits(backbone: Any, positions: str) -> list[Any]:
-    made = InterventionSet.fresh(
-        [1], backbone.shape.width, 4, Positions.parse(positions), identity=False, seed=3
-    ).frozen()
-    return [made]
+    spec = InterventionSpec((1,), 4, Positions.parse(positions))
+    return [spec.frozen(backbone, [spec.fresh(backbone, 3)])]
 
 
 def plain_greedy(backbone: Any, ids: list[int], max_new_tokens: int, adapters: Any = ()) -> list[int]:
@@ -30,7 +28,7 @@ def plain_greedy(backbone: Any, ids: list[int], max_new_tokens: int, adapters: A
     written: list[int] = []
     while len(written) < max_new_tokens and not (written and stop[written[-1]]):
         sequence = torch.tensor([ids + written])
-        window = Window(torch.tensor([0]), torch.tensor([len(ids)]))
+        window = Window(torch.tensor([0]), torch.tensor([len(ids)]), torch.tensor([0]), len(ids) + len(written))
         with ExitStack() as stack, torch.no_grad():
             for adapter in adapters:
                 stack.enter_context(adapter.attach(backbone.layers, window))

@@ -3,9 +3,10 @@ from typing import Any
 
 import pytest
 import torch
-from lampbench_methods.perfit import PRESETS, PerFit, PerFitConfig
+from lampbench_methods.perfit import PLACES, PerFit, PerFitConfig
 from support import TASK_NAMES, TINY_MODEL, dataset, load_backbone, task
 
+from lampbench.adapters import Edits
 from lampbench.core import BackboneShape, InputError, RunContext, config_from
 
 LLAMA_2_7B = BackboneShape(layers=32, width=4096, context=4096)
@@ -45,8 +46,7 @@ def test_parameter_counts_give_the_published_reductions(llama_shaped: Any, name:
     assert len(llama_shaped.layers) == LLAMA_2_7B.layers
     config = PerFit.resolve(PerFitConfig(), task(name), PUBLISHED_RUN)
     method = PerFit(task=task(name), config=config, seed=0, backbone=llama_shaped)
-    personal = method.new_adapter(0).parameter_count
-    assert method.parameters().per_user == personal
+    personal = method.parameters().per_user
     collective = method.parameters().shared - personal
     reductions = (1 - collective / 6_291_456, 1 - personal / 4_194_304)
     assert tuple(f"{reduction:.2%}" for reduction in reductions) == PUBLISHED[name]
@@ -76,7 +76,7 @@ def test_the_published_training_is_the_default_and_mini_has_its_own() -> None:
 
 def test_what_the_user_sets_wins_over_the_preset() -> None:
     config = PerFit.resolve(PerFitConfig(layers=(1, 9), user_rank=3), task("lamp3"), PUBLISHED_RUN)
-    assert (config.layers, config.shared_rank, config.user_rank) == ((1, 9), PRESETS["lamp3"].shared_rank, 3)
+    assert (config.layers, config.shared_rank, config.user_rank) == ((1, 9), PLACES["lamp3"].shared_rank, 3)
 
 
 @pytest.mark.parametrize(
@@ -106,11 +106,17 @@ def test_users_start_from_the_user_part_of_stage_one(backbone: Any) -> None:
     method = perfit(backbone)
     method.fit_shared(dataset("lamp5").shared)
     collective, user_part = method.unadapted()
-    start = method.new_adapter(1).frozen()
+    start = method.adapter().frozen(backbone, [method.start(1)])
     for number, edit in user_part.layers.items():
-        torch.testing.assert_close(start.layers[number].rotation, edit.rotation, atol=1e-5, rtol=0)
-        assert torch.equal(start.layers[number].weight, edit.weight)
-    assert method.beneath() == [collective]
+        assert torch.equal(start.layers[number].rotation, edit.rotation)
+        assert torch.equal(weight_of(start, number), weight_of(user_part, number))
+    assert torch.equal(weight_of(method.beneath()[0], 1), weight_of(collective, 1))
+
+
+def weight_of(edits: Edits, layer: int) -> torch.Tensor:
+    weight = edits.layers[layer].weight
+    assert weight is not None
+    return weight
 
 
 def test_users_can_start_from_no_shift(backbone: Any) -> None:
@@ -118,24 +124,22 @@ def test_users_can_start_from_no_shift(backbone: Any) -> None:
     method.fit_shared(dataset("lamp5").shared)
     assert len(method.unadapted()) == 1
     h = torch.randn(4, backbone.shape.width)
-    for edit in method.new_adapter(1).frozen().layers.values():
+    for edit in method.adapter().frozen(backbone, [method.start(1)]).layers.values():
         torch.testing.assert_close(edit(h), h, atol=1e-5, rtol=0)
     assert method.parameters().shared == 2 * 32 * 48 + 32
 
 
 def test_both_parts_train_in_stage_one_and_only_the_users_in_stage_two(backbone: Any) -> None:
     data = dataset("lamp5")
-    method = perfit(backbone)
-    method.fit_shared(data.shared)
-    fresh = perfit(backbone)
-    for name, edits in (("shared part", method.unadapted()[0]), ("user part", method.unadapted()[1])):
-        rank = 32 if name == "shared part" else 8
-        for number, start in fresh._fresh(rank, False, name).frozen().layers.items():
-            assert not torch.allclose(edits.layers[number].weight, start.weight, atol=1e-4)
-    collective = {n: e.weight.clone() for n, e in method.beneath()[0].layers.items()}
-    method.adapt(data.users)
-    assert all(torch.equal(e.weight, collective[n]) for n, e in method.beneath()[0].layers.items())
-    states = [method._users[user.id].layers[1].weight for user in data.users]
+    trained, slow = perfit(backbone), perfit(backbone, learning_rate=1e-9)
+    for method in (trained, slow):
+        method.fit_shared(data.shared)
+    for edits, start in zip(trained.unadapted(), slow.unadapted(), strict=True):
+        assert not torch.allclose(weight_of(edits, 1), weight_of(start, 1), atol=1e-4)
+    collective = weight_of(trained.beneath()[0], 1).clone()
+    trained.adapt(data.users)
+    assert torch.equal(weight_of(trained.beneath()[0], 1), collective)
+    states = [trained._states[user.id]["1.weight"] for user in data.users]
     assert all(not torch.equal(states[0], other) for other in states[1:])
 
 

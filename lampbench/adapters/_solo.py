@@ -1,0 +1,86 @@
+"""The solo engine: one user after another, in the plainest way that is right.
+
+It is what the stacked engine is tested against and measured against. LoRA trains in peft's own modules.
+Interventions train in :class:`Intervention` and not in pyreft's, whose rotation is erased by the weight
+decay that every recipe here has; without weight decay the two follow the same path (tested).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lampbench.adapters._dropout import row_key
+from lampbench.adapters._recipe import Job, Recipe
+from lampbench.adapters._spec import AdapterSpec, DropoutKeys, State
+from lampbench.backbone import Adapter, TransformersBackbone, Window, left_pad
+
+Encoded = tuple[list[int], list[int]]
+
+
+def train_alone(
+    backbone: TransformersBackbone,
+    job: Job,
+    specs: Sequence[AdapterSpec],
+    recipe: Recipe,
+    *,
+    beneath: Sequence[Adapter] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[State]:
+    """Train one user's adapters so that the backbone continues each prompt with its target.
+
+    Args:
+        backbone: Frozen; no gradient is kept for it.
+        job: The user. The loss is the mean over the batch's target tokens, EOS included.
+        specs: Of the adapters, which train together and act in this order.
+        recipe: Optimizer settings.
+        beneath: Frozen adapters that act before all of them.
+        progress: Called as ``progress(steps done, steps in all)``.
+    """
+    encoded = [backbone.encode_pair(pair) for pair in job.pairs]
+    steps = recipe.steps(len(encoded))
+    with ExitStack() as stack:
+        lone = [stack.enter_context(spec.alone(backbone, start)) for spec, start in zip(specs, job.starts, strict=True)]
+        parameters = [parameter for adapter in lone for parameter in adapter.parameters()]
+        optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        rate = recipe.schedule(steps)
+        for step, chosen in enumerate(recipe.batches(len(encoded), job.seed)):
+            keys = torch.tensor([row_key(job.seed, step, i) for i in chosen], device=backbone.model.device)
+            batch = [encoded[i] for i in chosen]
+            optimizer.param_groups[0]["lr"] = rate(step)
+            optimizer.zero_grad(set_to_none=True)
+            adapters = [*beneath, *(adapter.adapter(DropoutKeys(keys)) for adapter in lone)]
+            batch_loss(backbone, batch, adapters).backward()
+            torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
+            optimizer.step()
+            backbone.usage.train_tokens += sum(len(prompt) + len(target) for prompt, target in batch)
+            progress(step + 1, steps)
+        return [adapter.state() for adapter in lone]
+
+
+def batch_loss(backbone: TransformersBackbone, batch: Sequence[Encoded], adapters: Sequence[Adapter]) -> Tensor:
+    """Mean cross-entropy over the batch's target tokens, a scalar: left-padded, every logit computed."""
+    device = backbone.model.device
+    ids, mask = (
+        torch.tensor(part, device=device)
+        for part in left_pad([prompt + target for prompt, target in batch], backbone.pad)
+    )
+    width = ids.shape[1]
+    lengths = torch.tensor([len(target) for _, target in batch], device=device)
+    window = Window(width - mask.sum(-1), width - lengths, torch.arange(len(batch), device=device), width)
+    with ExitStack() as stack:
+        for adapter in adapters:
+            stack.enter_context(adapter.attach(backbone.layers, window))
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        logits = backbone.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
+    is_target = torch.arange(1, width, device=device) >= window.ends.unsqueeze(1)
+    return cross_entropy(_exact(logits[:, :-1][is_target]), ids[:, 1:][is_target])
+
+
+def _exact(logits: Tensor) -> Tensor:
+    """Logits in float32 at least."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

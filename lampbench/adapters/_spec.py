@@ -1,0 +1,148 @@
+"""What an adapter is, apart from anyone's parameters; and the stack of many users' parameters."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lampbench.backbone import Adapter, TransformersBackbone
+
+# One user's parameters by name, detached: what is saved, carried away, and stacked again.
+State = Mapping[str, Tensor]
+
+
+class AdapterSpec(ABC):
+    """The kind, place and size of an adapter; one spec makes every user's adapter.
+
+    Specs are frozen dataclasses, such as :class:`LoraSpec` and :class:`InterventionSpec`.
+    """
+
+    @abstractmethod
+    def fresh(self, backbone: TransformersBackbone, seed: int) -> State:
+        """Untrained parameters of one user."""
+
+    @abstractmethod
+    def bank(self, backbone: TransformersBackbone, slots: int) -> Bank:
+        """Room for the parameters of ``slots`` users who train together."""
+
+    @abstractmethod
+    def alone(self, backbone: TransformersBackbone, start: State) -> AbstractContextManager[LoneAdapter]:
+        """One user's adapter in the plainest form that trains: what the solo engine uses."""
+
+    @abstractmethod
+    def frozen(
+        self, backbone: TransformersBackbone, states: Sequence[State], users: Sequence[int] | None = None
+    ) -> Adapter:
+        """Trained adapters that only act.
+
+        Args:
+            backbone: What they act on.
+            states: The users' parameters.
+            users: For each prompt, the number of its user in ``states``; without it, the one state
+                acts on every prompt.
+        """
+
+    @abstractmethod
+    def parameter_count(self, backbone: TransformersBackbone) -> int:
+        """Trainable parameters of one user's adapter."""
+
+    @abstractmethod
+    def constant_layers(self, backbone: TransformersBackbone) -> int:
+        """How many of the first decoder layers give the same output whatever the adapter's parameters.
+
+        The output of a layer is what it returns before an intervention changes it.
+        """
+
+    def adapted_modules(self, backbone: TransformersBackbone) -> Sequence[nn.Module]:
+        """Modules inside decoder layers that the adapter acts on, and that must see every column."""
+        return ()
+
+    @property
+    def suffix(self) -> int | None:
+        """How many of a prompt's last tokens hold everything that the adapter changes directly, if so."""
+        return None
+
+    @abstractmethod
+    def save(self, state: State, folder: Path, backbone: TransformersBackbone) -> None:
+        """Write one user's parameters into a folder."""
+
+    @abstractmethod
+    def load(self, folder: Path, backbone: TransformersBackbone) -> State:
+        """Read what ``save`` wrote; raises InputError where the files are not such files."""
+
+
+@dataclass(frozen=True)
+class DropoutKeys:
+    """What a step's dropout masks are drawn from.
+
+    Attributes:
+        rows: One 63-bit key a row, shape (rows,), from the user's seed, the step and the example.
+    """
+
+    rows: Tensor
+
+
+class LoneAdapter(ABC):
+    """One user's trainable adapter."""
+
+    @abstractmethod
+    def parameters(self) -> list[nn.Parameter]:
+        """What an optimizer moves."""
+
+    @abstractmethod
+    def adapter(self, dropout: DropoutKeys | None = None) -> Adapter:
+        """The adapter at its present parameters; gradients reach them. ``dropout`` only in training."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """The present parameters, copied."""
+
+
+class Bank(ABC):
+    """The stacked parameters of the users who train together, one slot a user.
+
+    Attributes:
+        parameters: Leaves with a leading dimension of ``slots``, in float32 (float64 on a float64 backbone).
+        constants: Further tensors a slot that training does not move.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self.parameters: dict[str, nn.Parameter] = {}
+        self.constants: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def put(self, slot: int, start: State) -> None:
+        """Let a user begin in ``slot``, at ``start``."""
+
+    @abstractmethod
+    def take(self, slot: int) -> State:
+        """The parameters in ``slot``, copied to the CPU."""
+
+    @abstractmethod
+    def evaluated(self) -> Evaluated:
+        """The bank at its present parameters, evaluated once for any number of passes."""
+
+
+class Evaluated(ABC):
+    """A bank at one step."""
+
+    @abstractmethod
+    def adapter(self, slots: Tensor, dropout: DropoutKeys | None) -> Adapter:
+        """What acts on a pass whose row i belongs to ``slots[i]``."""
+
+    def backward(self) -> None:
+        """After the passes' own backward: carry gradients through what was evaluated once."""
+        return
+
+
+def master_dtype(backbone: TransformersBackbone) -> torch.dtype:
+    """The dtype in which adapters are trained: float32, or float64 on a float64 backbone."""
+    dtype = next(backbone.model.parameters()).dtype
+    return torch.float64 if dtype == torch.float64 else torch.float32

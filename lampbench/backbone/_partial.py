@@ -1,0 +1,151 @@
+"""Forward passes that leave out what is known already, or what nobody asks for.
+
+Decoder layers are reached through transformers' own forward, so masks, rotary positions and logit
+scaling stay the model's business; nothing here depends on the model's type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# What only ever sees one column at a time, in every decoder that names its parts as Llama does; keys
+# and values must be computed everywhere.
+_COLUMNWISE = ("q_proj", "o_proj", "mlp")
+
+
+class _StandIn(nn.Module):
+    """Takes a decoder layer's place and computes nothing."""
+
+    def __init__(self, layer: nn.Module, hidden: Tensor | None, *, in_tuple: bool) -> None:
+        super().__init__()
+        # Past nn.Module's registration: the layer is only asked for its plain attributes.
+        self.__dict__["_layer"] = layer
+        self._hidden = hidden
+        self._in_tuple = in_tuple
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        given = hidden_states if self._hidden is None else self._hidden
+        return (given,) if self._in_tuple else given
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["_layer"], name)
+
+
+@contextmanager
+def layers_left_out(
+    layers: nn.ModuleList, which: Sequence[int], *, in_tuple: bool, output: Tensor | None = None
+) -> Iterator[None]:
+    """Compute no layer of ``which``; the last of them gives ``output`` where it is given.
+
+    Args:
+        layers: All decoder layers.
+        which: Layer numbers, ascending.
+        in_tuple: Whether the model's layers return tuples.
+        output: Hidden states, shape (rows, columns, width).
+    """
+    kept = {number: layers[number] for number in which}
+    for number in which:
+        hidden = output if number == which[-1] else None
+        layers[number] = _StandIn(kept[number], hidden, in_tuple=in_tuple)
+    try:
+        yield
+    finally:
+        for number, layer in kept.items():
+            layers[number] = layer
+
+
+@contextmanager
+def layer_output(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect what ``layer`` returns, before any adapter attached later changes it."""
+    found: list[Tensor] = []
+
+    def keep(module: nn.Module, arguments: Any, output: Any) -> None:
+        found.append(output[0] if isinstance(output, tuple) else output)
+
+    handle = layer.register_forward_hook(keep)
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def only_columns(layer: nn.Module, rows: Tensor, columns: Tensor, but: Collection[nn.Module] = ()) -> Iterator[None]:
+    """Compute the columnwise parts of ``layer`` at the given places alone; other places get zeros.
+
+    Exact as long as nothing after ``layer`` reads another place.
+
+    Args:
+        layer: A decoder layer.
+        rows: Row of each place, shape (places,).
+        columns: Column of each place, shape (places,).
+        but: Modules that must see every column (an adapter acts there).
+    """
+    kept_whole = {id(module) for module in but}
+    with ExitStack() as stack:
+        for name, module in layer.named_modules():
+            inside = {id(part) for part in module.modules()}
+            if name.rpartition(".")[2] in _COLUMNWISE and not inside & kept_whole:
+                stack.enter_context(_narrowed(module, rows, columns))
+        yield
+
+
+@contextmanager
+def only_inputs(module: nn.Module, rows: Tensor, columns: Tensor) -> Iterator[None]:
+    """Give ``module`` the given places of its input alone, as one row: its output is (1, places, …)."""
+
+    def before(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (arguments[0][rows, columns].unsqueeze(0), *arguments[1:])
+
+    handle = module.register_forward_pre_hook(before)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _narrowed(module: nn.Module, rows: Tensor, columns: Tensor) -> Iterator[None]:
+    shape: list[torch.Size] = []
+
+    def remember(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        shape.append(arguments[0].shape)
+
+    def spread(_: nn.Module, arguments: Any, output: Tensor) -> Tensor:
+        size = shape.pop()
+        whole = output.new_zeros(size[0], size[1], output.shape[-1])
+        return whole.index_put((rows, columns), output[0])
+
+    with ExitStack() as stack:
+        stack.callback(module.register_forward_pre_hook(remember).remove)
+        stack.enter_context(only_inputs(module, rows, columns))
+        stack.callback(module.register_forward_hook(spread).remove)
+        yield
+
+
+def key_value_cache(pairs: Sequence[tuple[Tensor, Tensor]] = ()) -> Any:
+    """A cache of transformers that holds ``pairs`` of keys and values, one a layer from the first on.
+
+    Each of shape (rows, key-value heads, columns, head width). Later passes append, out of place.
+    """
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    for number, (keys, values) in enumerate(pairs):
+        cache.update(keys, values, number)
+    return cache
+
+
+def keys_and_values(cache: Any, layer: int) -> tuple[Tensor, Tensor]:
+    """What ``cache`` holds for ``layer``; both spellings of transformers."""
+    if hasattr(cache, "layers"):
+        return cache.layers[layer].keys, cache.layers[layer].values
+    return cache.key_cache[layer], cache.value_cache[layer]

@@ -1,0 +1,61 @@
+"""Settings that every method with a training stage has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from lampbench.core import RunContext, setting
+
+if TYPE_CHECKING:
+    from lampbench.adapters import Recipe
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Optimizer settings; what is None is filled by ``filled`` from ``presets``.
+
+    Attributes:
+        presets: ``lamp`` and ``mini``: field -> value.
+    """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"lamp": {}, "mini": {}}
+
+    preset: Literal["auto", "lamp", "mini"] = setting(
+        "auto", "fills what is not set: lamp (published), mini, or by the protocol"
+    )
+    learning_rate: float | None = setting(None, "AdamW learning rate")
+    weight_decay: float = setting(1e-2, "AdamW weight decay")
+    warmup_ratio: float = setting(0.1, "part of the steps in which the learning rate rises")
+    clip: float | None = setting(None, "largest gradient norm")
+    batch_size: int | None = setting(None, "training examples a step")
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "clip"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be above 0, found {value}")
+        for name in (name for name in vars(self) if name.endswith(("rank", "epochs", "batch_size"))):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, found {value}")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay must be at least 0, found {self.weight_decay}")
+        if not 0 <= self.warmup_ratio <= 1:
+            raise ValueError(f"warmup_ratio must be from 0 to 1, found {self.warmup_ratio}")
+
+    def recipe(self, epochs: int | None) -> Recipe:
+        """The recipe of a stage of ``epochs``; raises ValueError while settings are open."""
+        from lampbench.adapters import Recipe
+
+        if epochs is None or self.learning_rate is None or self.clip is None or self.batch_size is None:
+            raise ValueError("settings are open; let resolve fill them (lampbench.bases.filled)")
+        return Recipe(epochs, self.learning_rate, self.weight_decay, self.warmup_ratio, self.clip, self.batch_size)
+
+
+def filled(config: Any, context: RunContext) -> Any:
+    """A :class:`TrainingConfig` with its open fields taken from a preset: the named one, or the protocol's."""
+    name = ("mini" if context.protocol == "mini" else "lamp") if config.preset == "auto" else config.preset
+    values = {field: value for field, value in config.presets[name].items() if getattr(config, field) is None}
+    return replace(config, preset=name, **values)

@@ -1,0 +1,135 @@
+"""OPPU: one LoRA a user on a task-adapted backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from lampbench_methods.lora import TASK_EPOCHS, LoraTrainingConfig, TaskLora, with_epochs
+from lampbench_methods.pag import PROFILE_TOKENS, ProfileWriter, profile_items
+from lampbench_methods.user_lora import USER_EPOCHS
+
+from lampbench import Parameters, Query, SharedUser, Task, User, setting
+from lampbench.adapters import LoraSpec, Recipe
+from lampbench.bases import filled
+from lampbench.core import RunContext
+from lampbench.retrieval import RetrieverFactory
+
+_PROFILE = "profile.txt"
+
+
+@dataclass(frozen=True)
+class OppuConfig(LoraTrainingConfig):
+    """Settings of ``oppu``."""
+
+    presets = with_epochs(task_epochs=TASK_EPOCHS, user_epochs=USER_EPOCHS)
+    task_targets: tuple[str, ...] = setting(("q_proj", "k_proj", "v_proj"), "modules with a task LoRA")
+    user_targets: tuple[str, ...] = setting(("q_proj", "v_proj"), "modules with a user's LoRA")
+    task_epochs: int | None = setting(None, "epochs over the shared users' queries")
+    user_epochs: int | None = setting(None, "epochs over the user's history")
+    retriever: Literal["bm25", "recency", "random"] | None = setting(
+        None, "puts history items before every prompt, in training only earlier ones (OPPU+RAG)"
+    )
+    k: int = setting(1, "how many history items, with a retriever")
+    profile: bool = setting(False, "puts a profile that the raw backbone wrote before every prompt (OPPU+PAG)")
+    profile_items: int | None = setting(None, "history items a profile is written from (default: 10; on mini 5)")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.k < 1:
+            raise ValueError(f"k must be at least 1, found {self.k}")
+
+
+class Oppu(TaskLora):
+    """One PEFT per user: a task LoRA merged into the backbone, then a LoRA a user on top.
+
+    With a retriever or a profile every prompt carries the user's context, in both stages and at test.
+    While training on a history item only strictly earlier items can be retrieved; the profile is
+    written once from the whole history, as OPPU does.
+    """
+
+    Config = OppuConfig
+    config: OppuConfig
+    paper = "Tan et al., OPPU, EMNLP 2024"
+
+    def setup(self) -> None:
+        """Start with neither stage trained."""
+        super().setup()
+        make = RetrieverFactory(self.config.retriever or "bm25", self.task, self.seed)
+        self._retriever = lru_cache(maxsize=self.users_at_once)(make)
+        self._profiles: dict[str, str] = {}
+        # Profiles are the raw backbone's: it stays at hand when the task LoRA is merged.
+        self._raw = self.backbone
+
+    @classmethod
+    def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
+        """Fill what is open from the preset."""
+        if config.profile_items is None:
+            config = replace(config, profile_items=profile_items(context))
+        return filled(config, context)
+
+    def task_adapter(self) -> LoraSpec:
+        """The LoRA that all users share."""
+        return self.config.spec(self.config.task_targets)
+
+    def task_recipe(self) -> Recipe:
+        """How it is trained."""
+        return self.config.recipe(self.config.task_epochs)
+
+    def adapter(self) -> LoraSpec:
+        """The user's LoRA."""
+        return self.config.spec(self.config.user_targets)
+
+    def recipe(self) -> Recipe:
+        """How it is trained."""
+        return self.config.recipe(self.config.user_epochs)
+
+    def fit_shared(self, users: Sequence[SharedUser]) -> None:
+        """Train the task LoRA, after writing the shared users' profiles where they are asked for."""
+        self._write_profiles([shared.user for shared in users])
+        super().fit_shared(users)
+
+    def adapt(self, users: Sequence[User]) -> None:
+        """Train each user's LoRA."""
+        self._write_profiles(users)
+        super().adapt(users)
+
+    def context(self, user: User, query: Query) -> list[str]:
+        """The profile, then the best items."""
+        profile = self._profiles.get(user.id)
+        pieces = [f"{profile}\n"] if profile else []
+        if self.config.retriever is None or not user.history:
+            return pieces
+        items = self._retriever(user).rank(query, self.config.k)
+        return [*pieces, *(self.task.render(item) for item in items)]
+
+    def forget(self, user_id: str) -> None:
+        """Drop the user's LoRA, history and profile."""
+        super().forget(user_id)
+        self._profiles.pop(user_id, None)
+        self._retriever.cache_clear()
+
+    def save_user(self, user_id: str, folder: Path) -> None:
+        """Write the user's LoRA as a PEFT folder, and the profile where there is one."""
+        super().save_user(user_id, folder)
+        if user_id in self._profiles:
+            (folder / _PROFILE).write_text(self._profiles[user_id], encoding="utf-8")
+
+    def load_user(self, user: User, folder: Path) -> None:
+        """Read them."""
+        super().load_user(user, folder)
+        if self.config.profile:
+            self._profiles[user.id] = (folder / _PROFILE).read_text(encoding="utf-8")
+
+    def parameters(self) -> Parameters:
+        """The task LoRA's, and one user's."""
+        shared, own = (spec.parameter_count(self.backbone) for spec in (self.task_adapter(), self.adapter()))
+        return Parameters(shared, own)
+
+    def _write_profiles(self, users: Sequence[User]) -> None:
+        if self.config.profile and self.config.profile_items:
+            writer = ProfileWriter(self.task, self._raw, self.seed, self.config.profile_items, PROFILE_TOKENS)
+            self._profiles.update(zip([user.id for user in users], writer.write(users), strict=True))

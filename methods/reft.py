@@ -1,0 +1,90 @@
+"""ReFT: interventions of each user's own, without a shared stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from lampbench import AdapterMethod, InputError, Task, setting
+from lampbench.adapters import InterventionSpec, Kind, Positions, Recipe
+from lampbench.bases import TrainingConfig, filled
+from lampbench.core import BackboneShape, RunContext
+
+# The depth of the model that PerFit's layers were chosen on (Llama-2-7B).
+_PUBLISHED_DEPTH = 32
+
+# PerFit's second stage, which this is without the first.
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "lamp": {"start": "random", "epochs": 2, "learning_rate": 1e-4, "batch_size": 16, "clip": 0.3},
+    "mini": {"start": "identity", "epochs": 4, "learning_rate": 8e-3, "batch_size": 8, "clip": 1.0},
+}
+_LAYERS = {"lamp": (14, 15, 16), "mini": (10, 16, 21)}
+
+
+@dataclass(frozen=True)
+class ReftConfig(TrainingConfig):
+    """Settings of ``reft``."""
+
+    presets = PRESETS
+    kind: Kind = setting("loreft", "which intervention: loreft, noreft, direft, consreft, lobireft")
+    layers: tuple[int, ...] | None = setting(None, "decoder layers to edit after, 0-based (default: around the middle)")
+    rank: int = setting(8, "rank of each intervention")
+    positions: str = setting("all", "tokens to edit: all, l<n>, f<n>, f<n>+l<m> (first and last of the prompt)")
+    start: Literal["random", "identity"] | None = setting(None, "as pyreft starts, or unchanged")
+    epochs: int | None = setting(None, "epochs over the user's history")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        Positions.parse(self.positions)
+        if self.kind == "consreft" and self.start == "identity":
+            raise ValueError("consreft cannot start as the identity; set start=random")
+
+
+class Reft(AdapterMethod):
+    """One set of interventions a user on the raw backbone (LoReFT and its relatives)."""
+
+    Config = ReftConfig
+    paper = "Wu et al., ReFT, NeurIPS 2024"
+
+    @classmethod
+    def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
+        """Fill what is open from the preset, layers scaled to the backbone's depth."""
+        shape = context.shape
+        if shape is None:
+            return config
+        if config.kind == "consreft":
+            config = replace(config, start="random")
+        config = filled(config, context)
+        if config.layers is None:
+            config = replace(config, layers=scaled(_LAYERS[config.preset], shape.layers))
+        check_places("reft", config.layers, config.rank, shape)
+        return config
+
+    def adapter(self) -> InterventionSpec:
+        """The user's interventions."""
+        config = self.config
+        return InterventionSpec(
+            config.layers, config.rank, Positions.parse(config.positions), config.kind, config.start
+        )
+
+    def recipe(self) -> Recipe:
+        """How they are trained."""
+        recipe: Recipe = self.config.recipe(self.config.epochs)
+        return recipe
+
+
+def scaled(layers: Sequence[int], depth: int) -> tuple[int, ...]:
+    """Layers of a 32-layer model at the same relative depth of another, each once."""
+    return tuple(sorted({min(depth - 1, round(layer * depth / _PUBLISHED_DEPTH)) for layer in layers}))
+
+
+def check_places(method: str, layers: Sequence[int], rank: int, shape: BackboneShape) -> None:
+    """Raises InputError where the backbone has no such layers, or is no wider than the rank."""
+    if not layers or len(set(layers)) < len(layers):
+        raise InputError(f"{method}: layers must name at least one layer, each once, found {list(layers)}")
+    wrong = [layer for layer in layers if not 0 <= layer < shape.layers]
+    if wrong:
+        raise InputError(f"{method}: no layer {wrong[0]}; the backbone has layers 0 to {shape.layers - 1}")
+    if rank >= shape.width:
+        raise InputError(f"{method}: rank {rank} must be below the backbone's width, {shape.width}")

@@ -1,0 +1,46 @@
+"""One LoRA a user on the raw backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lampbench_methods.lora import LoraTrainingConfig, with_epochs
+
+from lampbench import AdapterMethod, Task, setting
+from lampbench.adapters import LoraSpec, Recipe
+from lampbench.bases import filled
+from lampbench.core import RunContext
+
+USER_EPOCHS: Mapping[str, int] = {"lamp": 2, "mini": 4}
+
+
+@dataclass(frozen=True)
+class UserLoraConfig(LoraTrainingConfig):
+    """Settings of ``user-lora``."""
+
+    presets = with_epochs(epochs=USER_EPOCHS)
+    targets: tuple[str, ...] = setting(("q_proj", "v_proj"), "modules that get a LoRA")
+    epochs: int | None = setting(None, "epochs over the user's history")
+
+
+class UserLora(AdapterMethod):
+    """User LoRA ("LoRA-P"): the second stage of OPPU on the raw backbone, without the first."""
+
+    Config = UserLoraConfig
+    config: UserLoraConfig
+    paper = "Tan et al., OPPU, EMNLP 2024, stage 2"
+
+    @classmethod
+    def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
+        """Fill what is open from the preset."""
+        return filled(config, context)
+
+    def adapter(self) -> LoraSpec:
+        """The user's LoRA."""
+        return self.config.spec(self.config.targets)
+
+    def recipe(self) -> Recipe:
+        """How it is trained."""
+        return self.config.recipe(self.config.epochs)
