@@ -24,3 +24,21 @@ def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def backbone() -> Any:
     """The tiny backbone; tests must not change it."""
     return load_backbone()
+
+
+@pytest.fixture(scope="session")
+def llama_shaped() -> Any:
+    """A backbone of Llama-2-7B's shape on the meta device: no weights, real modules."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from lampbench.backbone import BackboneInfo, Decoding, TransformersBackbone
+    from lampbench.core import BackboneShape
+    from lampbench.hub import ModelSource
+
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig())
+    shape = BackboneShape(layers=32, width=4096, context=4096)
+    info = BackboneInfo(ModelSource("llama", "llama", "none", local=True), "float32", "meta", shape)
+    tokenizer = load_backbone().tokenizer
+    return TransformersBackbone(info, model, tokenizer, decoding=Decoding(), batch_size=1, seed=0)

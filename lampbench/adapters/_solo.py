@@ -13,11 +13,12 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
 
 from lampbench.adapters._dropout import row_key
 from lampbench.adapters._recipe import Job, Recipe
 from lampbench.adapters._spec import AdapterSpec, DropoutKeys, State
-from lampbench.backbone import Adapter, TransformersBackbone, Window, left_pad
+from lampbench.backbone import Adapter, TransformersBackbone, Window
 
 Encoded = tuple[list[int], list[int]]
 
@@ -63,22 +64,19 @@ def train_alone(
 
 
 def batch_loss(backbone: TransformersBackbone, batch: Sequence[Encoded], adapters: Sequence[Adapter]) -> Tensor:
-    """Mean cross-entropy over the batch's target tokens, a scalar: left-padded, every logit computed."""
+    """Mean cross-entropy over the batch's target tokens, a scalar: padded on the right, every logit computed."""
     device = backbone.model.device
-    ids, mask = (
-        torch.tensor(part, device=device)
-        for part in left_pad([prompt + target for prompt, target in batch], backbone.pad)
-    )
-    width = ids.shape[1]
-    lengths = torch.tensor([len(target) for _, target in batch], device=device)
-    window = Window(width - mask.sum(-1), width - lengths, torch.arange(len(batch), device=device), width)
+    rows = [torch.tensor(prompt + target) for prompt, target in batch]
+    ids = pad_sequence(rows, batch_first=True, padding_value=backbone.pad).to(device)
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(device)
+    ends = torch.tensor([len(prompt) for prompt, _ in batch], device=device)
+    window = Window(torch.zeros_like(ends), ends, torch.arange(len(batch), device=device), ids.shape[1])
     with ExitStack() as stack:
         for adapter in adapters:
             stack.enter_context(adapter.attach(backbone.layers, window))
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        logits = backbone.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
-    is_target = torch.arange(1, width, device=device) >= window.ends.unsqueeze(1)
-    return cross_entropy(_exact(logits[:, :-1][is_target]), ids[:, 1:][is_target])
+        logits = backbone.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    is_target = (torch.arange(ids.shape[1], device=device) >= ends.unsqueeze(1)) & mask.bool()
+    return cross_entropy(_exact(logits[:, :-1][is_target[:, 1:]]), ids[:, 1:][is_target[:, 1:]])
 
 
 def _exact(logits: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def config_fields(config_type: type) -> list[ConfigField]:
 
     def help_of(field: dataclasses.Field[Any]) -> str:
         values = [f"{name} {preset[field.name]}" for name, preset in presets.items() if field.name in preset]
-        return field.metadata.get("help", "") + (f" ({', '.join(values)})" if values else "")
+        return str(field.metadata.get("help", "")) + (f" ({', '.join(values)})" if values else "")
 
     return [
         ConfigField(f.name, type_name(hints[f.name]), _default(f), help_of(f)) for f in dataclasses.fields(config_type)

@@ -55,7 +55,7 @@ class Settings:
     dtype: str = "auto"
     device: str = "auto"
     trust_remote_code: bool = False
-    batch_size: int = 16
+    batch_size: int = 32
     decoding: DecodingMode = "greedy"
     engine: Literal["stacked", "solo"] = "stacked"
     seed: int = 0

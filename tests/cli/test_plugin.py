@@ -54,6 +54,23 @@ def test_an_installed_plugin_runs(site: Path, tmp_path: Path) -> None:
     assert row["provenance"]["plugin"]["distribution"] == "lampbench-latest 1.0"
 
 
+def test_an_installed_adapter_plugin_trains_many_users_and_either_engine_gives_the_same(
+    site: Path, tmp_path: Path
+) -> None:
+    answers = {}
+    for engine in ("stacked", "solo"):
+        options = ("--engine", engine, "--set", "learning_rate=0.1", "--set", "clip=10", "--out", engine)
+        lampbench(site, tmp_path, "run", "--method", "bias", "--task", "lamp5", *DATA, *options)
+        (folder,) = (path.parent for path in (tmp_path / engine).rglob("row.json"))
+        row = json.loads((folder / "row.json").read_text())
+        assert row["status"] == "success"
+        assert row["identity"]["engine"] == engine
+        assert row["cost"]["parameters"] == {"shared": 0, "per_user": 4 * 48 + 4}
+        assert row["checks"]["parameters"]["passed"]
+        answers[engine] = json.loads((folder / "predictions.json").read_text())
+    assert answers["stacked"] == answers["solo"]
+
+
 def distribution(folder: Path, name: str, entry_points: str) -> None:
     """The metadata of an installed distribution that registers methods."""
     info = folder / f"{name}-1.0.dist-info"
@@ -76,6 +93,7 @@ def test_broken_and_clashing_plugins_are_listed_with_their_errors_and_hide_nothi
     assert "BROKEN: plug-in 'faulty' of broken 1.0" in " ".join(lampbench(site, tmp_path, "list", "methods").split())
 
 
-def test_a_prompt_plugin_fits_in_fifteen_lines() -> None:
-    code = (PACKAGE / "lampbench_latest.py").read_text().splitlines()
-    assert sum(bool(line.strip()) for line in code) <= 15
+@pytest.mark.parametrize(("module", "lines"), [("lampbench_latest.py", 15), ("lampbench_bias.py", 60)])
+def test_a_plugin_is_short(module: str, lines: int) -> None:
+    code = (PACKAGE / module).read_text().splitlines()
+    assert sum(bool(line.strip()) for line in code) <= lines

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 from lampbench_methods.perfit import PLACES, PerFit, PerFitConfig
-from support import TASK_NAMES, TINY_MODEL, dataset, load_backbone, task
+from support import TASK_NAMES, dataset, task
 
 from lampbench.adapters import Edits
 from lampbench.core import BackboneShape, InputError, RunContext, config_from
@@ -22,22 +22,6 @@ PUBLISHED = {
     "lamp5": ("95.83%", "98.44%"),
     "lamp7": ("91.67%", "93.75%"),
 }
-
-
-@pytest.fixture(scope="module")
-def llama_shaped() -> Any:
-    """A backbone of Llama-2-7B's shape on the meta device: no weights, real modules."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from lampbench.backbone import BackboneInfo, Decoding, TransformersBackbone
-    from lampbench.hub import ModelSource
-
-    with torch.device("meta"):
-        model = LlamaForCausalLM(LlamaConfig())
-    source = ModelSource("llama", "llama", "none", local=True)
-    info = BackboneInfo(source, "float32", "meta", LLAMA_2_7B)
-    tokenizer = load_backbone(TINY_MODEL).tokenizer
-    return TransformersBackbone(info, model, tokenizer, decoding=Decoding(), batch_size=1, seed=0)
 
 
 @pytest.mark.parametrize("name", TASK_NAMES)

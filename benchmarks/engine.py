@@ -1,0 +1,302 @@
+"""Many users in one pass against one user after another: the whole user phase, side by side.
+
+    python benchmarks/engine.py                              # the mini suite on this machine
+    python benchmarks/engine.py --shape 7b --device cuda     # a 7B-shaped model with random weights
+
+Every round runs each rung once, in turn, on the same users: preparing, training and answering.
+
+    library   peft, or LoReFT modules (pyreft's where it is installed), in transformers' Trainer, a user at a
+              time; answers by transformers' generate, one prompt at a time
+    solo      --engine solo: a plain loop, a user at a time; answers a user at a time
+    hygiene   the engine with one user at a time and nothing kept: logits and last layer at targets only, no
+              backward below the lowest adapted layer, no attention mask
+    caching   the same, keeping what never changes
+    stacking  many users in one pass
+    batched   the same, and answers for many users in one batch
+
+The floor is what must be computed (floor.py) at the rate at which this machine multiplies matrices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from floor import answering_flops, product_rate, training_flops
+from library import library_phase
+
+import lampbench
+from lampbench.adapters import (
+    AdapterSpec,
+    EngineOptions,
+    InterventionSpec,
+    Job,
+    LoraSpec,
+    Positions,
+    Recipe,
+    State,
+    train_alone,
+    train_together,
+)
+from lampbench.backbone import BackboneInfo, Decoding, TransformersBackbone
+from lampbench.core import BackboneShape, HistoryItem, Query, Task, User, tasks
+from lampbench.hub import ModelSource
+
+RUNGS = ("library", "solo", "hygiene", "caching", "stacking", "batched")
+# Layers, width, MLP width, heads, key-value heads, vocabulary; sizes of Qwen2.5-0.5B and Llama-2-7B.
+SHAPES = {
+    "tiny": (4, 64, 128, 4, 2, 1536),
+    "0.5b": (24, 896, 4864, 14, 2, 151_936),
+    "7b": (32, 4096, 11_008, 32, 32, 32_000),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One method's user phase."""
+
+    name: str
+    spec: AdapterSpec
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Work:
+    """The users and what they are asked."""
+
+    backbone: TransformersBackbone
+    task: Task
+    users: Sequence[User]
+    queries: Sequence[Query]
+
+    def jobs(self, spec: AdapterSpec) -> list[Job]:
+        return [
+            Job(user.id, i, [self.task.pair(item) for item in user.history], [spec.fresh(self.backbone, i)])
+            for i, user in enumerate(self.users)
+        ]
+
+
+def cases(backbone: TransformersBackbone, epochs: int, batch_size: int) -> list[Case]:
+    layers = backbone.shape.layers
+    recipe = Recipe(epochs, 1e-3, 1e-2, 0.1, 0.3, batch_size)
+    middle = tuple(sorted({round(layer * layers / 32) for layer in ((14, 15, 16) if layers >= 32 else (10, 16, 21))}))
+    return [
+        Case("oppu", LoraSpec(8, 8.0, 0.05), recipe),
+        Case("perfit all", InterventionSpec(middle, 8, Positions.parse("all")), recipe),
+        Case("perfit l4", InterventionSpec(middle, 8, Positions.parse("l4")), recipe),
+    ]
+
+
+def run_rung(rung: str, work: Work, case: Case) -> tuple[float, float]:
+    """Seconds of training and of answering."""
+    backbone, spec = work.backbone, case.spec
+    clock = Clock(backbone.device)
+    if rung == "library":
+        return library_phase(backbone, work.task, work.jobs(spec), work.queries, spec, case.recipe, clock)
+    jobs = work.jobs(spec)
+    if rung == "solo":
+        states = {job.name: train_alone(backbone, job, [spec], case.recipe)[0] for job in jobs}
+    else:
+        options = {
+            "hygiene": EngineOptions(users=1, constants=0, split_prompts=False),
+            "caching": EngineOptions(users=1),
+        }.get(rung, EngineOptions())
+        trained = train_together(backbone, jobs, [spec], case.recipe, options=options)
+        states = {job.name: state for job, (state,) in trained}
+    training = clock.lap()
+    answer(work, spec, states, together=rung == "batched")
+    return training, clock.lap()
+
+
+def answer(work: Work, spec: AdapterSpec, states: dict[str, State], *, together: bool) -> None:
+    backbone = work.backbone
+    if together:
+        names = list(states)
+        prompts = [work.task.prompt(query.text, query.id) for query in work.queries]
+        whose = [names.index(query.user_id) for query in work.queries]
+        backbone.answer(work.task, prompts, [spec.frozen(backbone, list(states.values()), whose)])
+        return
+    for name, state in states.items():
+        prompts = [work.task.prompt(query.text, query.id) for query in work.queries if query.user_id == name]
+        backbone.answer(work.task, prompts, [spec.frozen(backbone, [state])])
+
+
+class Clock:
+    """Seconds between laps, the device synchronised."""
+
+    def __init__(self, device: str) -> None:
+        self._cuda = device.startswith("cuda")
+        self._last = self._now()
+
+    def lap(self) -> float:
+        before, self._last = self._last, self._now()
+        return self._last - before
+
+    def _now(self) -> float:
+        if self._cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+def floor_seconds(work: Work, case: Case, rate: float) -> dict[str, float]:
+    backbone = work.backbone
+    pairs = [backbone.encode_pair(work.task.pair(item)) for user in work.users for item in user.history]
+    train = training_flops(backbone, case.spec, case.recipe, [(len(p), len(t)) for p, t in pairs])
+    before = replace_usage(backbone)
+    answer(work, case.spec, {user.id: case.spec.fresh(backbone, 0) for user in work.users}, together=True)
+    tokens = len(work.queries)
+    prompts = [(backbone.usage.prompt_tokens - before[0]) // tokens] * tokens
+    written = [(backbone.usage.generated_tokens - before[1]) // tokens] * tokens
+    reply = answering_flops(backbone, prompts, written)
+    return {"training_flops": train, "answering_flops": reply, "training": train / rate, "answering": reply / rate}
+
+
+def replace_usage(backbone: TransformersBackbone) -> tuple[int, int]:
+    return backbone.usage.prompt_tokens, backbone.usage.generated_tokens
+
+
+def mini_work(task_name: str, users: int, batch_size: int) -> Work:
+    """The first users of the bundled suite, with its model."""
+    from lampbench.runner import Plan, Planner, Settings
+
+    plan = Planner(Settings(users=users, device="cpu")).plan("zero-shot", task_name, {})
+    assert isinstance(plan, Plan)
+    assert plan.backbone is not None
+    data = plan.dataset.first_users(users)
+    backbone = TransformersBackbone.load(plan.backbone, decoding=Decoding(), batch_size=batch_size, seed=0)
+    return Work(backbone, plan.task, data.users, data.queries)
+
+
+def random_work(shape: str, device: str, users: int, items: int, prompt: int, target: int, batch_size: int) -> Work:
+    """Random weights and invented users whose texts have LaMP-5's lengths, in tokens."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from lampbench.backbone import describe_backbone, load_tokenizer
+    from lampbench.data.mini.protocol import MiniProtocol
+
+    layers, width, mlp, heads, kv_heads, vocabulary = SHAPES[shape]
+    config = LlamaConfig(
+        num_hidden_layers=layers, hidden_size=width, intermediate_size=mlp, num_attention_heads=heads,
+        num_key_value_heads=kv_heads, vocab_size=vocabulary, max_position_embeddings=2048,
+    )  # fmt: skip
+    dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    model_of_mini = MiniProtocol().default_model
+    assert model_of_mini is not None
+    tokenizer = load_tokenizer(describe_backbone(model_of_mini, device="cpu"))
+    torch.manual_seed(0)
+    with torch.device(device):
+        torch.set_default_dtype(dtype)
+        model = LlamaForCausalLM(config).eval().requires_grad_(False)
+        torch.set_default_dtype(torch.float32)
+    info = BackboneInfo(
+        ModelSource(shape, shape, "random", local=True), str(dtype).removeprefix("torch."), device,
+        BackboneShape(layers, width, 2048),
+    )  # fmt: skip
+    backbone = TransformersBackbone(info, model, tokenizer, decoding=Decoding(), batch_size=batch_size, seed=0)
+    words = [word for word in (tokenizer.decode([i]).strip() for i in range(300, 1500)) if word.isalpha()]
+    draw = random.Random(0)
+
+    def text(tokens: int) -> str:
+        length = draw.randint(tokens // 2, tokens * 3 // 2)
+        return " ".join(draw.choice(words) for _ in range(length))
+
+    task = tasks().load("lamp5")
+    people = [
+        User(f"u{u}", tuple(HistoryItem(f"{u}.{i}", text(prompt), text(target)) for i in range(items)))
+        for u in range(users)
+    ]
+    return Work(backbone, task, people, [Query(f"q{u}", f"u{u}", text(prompt)) for u in range(users)])
+
+
+def measure(work: Work, case: Case, rungs: Sequence[str], rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Medians over rounds; within a round every rung runs once."""
+    seconds: dict[str, list[tuple[float, float]]] = {rung: [] for rung in rungs}
+    rates = []
+    memory = {}
+    for _ in range(rounds):
+        rates.append(product_rate(work.backbone))
+        for rung in rungs:
+            if work.backbone.device.startswith("cuda"):
+                torch.cuda.reset_peak_memory_stats()
+            seconds[rung].append(run_rung(rung, work, case))
+            say(f"{case.name:12} {rung:9} train {seconds[rung][-1][0]:8.2f} s  answer {seconds[rung][-1][1]:7.2f} s")
+            if work.backbone.device.startswith("cuda"):
+                memory[rung] = torch.cuda.max_memory_allocated()
+    rate = statistics.median(rates)
+    found = {rung: [statistics.median(part) for part in zip(*laps, strict=True)] for rung, laps in seconds.items()}
+    return {
+        "rungs": {
+            rung: {
+                "training_seconds": train,
+                "answering_seconds": reply,
+                "users_an_hour": 3600 * len(work.users) / (train + reply),
+                "peak_bytes": memory.get(rung),
+            }
+            for rung, (train, reply) in found.items()
+        },
+        "floor": floor_seconds(work, case, rate),
+        "product_rate": rate,
+    }
+
+
+def table(case: Case, result: dict[str, Any]) -> str:
+    """A case's figures for people."""
+    first, *_ = result["rungs"].values()
+    base = first["training_seconds"] + first["answering_seconds"]
+    floor = result["floor"]
+    lines = [f"{case.name}: floor {floor['training']:.2f} + {floor['answering']:.2f} s at "
+             f"{result['product_rate'] / 1e9:.0f} GFLOP/s of matrix products"]  # fmt: skip
+    for rung, values in result["rungs"].items():
+        train, reply = values["training_seconds"], values["answering_seconds"]
+        reached = floor["training_flops"] / train / 1e9
+        lines.append(
+            f"  {rung:9} {train:8.2f} + {reply:6.2f} s   {base / (train + reply):5.2f} x   training at "
+            f"{reached:6.1f} GFLOP/s, {train / floor['training']:5.2f} of its floor"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=["mini", *SHAPES], default="mini")
+    parser.add_argument("--task", default="lamp5", help="of the mini suite")
+    parser.add_argument("--cases", default="oppu,perfit all,perfit l4")
+    parser.add_argument("--rungs", default=",".join(RUNGS))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--users", type=int, default=16)
+    parser.add_argument("--items", type=int, default=16, help="history items a user, of random models")
+    parser.add_argument("--prompt", type=int, default=300, help="mean tokens of a text, of random models")
+    parser.add_argument("--target", type=int, default=16, help="mean tokens of a target, of random models")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="JSON file")
+    given = parser.parse_args()
+    if given.shape == "mini":
+        work = mini_work(given.task, given.users, 32)
+    else:
+        work = random_work(given.shape, given.device, given.users, given.items, given.prompt, given.target, 32)
+    results = {}
+    for case in cases(work.backbone, given.epochs, given.batch_size):
+        if case.name in given.cases.split(","):
+            results[case.name] = measure(work, case, given.rungs.split(","), given.rounds, print)
+            print(table(case, results[case.name]), flush=True)
+    if given.out:
+        device = torch.cuda.get_device_name() if given.device.startswith("cuda") else platform.processor()
+        about = {name: str(value) for name, value in vars(given).items() if name != "out"}
+        versions = {"lampbench": lampbench.__version__, "torch": torch.__version__, "python": platform.python_version()}
+        record = {"about": about, "device": device, "threads": torch.get_num_threads(), "versions": versions}
+        given.out.write_text(json.dumps({**record, "cases": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""lora, user-lora and oppu: what is theirs; what all methods must hold is in test_contract.py."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lampbench_methods.lora import Lora
+from lampbench_methods.oppu import Oppu
+from lampbench_methods.user_lora import UserLora
+from support import dataset, load_backbone, task
+
+from lampbench.core import InputError, Method, Pair, RunContext, config_from
+
+FAST = {"learning_rate": 3e-2, "clip": 10.0}
+EPOCHS: dict[type[Method], dict[str, Any]] = {
+    Lora: {"epochs": 3},
+    UserLora: {"epochs": 3},
+    Oppu: {"task_epochs": 3, "user_epochs": 3},
+}
+
+
+def build(kind: Any, backbone: Any, name: str = "lamp5", protocol: str = "folder", **settings: Any) -> Any:
+    config = config_from(kind.Config, settings, kind.__name__)
+    config = kind.resolve(config, task(name), RunContext(protocol, backbone.shape))
+    return kind(task=task(name), config=config, seed=0, backbone=backbone)
+
+
+def quick(kind: Any, **settings: Any) -> Any:
+    return build(kind, load_backbone(), **{**FAST, **EPOCHS[kind], **settings})
+
+
+def test_published_parameter_counts_on_llama_2_7b(llama_shaped: Any) -> None:
+    counts = {kind: build(kind, llama_shaped).parameters() for kind in (Lora, UserLora, Oppu)}
+    assert (counts[Lora].shared, counts[Lora].per_user) == (6_291_456, 0)
+    assert (counts[UserLora].shared, counts[UserLora].per_user) == (0, 4_194_304)
+    assert (counts[Oppu].shared, counts[Oppu].per_user) == (6_291_456, 4_194_304)
+
+
+def test_the_released_settings_are_the_default_and_mini_has_its_own(llama_shaped: Any) -> None:
+    config = build(Oppu, llama_shaped).config
+    assert (config.preset, config.learning_rate, config.weight_decay, config.clip) == ("lamp", 1e-4, 1e-2, 0.3)
+    assert (config.rank, config.alpha, config.dropout, config.batch_size) == (8, 8.0, 0.05, 16)
+    assert (config.task_epochs, config.user_epochs, config.warmup_ratio) == (3, 2, 0.1)
+    mini = build(Oppu, llama_shaped, protocol="mini").config
+    assert mini.preset == "mini"
+    assert mini.learning_rate > config.learning_rate
+
+
+def test_the_task_lora_changes_the_method_s_backbone_and_no_other(tmp_path: Path) -> None:
+    method = quick(Oppu)
+    raw = method.backbone
+    before = {name: tensor.clone() for name, tensor in raw.model.state_dict().items()}
+    method.fit_shared(dataset("lamp5").shared)
+    changed = method.backbone.model.state_dict()
+    assert all(torch.equal(raw.model.state_dict()[name], before[name]) for name in before)
+    moved = {name for name in before if not torch.equal(before[name], changed[name])}
+    assert {name.split(".")[-2] for name in moved} == {"q_proj", "k_proj", "v_proj"}
+    assert len(moved) == 3 * len(raw.layers)
+    method.save_shared(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
+
+
+def test_a_users_peft_folder_gives_the_same_answers_in_peft(tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    data = dataset("lamp5")
+    method = quick(UserLora)
+    method.adapt(data.users)
+    user = data.users[1]
+    own = [query for query in data.queries if query.user_id == user.id]
+    expected = method.predict(own)
+    method.save_user(user.id, tmp_path)
+    backbone = load_backbone()
+    wrapped: Any = PeftModel.from_pretrained(backbone.model, str(tmp_path))
+    assert wrapped.active_adapter == "default"
+    prompts = [task("lamp5").prompt(query.text, query.id) for query in own]
+    assert backbone.answer(task("lamp5"), prompts) == list(expected)
+
+
+def contexts(pairs: list[Pair]) -> list[str]:
+    return ["".join(pair.prompt.context) for pair in pairs]
+
+
+@pytest.mark.parametrize("retriever", ["bm25", "recency", "random"])
+@pytest.mark.parametrize("name", ["lamp5", "lamp7", "lamp3"])
+def test_while_training_only_strictly_earlier_items_are_visible(retriever: str, name: str) -> None:
+    method = build(Oppu, load_backbone(), name, retriever=retriever, k=2)
+    for user in dataset(name).users:
+        lines = [task(name).render(item) for item in user.history]
+        for number, context in enumerate(contexts(method.examples(user))):
+            shown = [i for i, line in enumerate(lines) if line in context]
+            assert all(i < number or lines[i] in lines[:number] for i in shown)
+            assert bool(context) == (number > 0)
+
+
+def test_at_test_the_whole_history_is_visible_and_a_stranger_has_none() -> None:
+    data = dataset("lamp5")
+    method = quick(Oppu, retriever="recency", k=1)
+    asked: list[Any] = []
+    real = method.backbone.answer
+    method.backbone.answer = lambda the_task, prompts, adapters=(): (
+        asked.extend(prompts) or real(the_task, prompts, adapters)
+    )
+    method.adapt(data.users[:1])
+    user = data.users[0]
+    query = next(query for query in data.queries if query.user_id == user.id)
+    stranger = next(query for query in data.queries if query.user_id != user.id)
+    method.predict([query, stranger])
+    by_id = {prompt.id: prompt for prompt in asked}
+    assert by_id[query.id].context == (task("lamp5").render(user.history[-1]),)
+    assert by_id[stranger.id].context == ()
+
+
+def test_a_profile_goes_before_every_prompt_and_is_saved_with_the_user(tmp_path: Path) -> None:
+    data = dataset("lamp5")
+    method = quick(Oppu, profile=True, profile_items=2)
+    method.fit_shared(data.shared)
+    method.adapt(data.users)
+    user = data.users[0]
+    own = [query for query in data.queries if query.user_id == user.id]
+    expected = method.predict(own)
+    profile = method._profiles[user.id]
+    assert profile
+    assert all(context == f"{profile}\n" for context in contexts(method.examples(user)))
+    shared, state = tmp_path / "shared", tmp_path / "user"
+    shared.mkdir()
+    state.mkdir()
+    method.save_shared(shared)
+    method.save_user(user.id, state)
+    assert (state / "profile.txt").read_text() == profile
+    again = quick(Oppu, profile=True, profile_items=2)
+    again.load_shared(shared, data.shared)
+    again.load_user(user, state)
+    assert again.predict(own) == expected
+    again.forget(user.id)
+    assert user.id not in again._profiles
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dropout": "1"}, "dropout must be from 0 to below 1"),
+        ({"k": "0"}, "k must be at least 1"),
+        ({"rank": "0"}, "rank must be at least 1"),
+        ({"task_epochs": "0"}, "task_epochs must be at least 1"),
+        ({"retriever": "dense"}, "expected 'bm25' | 'recency' | 'random' or none"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError) as refused:
+        config_from(Oppu.Config, settings, "oppu")
+    assert message in str(refused.value)
+
+
+def test_stacked_and_solo_give_the_same_answers() -> None:
+    data = dataset("lamp5")
+    answers = []
+    for engine in ("stacked", "solo"):
+        method = quick(Oppu)
+        method.engine = engine
+        method.fit_shared(data.shared)
+        method.adapt(data.users)
+        answers.append(list(method.predict(data.queries)))
+    assert answers[0] == answers[1]
