@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from floor import answering_flops, product_rate, training_flops
+from floor import Savings, answering_flops, product_rate, training_flops
 from library import library_phase
 
 import lampbench
@@ -47,7 +47,7 @@ from lampbench.adapters import (
     train_alone,
     train_together,
 )
-from lampbench.backbone import BackboneInfo, Decoding, TransformersBackbone
+from lampbench.backbone import Adapter, BackboneInfo, Decoding, TransformersBackbone
 from lampbench.core import BackboneShape, HistoryItem, Query, Task, User, tasks
 from lampbench.hub import ModelSource
 
@@ -67,6 +67,11 @@ class Case:
     name: str
     spec: AdapterSpec
     recipe: Recipe
+    beneath: InterventionSpec | None = None
+
+    def below(self, backbone: TransformersBackbone) -> list[Adapter]:
+        """The frozen adapter of the shared stage; what it holds does not matter here."""
+        return [] if self.beneath is None else [self.beneath.frozen(backbone, [self.beneath.fresh(backbone, 0)])]
 
 
 @dataclass(frozen=True)
@@ -89,10 +94,11 @@ def cases(backbone: TransformersBackbone, epochs: int, batch_size: int) -> list[
     layers = backbone.shape.layers
     recipe = Recipe(epochs, 1e-3, 1e-2, 0.1, 0.3, batch_size)
     middle = tuple(sorted({round(layer * layers / 32) for layer in ((14, 15, 16) if layers >= 32 else (10, 16, 21))}))
+    everywhere, last = (InterventionSpec(middle, 8, Positions.parse(text)) for text in ("all", "l4"))
     return [
         Case("oppu", LoraSpec(8, 8.0, 0.05), recipe),
-        Case("perfit all", InterventionSpec(middle, 8, Positions.parse("all")), recipe),
-        Case("perfit l4", InterventionSpec(middle, 8, Positions.parse("l4")), recipe),
+        Case("perfit all", everywhere, recipe, beneath=everywhere),
+        Case("perfit l4", last, recipe, beneath=last),
     ]
 
 
@@ -100,34 +106,34 @@ def run_rung(rung: str, work: Work, case: Case) -> tuple[float, float]:
     """Seconds of training and of answering."""
     backbone, spec = work.backbone, case.spec
     clock = Clock(backbone.device)
+    jobs, beneath = work.jobs(spec), case.below(backbone)
     if rung == "library":
-        return library_phase(backbone, work.task, work.jobs(spec), work.queries, spec, case.recipe, clock)
-    jobs = work.jobs(spec)
+        return library_phase(backbone, work.task, jobs, work.queries, spec, case.recipe, beneath, clock)
     if rung == "solo":
-        states = {job.name: train_alone(backbone, job, [spec], case.recipe)[0] for job in jobs}
+        states = {job.name: train_alone(backbone, job, [spec], case.recipe, beneath=beneath)[0] for job in jobs}
     else:
         options = {
             "hygiene": EngineOptions(users=1, constants=0, split_prompts=False),
             "caching": EngineOptions(users=1),
         }.get(rung, EngineOptions())
-        trained = train_together(backbone, jobs, [spec], case.recipe, options=options)
+        trained = train_together(backbone, jobs, [spec], case.recipe, beneath=beneath, options=options)
         states = {job.name: state for job, (state,) in trained}
     training = clock.lap()
-    answer(work, spec, states, together=rung == "batched")
+    answer(work, spec, states, beneath, together=rung == "batched")
     return training, clock.lap()
 
 
-def answer(work: Work, spec: AdapterSpec, states: dict[str, State], *, together: bool) -> None:
+def answer(work: Work, spec: AdapterSpec, states: dict[str, State], beneath: list[Adapter], *, together: bool) -> None:
     backbone = work.backbone
     if together:
         names = list(states)
         prompts = [work.task.prompt(query.text, query.id) for query in work.queries]
         whose = [names.index(query.user_id) for query in work.queries]
-        backbone.answer(work.task, prompts, [spec.frozen(backbone, list(states.values()), whose)])
+        backbone.answer(work.task, prompts, [*beneath, spec.frozen(backbone, list(states.values()), whose)])
         return
     for name, state in states.items():
         prompts = [work.task.prompt(query.text, query.id) for query in work.queries if query.user_id == name]
-        backbone.answer(work.task, prompts, [spec.frozen(backbone, [state])])
+        backbone.answer(work.task, prompts, [*beneath, spec.frozen(backbone, [state])])
 
 
 class Clock:
@@ -147,21 +153,27 @@ class Clock:
         return time.perf_counter()
 
 
-def floor_seconds(work: Work, case: Case, rate: float) -> dict[str, float]:
+def flops(work: Work, case: Case) -> dict[str, dict[str, float]]:
+    """What each rung computes in training, and in answering; the last rung's is the least."""
     backbone = work.backbone
     pairs = [backbone.encode_pair(work.task.pair(item)) for user in work.users for item in user.history]
-    train = training_flops(backbone, case.spec, case.recipe, [(len(p), len(t)) for p, t in pairs])
-    before = replace_usage(backbone)
-    answer(work, case.spec, {user.id: case.spec.fresh(backbone, 0) for user in work.users}, together=True)
-    tokens = len(work.queries)
-    prompts = [(backbone.usage.prompt_tokens - before[0]) // tokens] * tokens
-    written = [(backbone.usage.generated_tokens - before[1]) // tokens] * tokens
-    reply = answering_flops(backbone, prompts, written)
-    return {"training_flops": train, "answering_flops": reply, "training": train / rate, "answering": reply / rate}
+    sizes = [(len(prompt), len(target)) for prompt, target in pairs]
 
+    def train(savings: Savings) -> float:
+        return training_flops(backbone, case.spec, case.recipe, sizes, savings=savings, beneath=case.beneath)
 
-def replace_usage(backbone: TransformersBackbone) -> tuple[int, int]:
-    return backbone.usage.prompt_tokens, backbone.usage.generated_tokens
+    plain, hygienic, least = train(Savings(False, False)), train(Savings(True, False)), train(Savings())
+    before = (backbone.usage.prompt_tokens, backbone.usage.generated_tokens)
+    states = {user.id: case.spec.fresh(backbone, 0) for user in work.users}
+    answer(work, case.spec, states, case.below(backbone), together=True)
+    queries = len(work.queries)
+    read = (backbone.usage.prompt_tokens - before[0]) // queries
+    written = (backbone.usage.generated_tokens - before[1]) // queries
+    training = dict(zip(RUNGS, (plain, plain, hygienic, least, least, least), strict=True))
+    return {
+        "training": training,
+        "answering": dict.fromkeys(RUNGS, answering_flops(backbone, [read] * queries, [written] * queries)),
+    }
 
 
 def mini_work(task_name: str, users: int, batch_size: int) -> Work:
@@ -232,35 +244,38 @@ def measure(work: Work, case: Case, rungs: Sequence[str], rounds: int, say: Call
             if work.backbone.device.startswith("cuda"):
                 memory[rung] = torch.cuda.max_memory_allocated()
     rate = statistics.median(rates)
-    found = {rung: [statistics.median(part) for part in zip(*laps, strict=True)] for rung, laps in seconds.items()}
-    return {
-        "rungs": {
-            rung: {
-                "training_seconds": train,
-                "answering_seconds": reply,
-                "users_an_hour": 3600 * len(work.users) / (train + reply),
-                "peak_bytes": memory.get(rung),
-            }
-            for rung, (train, reply) in found.items()
-        },
-        "floor": floor_seconds(work, case, rate),
-        "product_rate": rate,
-    }
+    needed = flops(work, case)
+    least = {part: min(by_rung.values()) / rate for part, by_rung in needed.items()}
+    result = {}
+    for rung, laps in seconds.items():
+        train, reply = (statistics.median(part) for part in zip(*laps, strict=True))
+        result[rung] = {
+            "training_seconds": train,
+            "answering_seconds": reply,
+            "training_flops": needed["training"][rung],
+            "training_flops_a_second": needed["training"][rung] / train,
+            "training_over_floor": train / least["training"],
+            "users_an_hour": 3600 * len(work.users) / (train + reply),
+            "peak_bytes": memory.get(rung),
+        }
+    return {"rungs": result, "floor_seconds": least, "product_rate": rate}
 
 
 def table(case: Case, result: dict[str, Any]) -> str:
     """A case's figures for people."""
     first, *_ = result["rungs"].values()
     base = first["training_seconds"] + first["answering_seconds"]
-    floor = result["floor"]
-    lines = [f"{case.name}: floor {floor['training']:.2f} + {floor['answering']:.2f} s at "
-             f"{result['product_rate'] / 1e9:.0f} GFLOP/s of matrix products"]  # fmt: skip
+    floor, rate = result["floor_seconds"], result["product_rate"]
+    lines = [
+        f"{case.name}: floor {floor['training']:.2f} + {floor['answering']:.2f} s, "
+        f"at {rate / 1e9:.0f} GFLOP/s of matrix products"
+    ]
     for rung, values in result["rungs"].items():
         train, reply = values["training_seconds"], values["answering_seconds"]
-        reached = floor["training_flops"] / train / 1e9
         lines.append(
-            f"  {rung:9} {train:8.2f} + {reply:6.2f} s   {base / (train + reply):5.2f} x   training at "
-            f"{reached:6.1f} GFLOP/s, {train / floor['training']:5.2f} of its floor"
+            f"  {rung:9} {train:8.2f} + {reply:6.2f} s   {base / (train + reply):5.2f} x   "
+            f"{values['training_flops'] / 1e9:7.0f} GFLOP to train, {values['training_flops_a_second'] / 1e9:6.1f} "
+            f"a second, {values['training_over_floor']:5.2f} of the floor"
         )
     return "\n".join(lines)
 

@@ -46,32 +46,56 @@ class Shape:
         return linear + 4.0 * self.width * targets * (past + columns / 2)
 
 
+@dataclass(frozen=True)
+class Savings:
+    """What a way of training leaves out; with all of them, nothing needless is computed.
+
+    Attributes:
+        unread: Logits, and the last layer's columnwise parts, where nothing is predicted.
+        constant: What never changes, after the first time.
+    """
+
+    unread: bool = True
+    constant: bool = True
+
+
 def training_flops(
-    backbone: TransformersBackbone, spec: AdapterSpec, recipe: Recipe, examples: Sequence[tuple[int, int]]
+    backbone: TransformersBackbone,
+    spec: AdapterSpec,
+    recipe: Recipe,
+    examples: Sequence[tuple[int, int]],
+    *,
+    savings: Savings,
+    beneath: AdapterSpec | None = None,
 ) -> float:
-    """The least that training must do, nothing constant computed twice and nothing unread computed.
+    """What training computes.
 
     Args:
         backbone: Gives the sizes.
         spec: What is trained.
         recipe: For its epochs.
         examples: Tokens of each prompt and of each target.
+        savings: What is left out.
+        beneath: A frozen adapter below.
     """
     shape = Shape.of(backbone)
-    constant = spec.constant_layers(backbone)
+    constant, epochs = spec.constant_layers(backbone), recipe.epochs
+    above = shape.layers - constant
     total = 0.0
     for prompt, target in examples:
         columns = prompt + target - 1
-        start = max(0, prompt - spec.suffix) if spec.suffix is not None else 0
+        start = max(0, prompt - spec.suffix) if spec.suffix is not None and savings.constant else 0
         running = columns - start
-        # Once: everything below the adapted layer; of a split prompt, everything before its last tokens.
-        total += shape.layers * shape.forward(start) + constant * shape.forward(running, start)
-        above = shape.layers - constant
-        # Each epoch: forward, and backward through frozen maps, which costs the same again.
-        upper = max(0, above - 1) * shape.forward(running, start)
-        upper += shape.last_layer(running, target, start) if above else 0.0
-        head = 2.0 * shape.vocabulary * shape.width * target
-        total += recipe.epochs * (2 * (upper + head) + 3 * _adapter_forward(backbone, spec, running))
+        # Everything below the adapted layer; of a split prompt, everything before its last tokens.
+        below = shape.layers * shape.forward(start) + constant * shape.forward(running, start)
+        read = target if savings.unread else columns
+        last = shape.last_layer(running, target, start) if savings.unread else shape.forward(running, start)
+        upper = max(0, above - 1) * shape.forward(running, start) + (last if above else 0.0)
+        head = 2.0 * shape.vocabulary * shape.width * read
+        # Forward, and backward through frozen maps, which costs the same again; through trained ones, twice that.
+        adapters = 3 * _adapter_forward(backbone, spec, running)
+        adapters += 2 * _adapter_forward(backbone, beneath, running) if beneath is not None else 0.0
+        total += (1 if savings.constant else epochs) * below + epochs * (2 * (upper + head) + adapters)
     return total
 
 

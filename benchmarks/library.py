@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lampbench.adapters import AdapterSpec, Edit, InterventionSpec, Job, LoraSpec, Recipe
 from lampbench.adapters._intervention import Intervention
-from lampbench.backbone import TransformersBackbone
+from lampbench.backbone import Adapter, TransformersBackbone
 from lampbench.core import Query, Task
 
 
@@ -25,12 +25,13 @@ def library_phase(
     queries: Sequence[Query],
     spec: AdapterSpec,
     recipe: Recipe,
+    beneath: Sequence[Adapter],
     clock: Any,
 ) -> tuple[float, float]:
     """Seconds of training and of answering, users one after another, prompts one after another."""
     training = answering = 0.0
     for job in jobs:
-        with library_model(backbone, spec, job) as model:
+        with library_model(backbone, spec, job, beneath) as model:
             fit(backbone, model, job, recipe)
             training += clock.lap()
             own = [query for query in queries if query.user_id == job.name]
@@ -49,13 +50,14 @@ def fit(backbone: TransformersBackbone, model: nn.Module, job: Job, recipe: Reci
     for pair in job.pairs:
         prompt, target = backbone.encode_pair(pair)
         rows.append({"input_ids": prompt + target, "labels": [-100] * len(prompt) + target})
-    steps = recipe.steps(len(rows))
+    warmup = math.ceil(recipe.warmup_ratio * recipe.steps(len(rows)))
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         arguments = TrainingArguments(
-            output_dir=folder, num_train_epochs=recipe.epochs, warmup_steps=math.ceil(recipe.warmup_ratio * steps), per_device_train_batch_size=recipe.batch_size,
-            learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay,
-            max_grad_norm=recipe.clip, lr_scheduler_type="linear", save_strategy="no", report_to=[],
+            output_dir=folder, num_train_epochs=recipe.epochs, warmup_steps=warmup,
+            per_device_train_batch_size=recipe.batch_size, learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay, max_grad_norm=recipe.clip, lr_scheduler_type="linear",
+            save_strategy="no", report_to=[],
             log_level="error", disable_tqdm=True, logging_strategy="no", use_cpu=backbone.device == "cpu", seed=0,
             remove_unused_columns=False, dataloader_pin_memory=False,
         )  # fmt: skip
@@ -91,7 +93,9 @@ def generate(backbone: TransformersBackbone, model: Any, ids: list[int], max_new
 
 
 @contextmanager
-def library_model(backbone: TransformersBackbone, spec: AdapterSpec, job: Job) -> Iterator[nn.Module]:
+def library_model(
+    backbone: TransformersBackbone, spec: AdapterSpec, job: Job, beneath: Sequence[Adapter]
+) -> Iterator[nn.Module]:
     """The model that a library trains."""
     if isinstance(spec, LoraSpec):
         from peft import LoraConfig, get_peft_model
@@ -108,7 +112,7 @@ def library_model(backbone: TransformersBackbone, spec: AdapterSpec, job: Job) -
             backbone.model.requires_grad_(False)
         return
     assert isinstance(spec, InterventionSpec)
-    model = HookedReft(backbone, spec, job)
+    model = HookedReft(backbone, spec, job, beneath)
     try:
         yield model
     finally:
@@ -118,7 +122,9 @@ def library_model(backbone: TransformersBackbone, spec: AdapterSpec, job: Job) -
 class HookedReft(nn.Module):
     """LoReFT modules hooked into the layers; pyreft's own where it is installed."""
 
-    def __init__(self, backbone: TransformersBackbone, spec: InterventionSpec, job: Job) -> None:
+    def __init__(
+        self, backbone: TransformersBackbone, spec: InterventionSpec, job: Job, beneath: Sequence[Adapter]
+    ) -> None:
         super().__init__()
         start = job.starts[0]
         self.model = backbone.model
@@ -127,9 +133,10 @@ class HookedReft(nn.Module):
         ).to(backbone.device)
         self.last = spec.suffix
         self.ends: Tensor | None = None
+        frozen = [(layer, edit) for adapter in beneath for layer, edit in adapter.layers.items()]  # type: ignore[attr-defined]
         self._handles = [
             backbone.layers[layer].register_forward_hook(self._hook(edit))
-            for layer, edit in zip(spec.layers, self.edits, strict=True)
+            for layer, edit in (*frozen, *zip(spec.layers, self.edits, strict=True))
         ]
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, **rest: Any) -> Any:
@@ -142,7 +149,7 @@ class HookedReft(nn.Module):
         for handle in self._handles:
             handle.remove()
 
-    def _hook(self, edit: nn.Module) -> Any:
+    def _hook(self, edit: Any) -> Any:
         def after(module: nn.Module, arguments: Any, output: Any) -> Any:
             hidden = output[0] if isinstance(output, tuple) else output
             if self.last is not None and self.ends is None and hidden.shape[1] == 1:

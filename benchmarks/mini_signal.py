@@ -21,7 +21,7 @@ from lampbench.metrics import score
 from lampbench.runner import Plan, Planner, RunFolder, Settings
 
 _PERMUTATIONS = 20_000
-_METHODS = ("majority", "rag", "pag", "perfit")
+_METHODS = ("majority", "rag", "pag", "lora", "user-lora", "oppu", "reft", "perfit")
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +15,7 @@ from lampbench import Parameters, Query, SharedUser, Task, User, setting
 from lampbench.adapters import LoraSpec, Recipe
 from lampbench.bases import filled
 from lampbench.core import RunContext
-from lampbench.retrieval import RetrieverFactory
+from lampbench.retrieval import Retriever, RetrieverFactory
 
 _PROFILE = "profile.txt"
 
@@ -39,8 +38,10 @@ class OppuConfig(LoraTrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.k < 1:
-            raise ValueError(f"k must be at least 1, found {self.k}")
+        for name in ("k", "profile_items"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, found {value}")
 
 
 class Oppu(TaskLora):
@@ -58,8 +59,8 @@ class Oppu(TaskLora):
     def setup(self) -> None:
         """Start with neither stage trained."""
         super().setup()
-        make = RetrieverFactory(self.config.retriever or "bm25", self.task, self.seed)
-        self._retriever = lru_cache(maxsize=self.users_at_once)(make)
+        self._make = RetrieverFactory(self.config.retriever or "bm25", self.task, self.seed)
+        self._retrievers: dict[str, Retriever] = {}
         self._profiles: dict[str, str] = {}
         # Profiles are the raw backbone's: it stays at hand when the task LoRA is merged.
         self._raw = self.backbone
@@ -88,29 +89,34 @@ class Oppu(TaskLora):
         return self.config.recipe(self.config.user_epochs)
 
     def fit_shared(self, users: Sequence[SharedUser]) -> None:
-        """Train the task LoRA, after writing the shared users' profiles where they are asked for."""
-        self._write_profiles([shared.user for shared in users])
+        """Train the task LoRA on prompts with the shared users' contexts."""
+        people = [shared.user for shared in users]
+        self._prepare(people)
         super().fit_shared(users)
+        for user in people:
+            self.forget(user.id)
 
     def adapt(self, users: Sequence[User]) -> None:
         """Train each user's LoRA."""
-        self._write_profiles(users)
+        self._prepare(users)
         super().adapt(users)
 
     def context(self, user: User, query: Query) -> list[str]:
         """The profile, then the best items."""
         profile = self._profiles.get(user.id)
         pieces = [f"{profile}\n"] if profile else []
-        if self.config.retriever is None or not user.history:
+        retriever = self._retrievers.get(user.id)
+        if retriever is None:
             return pieces
-        items = self._retriever(user).rank(query, self.config.k)
+        # While training, the history given here is the part before the query's own item.
+        items = retriever.rank(query, self.config.k, before=len(user.history))
         return [*pieces, *(self.task.render(item) for item in items)]
 
     def forget(self, user_id: str) -> None:
         """Drop the user's LoRA, history and profile."""
         super().forget(user_id)
         self._profiles.pop(user_id, None)
-        self._retriever.cache_clear()
+        self._retrievers.pop(user_id, None)
 
     def save_user(self, user_id: str, folder: Path) -> None:
         """Write the user's LoRA as a PEFT folder, and the profile where there is one."""
@@ -121,6 +127,7 @@ class Oppu(TaskLora):
     def load_user(self, user: User, folder: Path) -> None:
         """Read them."""
         super().load_user(user, folder)
+        self._index([user])
         if self.config.profile:
             self._profiles[user.id] = (folder / _PROFILE).read_text(encoding="utf-8")
 
@@ -129,7 +136,13 @@ class Oppu(TaskLora):
         shared, own = (spec.parameter_count(self.backbone) for spec in (self.task_adapter(), self.adapter()))
         return Parameters(shared, own)
 
-    def _write_profiles(self, users: Sequence[User]) -> None:
-        if self.config.profile and self.config.profile_items:
+    def _prepare(self, users: Sequence[User]) -> None:
+        """Index histories and write profiles, as far as prompts carry them."""
+        self._index(users)
+        if self.config.profile and self.config.profile_items is not None:
             writer = ProfileWriter(self.task, self._raw, self.seed, self.config.profile_items, PROFILE_TOKENS)
             self._profiles.update(zip([user.id for user in users], writer.write(users), strict=True))
+
+    def _index(self, users: Sequence[User]) -> None:
+        if self.config.retriever is not None:
+            self._retrievers.update({user.id: self._make(user) for user in users if user.history})

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import torch
@@ -20,6 +23,9 @@ _COPIES = 4
 # What a layer keeps for backward, a column, in multiples of the width: attention's and the MLP's inputs.
 _KEPT_A_LAYER = 24
 _MOST_USERS = 256
+# Keys and values of a column in three copies, at most (all heads, all layers), against what a column keeps.
+_PAST = 3 * 2 / _KEPT_A_LAYER
+_LIMIT, _USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
 # Beyond so many columns a pass gains nothing: the device is filled, and a CPU's caches overflow.
 _MOST_COLUMNS = {"cpu": 4096, "cuda": 16384}
 
@@ -44,14 +50,32 @@ def capacity(backbone: TransformersBackbone, specs: Sequence[AdapterSpec]) -> Ca
     free = free_memory(backbone.device)
     masters = torch.finfo(master_dtype(backbone)).bits // 8
     a_user = _COPIES * masters * sum(spec.parameter_count(backbone) for spec in specs)
-    width, layers = backbone.shape.width, backbone.shape.layers
-    a_column = _KEPT_A_LAYER * width * layers * next(backbone.model.parameters()).element_size()
     most = _MOST_COLUMNS["cuda" if backbone.device.startswith("cuda") else "cpu"]
     return Capacity(
         users=max(1, min(_MOST_USERS, int(free * _FOR_USERS / a_user))),
-        columns=max(1, min(most, int(free * _FOR_PASSES / a_column))),
+        columns=max(1, min(most, int(free * _FOR_PASSES / column_bytes(backbone)))),
         constants=int(free * _FOR_CONSTANTS),
     )
+
+
+def column_bytes(backbone: TransformersBackbone) -> int:
+    """What one column of a pass through all layers keeps for backward, about."""
+    shape = backbone.shape
+    return int(_KEPT_A_LAYER * shape.width * shape.layers * next(backbone.model.parameters()).element_size())
+
+
+def columns_of(backbone: TransformersBackbone, running: int, before: int, targets: int) -> int:
+    """The room that a row takes in a pass, in columns.
+
+    Args:
+        backbone: Gives the sizes.
+        running: Columns that run through the upper layers.
+        before: Columns before them, whose keys and values are held, copied and appended to.
+        targets: Columns with logits, held in float32 with their gradient.
+    """
+    vocabulary: int = backbone.model.get_output_embeddings().weight.shape[0]
+    logits = 3 * 4 * vocabulary * targets / column_bytes(backbone)
+    return math.ceil(running + _PAST * before + logits)
 
 
 def free_memory(device: str) -> int:
@@ -59,7 +83,15 @@ def free_memory(device: str) -> int:
     if device.startswith("cuda"):
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + cached
-    return int(psutil.virtual_memory().available)
+    return min(int(psutil.virtual_memory().available), _left_to_container())
+
+
+def _left_to_container() -> int:
+    """What a container's own limit leaves, which the system's free memory does not tell."""
+    try:
+        return int(_LIMIT.read_text()) - int(_USED.read_text())
+    except (OSError, ValueError):  # no such limit, or "max"
+        return sys.maxsize
 
 
 def is_out_of_memory(error: BaseException) -> bool:

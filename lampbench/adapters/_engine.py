@@ -83,8 +83,9 @@ def train_together(
 class _Seat:
     """One slot and the user who trains in it."""
 
-    def __init__(self, slot: int, job: Job, backbone: TransformersBackbone, recipe: Recipe) -> None:
+    def __init__(self, slot: int, number: int, job: Job, backbone: TransformersBackbone, recipe: Recipe) -> None:
         self.slot = slot
+        self.number = number
         self.job = job
         self.steps = recipe.steps(len(job.pairs))
         self.step = 0
@@ -98,16 +99,16 @@ class _Seat:
         return self._rate(self.step)
 
     @property
-    def examples(self) -> list[tuple[str, int]]:
-        """Names of all training examples."""
-        return [(self.job.name, i) for i in range(len(self._encoded))]
+    def examples(self) -> list[tuple[int, int]]:
+        """Names of all training examples; no two seats share one."""
+        return [(self.number, i) for i in range(len(self._encoded))]
 
     def next_rows(self) -> list[Row]:
         """The next batch."""
         chosen = next(self._batches)
         tokens = sum(len(self._encoded[i][1]) for i in chosen)
         return [
-            Row(self.slot, (self.job.name, i), *self._encoded[i], 1 / tokens, row_key(self.job.seed, self.step, i))
+            Row(self.slot, (self.number, i), *self._encoded[i], 1 / tokens, row_key(self.job.seed, self.step, i))
             for i in chosen
         ]
 
@@ -151,6 +152,7 @@ class _Engine:
         self.users = max(1, min(room.users, len(jobs)))
         self.total = sum(recipe.steps(len(job.pairs)) for job in jobs)
         self.done = 0
+        self.seated = 0
 
     def run(self) -> Iterator[Trained]:
         if not self.queue:
@@ -183,14 +185,20 @@ class _Engine:
                 self.say(f"not enough memory: {self.users} users at a time")
 
     def _seat(self, slot: int, banks: Sequence[Bank], optimizer: StackedAdamW) -> _Seat:
-        seat = _Seat(slot, self.queue.popleft(), self.backbone, self.recipe)
+        usage = self.backbone.usage
+        cut = usage.cut_contexts, usage.cut_sources
+        self.seated += 1
+        seat = _Seat(slot, self.seated, self.queue.popleft(), self.backbone, self.recipe)
         for bank, start in zip(banks, seat.job.starts, strict=True):
             bank.put(slot, start)
         optimizer.restart(slot)
         if self.snapshots is not None:
-            step = self.snapshots.restore(banks, optimizer)
+            step = self.snapshots.restore(banks, optimizer, self.say)
             seat.skip_to(step)
             self.done += step
+            if step:
+                # The session that began this counted them.
+                usage.cut_contexts, usage.cut_sources = cut
         return seat
 
     def _step(self, seats: Sequence[_Seat], banks: Sequence[Bank], optimizer: StackedAdamW) -> None:
@@ -205,7 +213,7 @@ class _Engine:
         self.done += len(seats)
         self.progress(self.done, self.total)
         if self.snapshots is not None:
-            self.snapshots.offer(banks, optimizer, seats[0].step)
+            self.snapshots.offer(banks, optimizer)
 
     def _gradients(self, rows: Sequence[Row], banks: Sequence[Bank], optimizer: StackedAdamW) -> bool:
         """Every user's gradient of this step; False, and nothing changed, where memory did not suffice."""
@@ -226,16 +234,20 @@ class _Engine:
         else:
             return True
         # Out of the handler: the error's traceback holds the failed pass's tensors.
-        self._do_less(max(len(batch) for batch in batches))
+        self._do_less(max(batches, key=self.passes.room))
         return False
 
-    def _do_less(self, rows_of_a_pass: int) -> None:
-        if rows_of_a_pass == 1:
+    def _do_less(self, largest: Sequence[Row]) -> None:
+        """Halve the passes below the ``largest`` that was tried; when that is one row, keep nothing besides."""
+        if self.backbone.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        if len(largest) > 1:
+            self.passes.columns = self.passes.room(largest) // 2
+            self.say(f"not enough memory: from now on half as much in one pass ({self.passes.columns} columns)")
+        elif self.passes.store.close():
+            self.say("not enough memory: from now on nothing is kept from one epoch to the next")
+        else:
             raise LampBenchError(
                 "out of memory with one training example at a time; "
                 "use a smaller model, --dtype bfloat16, or a device with more memory"
             )
-        if self.backbone.device.startswith("cuda"):
-            torch.cuda.empty_cache()
-        self.passes.columns //= 2
-        self.say(f"not enough memory: passes of {self.passes.columns} columns instead of twice as many")

@@ -64,8 +64,8 @@ class Edit:
 
     def of_rows(self, users: Tensor) -> Edit:
         """Of a stacked edit, the map of each row's user: ``users`` has shape (rows,)."""
-        weight = None if self.weight is None else self.weight.index_select(0, users)
-        return Edit(self.rotation.index_select(0, users), weight, self.bias.index_select(0, users), self.kind)
+        weight = None if self.weight is None else self.weight[users]
+        return Edit(self.rotation[users], weight, self.bias[users], self.kind)
 
     def detached(self) -> Edit:
         """A copy that no gradient reaches."""

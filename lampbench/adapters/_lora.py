@@ -72,6 +72,9 @@ class LoraSpec(AdapterSpec):
                 if path.rpartition(".")[2] in self.targets and isinstance(module, nn.Linear):
                     name = f"{prefix}.{number}.{path}"
                     found.append(Target(number, path, name, len(found), module.in_features, module.out_features))
+        absent = set(self.layers or ()) - set(range(len(backbone.layers)))
+        if absent:
+            raise InputError(f"LoRA on layer {min(absent)}: the backbone has layers 0 to {len(backbone.layers) - 1}")
         missing = set(self.targets) - {place.path.rpartition(".")[2] for place in found}
         if missing:
             known = sorted({p.rpartition(".")[2] for p, m in layer.named_modules() if isinstance(m, nn.Linear)})
@@ -108,11 +111,12 @@ class LoraSpec(AdapterSpec):
     ) -> LoraWeights:
         """Trained A and B, a user's own on each prompt."""
         places, device = self.places(backbone), backbone.device
+        # Once, and not at every pass; masters are for training.
+        dtype = next(backbone.model.parameters()).dtype
 
         def all_users(name: str) -> Tensor:
-            if users is None:
-                return states[0][name].to(device)
-            return torch.stack([state[name] for state in states]).to(device)
+            own = states[0][name] if users is None else torch.stack([state[name] for state in states])
+            return own.to(device, dtype)
 
         weights = {
             place: (all_users(f"{place.name}.lora_A.weight"), all_users(f"{place.name}.lora_B.weight"))
@@ -133,13 +137,11 @@ class LoraSpec(AdapterSpec):
         """The targets."""
         return [backbone.model.get_submodule(place.name) for place in self.places(backbone)]
 
-    def changes(self, backbone: TransformersBackbone, state: State) -> dict[str, Tensor]:
-        """What merging adds to the backbone's weights, by parameter name, float32."""
-        return {
-            f"{place.name}.weight": (self.alpha / self.rank)
-            * (state[f"{place.name}.lora_B.weight"] @ state[f"{place.name}.lora_A.weight"])
-            for place in self.places(backbone)
-        }
+    def changes(self, backbone: TransformersBackbone, state: State) -> Iterator[tuple[str, Tensor]]:
+        """What merging adds to the backbone's weights, one parameter at a time: its name, and a float32 matrix."""
+        for place in self.places(backbone):
+            a, b = (state[f"{place.name}.lora_{part}.weight"] for part in ("A", "B"))
+            yield f"{place.name}.weight", (self.alpha / self.rank) * (b @ a)
 
     def save(self, state: State, folder: Path, backbone: TransformersBackbone) -> None:
         """Write a PEFT folder: ``adapter_config.json``, ``adapter_model.safetensors``."""
@@ -192,7 +194,8 @@ class LoraWeights:
                 low = nn.functional.linear(x, a.to(x.dtype))
                 return output + self.scale * nn.functional.linear(low, b.to(x.dtype))
             users = self.users[window.rows]
-            own_a, own_b = (part.to(x.dtype).index_select(0, users) for part in (a, b))
+            # Gathered before the cast: a user's rows add up in the master's dtype.
+            own_a, own_b = (part[users].to(x.dtype) for part in (a, b))
             return torch.baddbmm(output, torch.bmm(x, own_a.mT), own_b.mT, alpha=self.scale)
 
         return after_map

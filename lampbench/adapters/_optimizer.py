@@ -59,11 +59,10 @@ class StackedAdamW(torch.optim.Optimizer):
         decay = (1 - learning * group["weight_decay"]).to(like)
         size = (learning / (1 - beta1**counts)).to(like)
         root = (1 - beta2**counts).sqrt().to(like)
-        gradients = [p.grad if everyone else p.grad.index_select(0, users) for p in parameters]
-        shrink = _clip_factor(gradients, self.clip)
-        for parameter, found in zip(parameters, gradients, strict=True):
+        shrink = _clip_factor([p.grad for p in parameters], self.clip)[users]
+        for parameter in parameters:
             shape = (-1, *[1] * (parameter.dim() - 1))
-            gradient = found * shrink.view(shape)
+            gradient = (parameter.grad if everyone else parameter.grad.index_select(0, users)) * shrink.view(shape)
             own = [parameter, self.state[parameter]["mean"], self.state[parameter]["square"]]
             values, mean, square = own if everyone else [tensor.index_select(0, users) for tensor in own]
             mean.lerp_(gradient, 1 - beta1)

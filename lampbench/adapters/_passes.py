@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 from torch.nn.utils.rnn import pad_sequence
 
+from lampbench.adapters._capacity import columns_of
 from lampbench.adapters._spec import AdapterSpec
 from lampbench.backbone import (
     Adapter,
@@ -83,6 +84,9 @@ class ConstantStore:
 
     One store serves one backbone, one set of frozen adapters and one set of specs, so an example's name
     is the only thing that its constants depend on.
+
+    Args:
+        limit: Bytes.
     """
 
     def __init__(self, limit: int) -> None:
@@ -105,6 +109,13 @@ class ConstantStore:
         if constants is not None:
             self._free += constants.bytes
 
+    def close(self) -> bool:
+        """Keep nothing from now on; False where that was so already."""
+        was_open = self._free > 0 or bool(self._kept)
+        self._kept.clear()
+        self._free = 0
+        return was_open
+
 
 class Passes:
     """Runs rows of many users through one backbone.
@@ -114,7 +125,7 @@ class Passes:
         specs: Of the adapters that train.
         beneath: Frozen adapters that act before them.
         store: Where constants are kept.
-        columns: At most so many columns, padding included, in one pass (but always one row).
+        columns: The most room of one pass, in columns, padding included (but always one row).
         split_prompts: Whether prompts may be split before their edited last tokens.
     """
 
@@ -141,7 +152,11 @@ class Passes:
 
     def batches(self, rows: Sequence[Row]) -> list[list[Row]]:
         """``rows`` in passes: rows of like length together, whoever's they are."""
-        return _packed(rows, lambda row: len(row.ids) - self._start(row), self.columns)
+        return _packed(rows, self._room, self.columns)
+
+    def room(self, rows: Sequence[Row]) -> int:
+        """The room that a pass of ``rows`` takes, in columns."""
+        return len(rows) * max(self._room(row) for row in rows)
 
     def loss(self, rows: Sequence[Row], adapters: Sequence[Adapter]) -> Tensor:
         """The rows' weighted sum of cross-entropies, a scalar.
@@ -152,27 +167,21 @@ class Passes:
         """
         backbone, device = self._backbone, self._backbone.model.device
         constants = self._constants(rows)
-        starts = [self._start(row) for row in rows]
-        before = max(max(starts), 1) if self._suffix is not None else 0
-        ids = _padded([row.ids[start:] for row, start in zip(rows, starts, strict=True)], backbone.pad, device)
-        begins = torch.tensor(starts, device=device)
-        window = Window(
-            starts=before - begins,
-            ends=torch.tensor([before + len(row.prompt) - start for row, start in zip(rows, starts, strict=True)]).to(
-                device
-            ),
-            rows=torch.arange(len(rows), device=device),
-            width=before + ids.shape[1],
-            offset=before,
-        )
-        places = [(i, len(r.prompt) - 1 - starts[i] + j) for i, r in enumerate(rows) for j in range(len(r.target))]
-        row_of, column_of = torch.tensor(places, device=device).unbind(1)
+        starts = torch.tensor([self._start(row) for row in rows], device=device)
+        before = int(starts.max())
+        ids = _padded([row.ids[self._start(row) :] for row in rows], backbone.pad, device)
+        ends = before - starts + torch.tensor([len(row.prompt) for row in rows], device=device)
+        window = Window(before - starts, ends, torch.arange(len(rows), device=device), before + ids.shape[1], before)
+        targets = [
+            (i, len(r.prompt) - 1 - self._start(r) + j) for i, r in enumerate(rows) for j in range(len(r.target))
+        ]
+        row_of, column_of = torch.tensor(targets, device=device).unbind(1)
         with ExitStack() as stack:
             self._leave_out(stack, constants)
             for adapter in (*self._beneath, *adapters):
                 stack.enter_context(adapter.attach(backbone.layers, window))
             self._narrow(stack, row_of, column_of)
-            split = self._split_arguments(rows, constants, ids, begins, before) if before else {}
+            split = self._split_arguments(constants, ids, starts, before) if before else {}
             logits = backbone.model(input_ids=ids, use_cache=False, **split).logits[0]
         labels = torch.tensor([token for row in rows for token in row.target], device=device)
         exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -182,6 +191,10 @@ class Passes:
     def _start(self, row: Row) -> int:
         """The first column that can change: 0, or where the prompt's edited last tokens begin."""
         return 0 if self._suffix is None else max(0, len(row.prompt) - self._suffix)
+
+    def _room(self, row: Row) -> int:
+        start = self._start(row)
+        return columns_of(self._backbone, len(row.ids) - start, start, len(row.target))
 
     def _constants(self, rows: Sequence[Row]) -> list[Constants]:
         found = [self.store.get(row.example) for row in rows]
@@ -244,7 +257,7 @@ class Passes:
         stack.enter_context(only_inputs(model.get_output_embeddings(), rows, columns))
 
     def _split_arguments(
-        self, rows: Sequence[Row], constants: Sequence[Constants], ids: Tensor, begins: Tensor, before: int
+        self, constants: Sequence[Constants], ids: Tensor, starts: Tensor, before: int
     ) -> dict[str, object]:
         """What the model is given beside the ids when prompts are split: keys, values, mask, positions."""
         device = ids.device
@@ -253,13 +266,13 @@ class Passes:
         joined = [pad(own, (0, 0, before - own.shape[3], 0)) for own in kept]
         upper = torch.stack(joined, dim=2).unbind(0) if joined else ()
         # Layers left out hold no keys, but transformers asks the first one how long the past is.
-        nothing = torch.zeros(1, device=device).expand(len(rows), 1, before, 1)
+        nothing = torch.zeros(1, device=device).expand(len(ids), 1, before, 1)
         cache = key_value_cache([(nothing, nothing)] * self._constant + [(keys, values) for keys, values in upper])
         column = torch.arange(before + ids.shape[1], device=device)
         return {
             "past_key_values": cache,
-            "attention_mask": (column >= (before - begins).unsqueeze(1)).long(),
-            "position_ids": begins.unsqueeze(1) + torch.arange(ids.shape[1], device=device),
+            "attention_mask": (column >= (before - starts).unsqueeze(1)).long(),
+            "position_ids": starts.unsqueeze(1) + torch.arange(ids.shape[1], device=device),
         }
 
 

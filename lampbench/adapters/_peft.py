@@ -79,8 +79,9 @@ def load_folder(spec: LoraSpec, folder: Path, backbone: TransformersBackbone) ->
 
 
 def _check_config(spec: LoraSpec, config: Any, folder: Path) -> None:
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise InputError(f"{folder}: expected a LoRA, found peft_type {dict(config).get('peft_type')!r}")
+    kind = config.get("peft_type") if isinstance(config, dict) else config
+    if kind != "LORA":
+        raise InputError(f"{folder}: expected a LoRA, found peft_type {kind!r}")
     scale = float(config.get("lora_alpha", 0)) / float(config.get("r") or 1)
     if config.get("r") != spec.rank or scale != spec.alpha / spec.rank:
         raise InputError(
@@ -99,15 +100,19 @@ def peft_lora(spec: LoraSpec, backbone: TransformersBackbone, start: State) -> I
 
     config = peft_config(spec, backbone)
     config.inference_mode = False
+    # peft fills it in, and warns where another name was given.
+    config.base_model_name_or_path = None
     places = spec.places(backbone)
     frozen = [(parameter, parameter.requires_grad) for parameter in backbone.model.parameters()]
-    wrapped: Any = get_peft_model(backbone.model, config)
+    wrapped: Any = None
     try:
+        wrapped = get_peft_model(backbone.model, config)
         lone = _PeftLora(spec, backbone.model, places)
         lone.begin(start)
         yield lone
     finally:
-        wrapped.unload()
+        if wrapped is not None:
+            wrapped.unload()
         for parameter, requires_grad in frozen:
             parameter.requires_grad_(requires_grad)
 

@@ -27,7 +27,7 @@ class Snapshots:
     Attributes:
         found: The folder of an earlier snapshot, where there is one.
         keep: Called with a function that writes a snapshot into an empty folder.
-        about: What is trained; a snapshot of something else is refused.
+        about: What is trained; a snapshot of something else is not used.
         seconds: Between two snapshots.
     """
 
@@ -37,18 +37,20 @@ class Snapshots:
     seconds: float = _SECONDS
     _last: float = field(default_factory=time.monotonic)
 
-    def offer(self, banks: Sequence[Bank], optimizer: StackedAdamW, step: int) -> None:
-        """Keep a snapshot after ``step`` steps, if the last is old enough."""
+    def offer(self, banks: Sequence[Bank], optimizer: StackedAdamW) -> None:
+        """Keep a snapshot, if the last is old enough."""
         if time.monotonic() - self._last < self.seconds:
             return
-        self.keep(lambda folder: self._write(folder, banks, optimizer, step))
+        self.keep(lambda folder: self._write(folder, banks, optimizer))
         self._last = time.monotonic()
 
-    def restore(self, banks: Sequence[Bank], optimizer: StackedAdamW) -> int:
+    def restore(self, banks: Sequence[Bank], optimizer: StackedAdamW, say: Callable[[str], None]) -> int:
         """Put the found snapshot into ``banks`` and ``optimizer``; the steps that it had done.
 
+        A snapshot of another training (a stage may train more than once) is left alone: 0 steps.
+
         Raises:
-            InputError: It is damaged, or of another training.
+            InputError: It is damaged.
         """
         if self.found is None:
             return 0
@@ -62,12 +64,13 @@ class Snapshots:
         except (OSError, SafetensorError) as error:
             raise InputError(f"{path}: a damaged snapshot ({error}); --force starts the run over") from error
         if about.get("about") != self.about:
-            raise InputError(f"{path}: a snapshot of another training; --force starts the run over")
+            say("the last snapshot is of another training; this one starts at its beginning")
+            return 0
         for name, tensor in _tensors(banks, optimizer).items():
             tensor.detach().copy_(kept[name])
         return int(optimizer.counts[0])
 
-    def _write(self, folder: Path, banks: Sequence[Bank], optimizer: StackedAdamW, step: int) -> None:
+    def _write(self, folder: Path, banks: Sequence[Bank], optimizer: StackedAdamW) -> None:
         from safetensors.torch import save_file
 
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(banks, optimizer).items()}

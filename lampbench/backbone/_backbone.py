@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -132,16 +132,16 @@ class TransformersBackbone:
         return issubclass(kinds[0], tuple)
 
     @torch.no_grad()
-    def with_weights(self, changes: Mapping[str, Tensor]) -> TransformersBackbone:
+    def with_weights(self, changes: Iterable[tuple[str, Tensor]]) -> TransformersBackbone:
         """A backbone whose weights are this one's plus ``changes``; this one stays as it is.
 
         Args:
-            changes: Name of a parameter of the model -> what is added, float32, of its shape. Everything
-                else is shared: only changed weights take memory.
+            changes: Names of parameters of the model, each with what is added: float32, of its shape.
+                Everything else is shared: only changed weights take memory.
         """
         tensors = [*self.model.parameters(), *self.model.buffers()]
         model = copy.deepcopy(self.model, {id(tensor): tensor for tensor in tensors})
-        for name, change in changes.items():
+        for name, change in changes:
             path, _, last = name.rpartition(".")
             owner = model.get_submodule(path)
             weight = getattr(owner, last)

@@ -119,10 +119,12 @@ def _narrowed(module: nn.Module, rows: Tensor, columns: Tensor) -> Iterator[None
     def remember(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         shape.append(arguments[0].shape)
 
-    def spread(_: nn.Module, arguments: Any, output: Tensor) -> Tensor:
+    def spread(_: nn.Module, arguments: Any, output: Any) -> Any:
         size = shape.pop()
-        whole = output.new_zeros(size[0], size[1], output.shape[-1])
-        return whole.index_put((rows, columns), output[0])
+        # A mixture of experts returns its routing beside the values.
+        values = output[0] if isinstance(output, tuple) else output
+        whole = values.new_zeros(size[0], size[1], values.shape[-1]).index_put((rows, columns), values[0])
+        return (whole, *output[1:]) if isinstance(output, tuple) else whole
 
     with ExitStack() as stack:
         stack.callback(module.register_forward_pre_hook(remember).remove)

@@ -121,7 +121,7 @@ class Method(ABC):
         needs_backbone: False for methods that use no language model; none is loaded then.
         users_at_once: Users a call of ``adapt``; also what an interruption can lose.
         engines: Ways to train that a user may choose from with ``--engine``, the default first; they
-            differ in cost and not in result. Empty for methods that train nothing.
+            differ in cost, and in result only by rounding. Empty for methods that train nothing.
         engine: The chosen one.
         progress: Call as ``progress(done, total)`` from a long ``fit_shared`` or ``adapt``; draws the bar.
         say: Call with a line for the user.

@@ -20,6 +20,9 @@ class Bm25Index:
     documents has a negative idf, which is replaced by a quarter of the mean idf. Scores equal
     rank_bm25's bit for bit; of equal scores, the later document comes first, which is what
     reversing an ascending stable sort gives.
+
+    A query may see the first documents only: the answer is that of an index over these alone, without
+    building one.
     """
 
     def __init__(self, documents: Sequence[str]) -> None:
@@ -27,28 +30,55 @@ class Bm25Index:
         if not documents:
             raise ValueError("BM25 needs at least one document")
         counts = [Counter(document.split(" ")) for document in documents]
-        lengths = np.array([sum(count.values()) for count in counts], dtype=np.float64)
-        self._size = len(documents)
-        self._length_norm = _K1 * (1 - _B + _B * lengths / (lengths.sum() / self._size))
+        self._lengths = np.array([sum(count.values()) for count in counts], dtype=np.float64)
         self._postings = _postings(counts)
-        self._idf = _idf(self._postings, self._size)
+        # Every occurrence of a term in a document, document after document; terms in order of appearance.
+        numbers = {term: number for number, term in enumerate(self._postings)}
+        self._numbers = numbers
+        self._terms = np.array([numbers[term] for count in counts for term in count])
+        self._ends = np.cumsum([len(count) for count in counts])
+        self._idf_of: tuple[int, np.ndarray] = (0, np.zeros(0))
 
-    def scores(self, query: str) -> np.ndarray:
-        """The score of every document, shape (documents,), float64."""
-        scores = np.zeros(self._size)
+    def scores(self, query: str, before: int | None = None) -> np.ndarray:
+        """The score of every document, or of the first ``before``: shape (documents,), float64."""
+        size = len(self._lengths) if before is None else min(before, len(self._lengths))
+        scores = np.zeros(size)
+        if not size:
+            return scores
+        lengths = self._lengths[:size]
+        length_norm = _K1 * (1 - _B + _B * lengths / (lengths.sum() / size))
+        idf = self._idf(size)
         for term in query.split(" "):
-            posting = self._postings.get(term)
-            if posting is None:
+            if term not in self._postings:
                 continue
-            rows, frequencies = posting
-            gains = frequencies * (_K1 + 1) / (frequencies + self._length_norm[rows])
-            scores[rows] += self._idf[term] * gains
+            rows, frequencies = self._postings[term]
+            seen = int(np.searchsorted(rows, size))
+            gains = frequencies[:seen] * (_K1 + 1) / (frequencies[:seen] + length_norm[rows[:seen]])
+            scores[rows[:seen]] += idf[self._numbers[term]] * gains
         return scores
 
-    def top(self, query: str, k: int) -> list[int]:
-        """Indices of the ``k`` best documents, best first."""
-        order = np.argsort(self.scores(query), kind="stable")[::-1]
+    def top(self, query: str, k: int, before: int | None = None) -> list[int]:
+        """Indices of the ``k`` best documents (of the first ``before``), best first."""
+        order = np.argsort(self.scores(query, before), kind="stable")[::-1]
         return [int(row) for row in order[:k]]
+
+    def _idf(self, size: int) -> np.ndarray:
+        """The idf of every term among the first ``size`` documents; 0 for those that do not occur."""
+        if size != self._idf_of[0]:
+            # Only the last one is kept: test queries all see the same documents.
+            self._idf_of = (size, self._compute_idf(size))
+        return self._idf_of[1]
+
+    def _compute_idf(self, size: int) -> np.ndarray:
+        holding = np.bincount(self._terms[: self._ends[size - 1]], minlength=len(self._numbers))
+        # By math.log, as in the reference: numpy's may differ in the last bit. Few counts occur.
+        by_count = {
+            count: math.log(size - count + 0.5) - math.log(count + 0.5) for count in set(holding.tolist()) - {0}
+        }
+        idf = np.array([by_count.get(count, 0.0) for count in holding.tolist()])
+        # A running sum, as in the reference: another order of addition would change the last bit.
+        floor = _EPSILON * (float(np.cumsum(idf)[-1]) / int((holding > 0).sum()))
+        return np.where(idf >= 0, idf, floor)
 
 
 def _postings(counts: Sequence[Counter[str]]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -59,10 +89,3 @@ def _postings(counts: Sequence[Counter[str]]) -> dict[str, tuple[np.ndarray, np.
             where.append(row)
             how_often.append(frequency)
     return {term: (np.array(r), np.array(f, dtype=np.float64)) for term, (r, f) in rows.items()}
-
-
-def _idf(postings: dict[str, tuple[np.ndarray, np.ndarray]], size: int) -> dict[str, float]:
-    idf = {term: math.log(size - len(rows) + 0.5) - math.log(len(rows) + 0.5) for term, (rows, _) in postings.items()}
-    # A running sum, as in the reference: another order of addition would change the last bit.
-    floor = _EPSILON * (sum(idf.values()) / len(idf))
-    return {term: value if value >= 0 else floor for term, value in idf.items()}

@@ -17,8 +17,14 @@ class Retriever(ABC):
     """Ranks one user's history items for a query."""
 
     @abstractmethod
-    def rank(self, query: Query, k: int) -> list[HistoryItem]:
-        """At most ``k`` items, most relevant first."""
+    def rank(self, query: Query, k: int, before: int | None = None) -> list[HistoryItem]:
+        """At most ``k`` items, most relevant first.
+
+        Args:
+            query: What is asked.
+            k: How many.
+            before: Only the first so many items of the history exist; None for all.
+        """
 
 
 class _Bm25(Retriever):
@@ -27,8 +33,8 @@ class _Bm25(Retriever):
         self._history = user.history
         self._index = Bm25Index([task.render(item) for item in user.history])
 
-    def rank(self, query: Query, k: int) -> list[HistoryItem]:
-        best = self._index.top(self._task.retrieval_query(query.text), k)
+    def rank(self, query: Query, k: int, before: int | None = None) -> list[HistoryItem]:
+        best = self._index.top(self._task.retrieval_query(query.text), k, before)
         return [self._history[row] for row in best]
 
 
@@ -36,8 +42,8 @@ class _Recency(Retriever):
     def __init__(self, user: User) -> None:
         self._history = user.history
 
-    def rank(self, query: Query, k: int) -> list[HistoryItem]:
-        return list(reversed(self._history))[:k]
+    def rank(self, query: Query, k: int, before: int | None = None) -> list[HistoryItem]:
+        return list(reversed(self._history[:before]))[:k]
 
 
 class _Random(Retriever):
@@ -45,9 +51,10 @@ class _Random(Retriever):
         self._user = user
         self._seed = seed
 
-    def rank(self, query: Query, k: int) -> list[HistoryItem]:
+    def rank(self, query: Query, k: int, before: int | None = None) -> list[HistoryItem]:
         generator = random.Random(derive_seed(self._seed, "random-retriever", self._user.id, query.id))
-        return generator.sample(self._user.history, min(k, len(self._user.history)))
+        visible = self._user.history[:before]
+        return generator.sample(visible, min(k, len(visible)))
 
 
 class _Dense(Retriever):
@@ -57,9 +64,9 @@ class _Dense(Retriever):
         self._encoder = encoder
         self._items = encoder.encode([task.render(item) for item in user.history])
 
-    def rank(self, query: Query, k: int) -> list[HistoryItem]:
+    def rank(self, query: Query, k: int, before: int | None = None) -> list[HistoryItem]:
         vector = self._encoder.encode([self._task.retrieval_query(query.text)])[0]
-        scores = self._items @ vector
+        scores = self._items[:before] @ vector
         best = scores.argsort(kind="stable")[::-1][:k]
         return [self._history[row] for row in best]
 

@@ -190,7 +190,8 @@ class _Execution:
                     method.load_user(user, self.folder.user_state(user.id))
                     finished += 1
                     bar.move(finished, len(users))
-            waiting = [user for user in users if user.id not in done]
+            # Users of like length together: none waits long for another of the same shard.
+            waiting = sorted((user for user in users if user.id not in done), key=lambda user: -len(user.history))
             for start in range(0, len(waiting), method.users_at_once):
                 shard = waiting[start : start + method.users_at_once]
                 method.progress = partial(_move_within, bar, finished, len(shard), len(users))

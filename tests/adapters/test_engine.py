@@ -218,6 +218,33 @@ def test_out_of_memory_for_the_parameters_halves_the_users(exact: Any, monkeypat
     assert all(difference(trained[name][0], expected[name][0]) <= 1e-10 for name in expected)
 
 
+def test_out_of_memory_for_one_example_keeps_nothing_more(exact: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = CASES["two layers, last tokens"]
+    given = jobs(exact, specs)
+    expected = together(exact, given, specs)
+    real = engine_module.Passes.loss
+
+    def loss(self: Any, rows: Sequence[Any], adapters: Any) -> torch.Tensor:
+        if len(rows) > 1 or self.store._kept:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, rows, adapters)
+
+    monkeypatch.setattr(engine_module.Passes, "loss", loss)
+    said: list[str] = []
+    trained = together(exact, given, specs, say=said.append)
+    assert said[-1] == "not enough memory: from now on nothing is kept from one epoch to the next"
+    assert all(difference(trained[name][0], expected[name][0]) <= 1e-10 for name in expected)
+
+
+def test_two_users_of_one_name_do_not_share_what_is_kept(exact: Any) -> None:
+    specs = CASES["two layers, last tokens"]
+    first, second, *_ = jobs(exact, specs)
+    twin = Job(first.name, second.seed, second.pairs, second.starts)
+    trained = [states for _, states in train_together(exact, [first, twin], specs, RECIPE)]
+    expected = [train_alone(exact, job, specs, RECIPE) for job in (twin, first)]
+    assert all(difference(a[0], b[0]) <= 1e-10 for a, b in zip(trained, expected, strict=True))
+
+
 def test_what_does_not_fit_at_all_is_a_clear_error(exact: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def loss(self: Any, rows: Any, adapters: Any) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -257,12 +284,15 @@ def test_an_interrupted_training_goes_on_from_its_snapshot(exact: Any, case: str
         assert difference(state, other) <= 1e-12
 
 
-def test_a_snapshot_of_something_else_is_refused(exact: Any, tmp_path: Any) -> None:
+def test_a_snapshot_of_something_else_is_not_used_and_a_damaged_one_is_an_error(exact: Any, tmp_path: Any) -> None:
     specs = CASES["loreft"]
     given = jobs(exact, specs, [12])
     together(exact, given, specs, snapshots=Snapshots(None, lambda write: write(tmp_path), "this", seconds=0))
-    with pytest.raises(InputError, match="a snapshot of another training"):
-        together(exact, given, specs, snapshots=Snapshots(tmp_path, lambda write: None, "that"))
+    said: list[str] = []
+    that = Snapshots(tmp_path, lambda write: None, "that")
+    trained = together(exact, given, specs, snapshots=that, say=said.append)
+    assert said == ["the last snapshot is of another training; this one starts at its beginning"]
+    assert difference(trained["user 0"][0], together(exact, given, specs)["user 0"][0]) == 0
     (tmp_path / "training.safetensors").write_bytes(b"junk")
     with pytest.raises(InputError, match="a damaged snapshot"):
         together(exact, given, specs, snapshots=Snapshots(tmp_path, lambda write: None, "this"))

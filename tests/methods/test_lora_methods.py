@@ -88,6 +88,7 @@ def test_while_training_only_strictly_earlier_items_are_visible(retriever: str, 
     method = build(Oppu, load_backbone(), name, retriever=retriever, k=2)
     for user in dataset(name).users:
         lines = [task(name).render(item) for item in user.history]
+        method._index([user])
         for number, context in enumerate(contexts(method.examples(user))):
             shown = [i for i, line in enumerate(lines) if line in context]
             assert all(i < number or lines[i] in lines[:number] for i in shown)
@@ -142,6 +143,7 @@ def test_a_profile_goes_before_every_prompt_and_is_saved_with_the_user(tmp_path:
     [
         ({"dropout": "1"}, "dropout must be from 0 to below 1"),
         ({"k": "0"}, "k must be at least 1"),
+        ({"profile_items": "0"}, "profile_items must be at least 1"),
         ({"rank": "0"}, "rank must be at least 1"),
         ({"task_epochs": "0"}, "task_epochs must be at least 1"),
         ({"retriever": "dense"}, "expected 'bm25' | 'recency' | 'random' or none"),

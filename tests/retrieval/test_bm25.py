@@ -23,6 +23,18 @@ def test_the_ranking_is_the_reversed_stable_order_of_those_scores(corpus: list[s
     assert Bm25Index(corpus).top(query, k) == np.argsort(scores, kind="stable")[::-1][:k].tolist()
 
 
+@given(documents, st.lists(words, min_size=1, max_size=6).map(" ".join), st.data())
+def test_the_first_documents_are_scored_as_if_there_were_no_others(
+    corpus: list[str], query: str, data: st.DataObject
+) -> None:
+    index = Bm25Index(corpus)
+    for _ in range(3):
+        before = data.draw(st.integers(0, len(corpus)))
+        expected = Bm25Index(corpus[:before]).scores(query) if before else np.zeros(0)
+        assert np.array_equal(index.scores(query, before), expected)
+        assert all(row < before for row in index.top(query, 5, before))
+
+
 def test_of_equal_scores_the_later_document_comes_first() -> None:
     assert Bm25Index(["x y", "z z", "x y", "w w", "v v"]).top("x", 2) == [2, 0]
 

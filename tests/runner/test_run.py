@@ -3,6 +3,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import pytest
 from support import TINY_DATA, TINY_MODEL, dataset
 
+from lampbench.adapters import Snapshots
 from lampbench.core import InputError, Method, Parameters, Plugin, Query, SharedUser, User, digest
 from lampbench.runner import Plan, Planner, RunFolder, Session, Settings, Skip
 
-FAST = {"learning_rate": 1e-2, "shared_epochs": 1, "user_epochs": 1}
+FAST = {"learning_rate": 1e-2, "shared_epochs": 3, "user_epochs": 1}
 
 
 class Silence:
@@ -98,7 +100,7 @@ def test_a_row_says_what_was_run_and_what_it_cost(tmp_path: Path) -> None:
     assert cost["parameters"] == {"shared": (2 * width + 1) * (32 + 8), "per_user": (2 * width + 1) * 8}
     assert cost["bytes"]["per_user"] >= 4 * cost["parameters"]["per_user"]
     assert all(cost["seconds"][phase] > 0 for phase in ("load", "fit_shared", "adapt", "predict", "score"))
-    assert cost["seconds_per_user"]["p50"] <= cost["seconds_per_user"]["p95"]
+    assert cost["seconds_per_user"]["p50"] <= cost["seconds_per_user"]["p95"] + 1e-9
     assert cost["tokens"]["train"] > cost["tokens"]["prompt"] > 0
     assert row["checks"]["parameters"]["passed"]
     assert row["provenance"]["plugin"]["entry_point"] == "lampbench_methods.perfit:PerFit"
@@ -168,6 +170,28 @@ def test_every_part_of_the_identity_is_in_the_run_id(tmp_path: Path, monkeypatch
     assert isinstance(other, Plan)
     assert other.run_id != made.run_id
     assert other.identity["config"]["user_rank"] == 3
+
+
+def test_an_engine_is_part_of_the_identity_of_methods_that_train(tmp_path: Path) -> None:
+    assert plan(tmp_path).identity["engine"] == "stacked"
+    assert plan(tmp_path, engine="solo").run_id != plan(tmp_path).run_id
+    assert plan(tmp_path, "zero-shot", engine="solo").run_id == plan(tmp_path, "zero-shot").run_id
+
+
+def test_a_method_that_cannot_train_by_an_engine_is_skipped_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan(tmp_path).method_type, "engines", ("stacked",))
+    skipped = planner(tmp_path, engine="solo").plan("perfit", "lamp5", FAST)
+    assert isinstance(skipped, Skip)
+    assert skipped.reason == "it trains by stacked, not solo"
+
+
+def test_either_engine_gives_the_same_predictions_and_counts(tmp_path: Path) -> None:
+    rows = [run(plan(tmp_path, engine=engine), tmp_path) for engine in ("stacked", "solo")]
+    assert rows[0]["artifacts"]["predictions.json"] == rows[1]["artifacts"]["predictions.json"]
+    assert all(row["checks"]["parameters"]["passed"] for row in rows)
+    assert rows[0]["cost"]["tokens"]["train"] == rows[1]["cost"]["tokens"]["train"]
 
 
 def test_where_a_file_lies_is_not_in_the_identity_but_its_content_is(tmp_path: Path) -> None:
@@ -247,6 +271,41 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path, calls: dict
     assert len(lines) == len({json.loads(line)["id"] for line in lines}) == 6
     assert (made.folder / "predictions.json").read_bytes() == (undisturbed.folder / "predictions.json").read_bytes()
     assert row["metrics"] == json.loads((undisturbed.folder / "row.json").read_text())["metrics"]
+
+
+def test_an_interrupted_shared_stage_goes_on_from_its_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What each part cost is in the journal, and the result is that of an undisturbed run."""
+    monkeypatch.setattr("lampbench.bases._adapter_method.Snapshots", partial(Snapshots, seconds=0))
+    undisturbed, made = plan(tmp_path / "whole"), plan(tmp_path / "broken")
+    expected = run(undisturbed, tmp_path)
+    parts = [event for event in RunFolder(undisturbed.folder).journal() if event["event"] == "fit_shared"]
+    assert [event.get("part", False) for event in parts] == [True] * (len(parts) - 1) + [False]
+    assert len(parts) > 2
+    assert expected["cost"]["seconds"]["fit_shared"] == pytest.approx(sum(event["seconds"] for event in parts))
+
+    kept = 0
+    real = RunFolder.log
+
+    def log(self: RunFolder, event: dict[str, Any]) -> None:
+        nonlocal kept
+        real(self, event)
+        kept += event["event"] == "fit_shared"
+        if kept == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "log", log)
+        with pytest.raises(KeyboardInterrupt):
+            run(made, tmp_path)
+    folder = RunFolder(made.folder)
+    assert folder.shared_snapshot.exists()
+    assert not folder.shared_state.exists()
+    row = run(made, tmp_path)
+    assert row["status"] == "success"
+    assert not folder.shared_snapshot.exists()
+    assert row["cost"]["tokens"]["train"] == expected["cost"]["tokens"]["train"]
+    assert row["checks"]["parameters"]["passed"]
+    assert (made.folder / "predictions.json").read_bytes() == (undisturbed.folder / "predictions.json").read_bytes()
 
 
 def test_a_torn_last_line_is_cut_off_and_answered_again(tmp_path: Path) -> None:
