@@ -27,7 +27,7 @@ _MOST_USERS = 256
 _PAST = 3 * 2 / _KEPT_A_LAYER
 _LIMIT, _USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
 # Beyond so many columns a pass gains nothing: the device is filled, and a CPU's caches overflow.
-_MOST_COLUMNS = {"cpu": 4096, "cuda": 16384}
+_MOST_COLUMNS = {"cpu": 2048, "cuda": 16384}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from lampbench.core import InputError, Pair, Prompt
@@ -43,6 +44,8 @@ class PromptEncoder:
         self.usage = usage or Usage()
         bos = tokenizer.bos_token_id
         self._first = [int(bos)] if bos is not None and bos != self.eos else []
+        # Fitting a prompt and then taking it apart asks for the same few texts again.
+        self._recent = lru_cache(maxsize=8)(self._tokenize)
 
     def prompt(self, prompt: Prompt, max_new_tokens: int) -> list[int]:
         """Ids of ``prompt``, leaving room for ``max_new_tokens``.
@@ -108,7 +111,10 @@ class PromptEncoder:
         return self._first + self._plain(text)
 
     def _plain(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        return list(self._recent(text))
+
+    def _tokenize(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
 
 
 def _fit_context(prompt: Prompt, fits: Callable[[Prompt], bool]) -> Prompt:

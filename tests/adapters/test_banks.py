@@ -123,7 +123,7 @@ def test_every_users_map_and_gradients_equal_pyrefts(backbone: Any, kind: Kind) 
 def test_users_stacked_follow_pyrefts_training_path(backbone: Any) -> None:
     """AdamW without weight decay on pyreft's own parametrization, one module a user, from the same start."""
     starts = [random_edit(backbone.shape.width, RANK, torch.Generator().manual_seed(s)) for s in (0, 1)]
-    bank = InterventionSpec((1,), RANK, ALL).bank(backbone, 2)
+    bank: Any = InterventionSpec((1,), RANK, ALL).bank(backbone, 2)
     for slot, start in enumerate(starts):
         assert start.weight is not None
         bank.put(slot, {"1.rotation": start.rotation, "1.weight": start.weight, "1.bias": start.bias})

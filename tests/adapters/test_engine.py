@@ -21,7 +21,7 @@ from lampbench.adapters import (
     train_alone,
     train_together,
 )
-from lampbench.adapters import _engine as engine_module
+from lampbench.adapters._passes import Passes
 from lampbench.core import HistoryItem, InputError, LampBenchError, Pair
 
 ALL, LAST = Positions.parse("all"), Positions.parse("l3")
@@ -185,14 +185,14 @@ def test_out_of_memory_does_less_at_a_time_and_changes_nothing(exact: Any, monke
     specs = CASES["lora with dropout"]
     given = jobs(exact, specs)
     expected = together(exact, given, specs)
-    real = engine_module.Passes.loss
+    real = Passes.loss
 
     def loss(self: Any, rows: Sequence[Any], adapters: Any) -> torch.Tensor:
         if len(rows) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(self, rows, adapters)
 
-    monkeypatch.setattr(engine_module.Passes, "loss", loss)
+    monkeypatch.setattr(Passes, "loss", loss)
     said: list[str] = []
     trained = together(exact, given, specs, say=said.append)
     assert said
@@ -222,14 +222,14 @@ def test_out_of_memory_for_one_example_keeps_nothing_more(exact: Any, monkeypatc
     specs = CASES["two layers, last tokens"]
     given = jobs(exact, specs)
     expected = together(exact, given, specs)
-    real = engine_module.Passes.loss
+    real = Passes.loss
 
     def loss(self: Any, rows: Sequence[Any], adapters: Any) -> torch.Tensor:
         if len(rows) > 1 or self.store._kept:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(self, rows, adapters)
 
-    monkeypatch.setattr(engine_module.Passes, "loss", loss)
+    monkeypatch.setattr(Passes, "loss", loss)
     said: list[str] = []
     trained = together(exact, given, specs, say=said.append)
     assert said[-1] == "not enough memory: from now on nothing is kept from one epoch to the next"
@@ -249,7 +249,7 @@ def test_what_does_not_fit_at_all_is_a_clear_error(exact: Any, monkeypatch: pyte
     def loss(self: Any, rows: Any, adapters: Any) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(engine_module.Passes, "loss", loss)
+    monkeypatch.setattr(Passes, "loss", loss)
     with pytest.raises(LampBenchError, match="out of memory with one training example at a time"):
         together(exact, jobs(exact, CASES["lora"]), CASES["lora"])
 
@@ -298,10 +298,11 @@ def test_a_snapshot_of_something_else_is_not_used_and_a_damaged_one_is_an_error(
         together(exact, given, specs, snapshots=Snapshots(tmp_path, lambda write: None, "this"))
 
 
+# Gemma 2 computes its attention weights in float32 whatever the model's dtype.
 OTHERS = {
-    "qwen2": ("Qwen2ForCausalLM", "Qwen2Config", {}),
-    "mistral": ("MistralForCausalLM", "MistralConfig", {}),
-    "gemma2": ("Gemma2ForCausalLM", "Gemma2Config", {"head_dim": 12, "query_pre_attn_scalar": 12}),
+    "qwen2": ("Qwen2ForCausalLM", "Qwen2Config", {}, 1e-10),
+    "mistral": ("MistralForCausalLM", "MistralConfig", {}, 1e-10),
+    "gemma2": ("Gemma2ForCausalLM", "Gemma2Config", {"head_dim": 12, "query_pre_attn_scalar": 12}, 1e-4),
 }
 
 
@@ -310,7 +311,7 @@ OTHERS = {
 def test_other_decoders_are_found_by_the_names_of_their_parts(name: str, case: str) -> None:
     import transformers
 
-    model_type, config_type, extra = OTHERS[name]
+    model_type, config_type, extra, gate = OTHERS[name]
     config = getattr(transformers, config_type)(
         vocab_size=448, hidden_size=48, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=512, **extra,
@@ -326,4 +327,4 @@ def test_other_decoders_are_found_by_the_names_of_their_parts(name: str, case: s
     trained = together(backbone, given, specs)
     for job in given:
         for state, expected in zip(trained[job.name], train_alone(backbone, job, specs, RECIPE), strict=True):
-            assert difference(state, expected) <= 1e-10
+            assert difference(state, expected) <= gate

@@ -99,10 +99,13 @@ def test_at_test_the_whole_history_is_visible_and_a_stranger_has_none() -> None:
     data = dataset("lamp5")
     method = quick(Oppu, retriever="recency", k=1)
     asked: list[Any] = []
+
+    def answer(the_task: Any, prompts: Any, adapters: Any = ()) -> Any:
+        asked.extend(prompts)
+        return real(the_task, prompts, adapters)
+
     real = method.backbone.answer
-    method.backbone.answer = lambda the_task, prompts, adapters=(): (
-        asked.extend(prompts) or real(the_task, prompts, adapters)
-    )
+    method.backbone.answer = answer
     method.adapt(data.users[:1])
     user = data.users[0]
     query = next(query for query in data.queries if query.user_id == user.id)

@@ -1,10 +1,12 @@
-"""An adapter method of a third party: one vector a user, added to the hidden states of one layer."""
+"""An adapter method of a third party: one vector a user, added to the hidden states after one layer."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from lampbench import AdapterMethod, setting
+from lampbench import AdapterMethod, Task, setting
 from lampbench.adapters import InterventionSpec, Positions, Recipe
 from lampbench.bases import TrainingConfig, filled
+from lampbench.core import RunContext
 
 PRESETS = {
     "lamp": {"learning_rate": 1e-3, "batch_size": 16, "clip": 0.3},
@@ -24,12 +26,13 @@ class Bias(AdapterMethod):
     """Adds one learned vector a user to the hidden states after one layer (LobiReFT)."""
 
     Config = BiasConfig
+    config: BiasConfig
 
     @classmethod
-    def resolve(cls, config, task, context):
+    def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
         return filled(config, context)
 
-    def adapter(self):
+    def adapter(self) -> InterventionSpec:
         config = self.config
         return InterventionSpec((config.layer,), config.rank, Positions.parse("all"), "lobireft", "identity")
 
