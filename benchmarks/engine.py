@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import random
 import statistics
 import time
@@ -50,6 +49,7 @@ from lampbench.adapters import (
 from lampbench.backbone import Adapter, BackboneInfo, Decoding, TransformersBackbone
 from lampbench.core import BackboneShape, HistoryItem, Query, Task, User, tasks
 from lampbench.hub import ModelSource
+from lampbench.runner import environment
 
 RUNGS = ("library", "solo", "hygiene", "caching", "stacking", "batched")
 # Layers, width, MLP width, heads, key-value heads, vocabulary; sizes of Qwen2.5-0.5B and Llama-2-7B.
@@ -306,10 +306,8 @@ def main() -> None:
             results[case.name] = measure(work, case, given.rungs.split(","), given.rounds, print)
             print(table(case, results[case.name]), flush=True)
     if given.out:
-        device = torch.cuda.get_device_name() if given.device.startswith("cuda") else platform.processor()
         about = {name: str(value) for name, value in vars(given).items() if name != "out"}
-        versions = {"lampbench": lampbench.__version__, "torch": torch.__version__, "python": platform.python_version()}
-        record = {"about": about, "device": device, "threads": torch.get_num_threads(), "versions": versions}
+        record = {"lampbench": lampbench.__version__, "about": about, "environment": environment(given.device)}
         given.out.write_text(json.dumps({**record, "cases": results}, indent=1) + "\n")
 
 

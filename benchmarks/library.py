@@ -98,6 +98,8 @@ def library_model(
 ) -> Iterator[nn.Module]:
     """The model that a library trains."""
     if isinstance(spec, LoraSpec):
+        # peft looks into this module, which transformers 4.45 leaves for somebody else to import.
+        import torch.distributed.tensor  # noqa: F401
         from peft import LoraConfig, get_peft_model
 
         config = LoraConfig(

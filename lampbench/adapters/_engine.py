@@ -179,8 +179,12 @@ class _Engine:
                 recipe = self.recipe
                 return banks, StackedAdamW(parameters, self.users, weight_decay=recipe.weight_decay, clip=recipe.clip)
             except Exception as error:
-                if not is_out_of_memory(error) or self.users == 1:
+                if not is_out_of_memory(error):
                     raise
+                if self.users == 1:
+                    raise LampBenchError(
+                        "out of memory for the parameters of a single user; use a smaller rank"
+                    ) from error
                 self.users //= 2
                 self.say(f"not enough memory: {self.users} users at a time")
 

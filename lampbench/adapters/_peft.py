@@ -96,6 +96,8 @@ def _check_config(spec: LoraSpec, config: Any, folder: Path) -> None:
 @contextmanager
 def peft_lora(spec: LoraSpec, backbone: TransformersBackbone, start: State) -> Iterator[LoneAdapter]:
     """Peft's LoRA on the backbone, starting at ``start``; the backbone is itself again afterwards."""
+    # peft looks into this module, which transformers 4.45 leaves for somebody else to import.
+    import torch.distributed.tensor  # noqa: F401
     from peft import get_peft_model
 
     config = peft_config(spec, backbone)

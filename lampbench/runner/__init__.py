@@ -1,5 +1,6 @@
 """Plans and runs: phases, measurements, the run folder, the row."""
 
+from lampbench.runner._environment import environment
 from lampbench.runner._execute import Bar, Reporter, execute
 from lampbench.runner._folder import RunFolder
 from lampbench.runner._plan import Plan, Planner, Settings, Skip, load_method, load_task
@@ -17,6 +18,7 @@ __all__ = [
     "Session",
     "Settings",
     "Skip",
+    "environment",
     "execute",
     "load_method",
     "load_task",

@@ -44,4 +44,5 @@ def test_every_rung_of_every_case_is_measured_against_its_floor(tmp_path: Path) 
         record["cases"][name]["rungs"]["batched"]["training_flops"] for name in ("perfit l4", "perfit all", "oppu")
     ]
     assert least == sorted(least)
-    assert record["versions"]["torch"]
+    assert record["environment"]["packages"]["torch"]
+    assert record["environment"]["hardware_class"]

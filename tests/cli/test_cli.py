@@ -171,7 +171,15 @@ def test_one_failing_run_does_not_stop_the_others(tmp_path: Path) -> None:
 def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tmp_path: Path) -> None:
     options = ("run", "--method", "perfit", "--task", "lamp5", *BASE, "--set", "user_epochs=400")
     command = [sys.executable, "-m", "lampbench", *options]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell that runs the tests in its background lets its children ignore the signal.
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     journal = None
     while process.poll() is None and (journal is None or '"fit_shared"' not in journal.read_text()):
         journal = next(tmp_path.rglob("journal.jsonl"), None)
