@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lampbench import AdapterMethod, Method, Parameters, SharedUser, Task, setting
+from lampbench import AdapterMethod, Method, Parameters, SharedUser, setting
 from lampbench.adapters import LoraSpec, Recipe, State
-from lampbench.bases import TrainingConfig, filled
-from lampbench.core import RunContext, derive_seed
+from lampbench.bases import TrainingConfig
+from lampbench.core import derive_seed
 
 # OPPU's released settings; and what a model of three million parameters needs to move at all.
 LORA_PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -106,11 +106,6 @@ class Lora(TaskLora):
     adapt = Method.adapt
     save_user = Method.save_user
     load_user = Method.load_user
-
-    @classmethod
-    def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
-        """Fill what is open from the preset."""
-        return filled(config, context)
 
     def adapter(self) -> LoraSpec:
         """The only LoRA that there is."""

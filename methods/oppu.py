@@ -13,7 +13,6 @@ from lampbench_methods.user_lora import USER_EPOCHS
 
 from lampbench import Parameters, Query, SharedUser, Task, User, setting
 from lampbench.adapters import LoraSpec, Recipe
-from lampbench.bases import filled
 from lampbench.core import RunContext
 from lampbench.retrieval import Retriever, RetrieverFactory
 
@@ -70,7 +69,7 @@ class Oppu(TaskLora):
         """Fill what is open from the preset."""
         if config.profile_items is None:
             config = replace(config, profile_items=profile_items(context))
-        return filled(config, context)
+        return super().resolve(config, task, context)
 
     def task_adapter(self) -> LoraSpec:
         """The LoRA that all users share."""

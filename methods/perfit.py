@@ -11,7 +11,7 @@ from lampbench_methods.reft import check_places, scaled
 
 from lampbench import AdapterMethod, Parameters, SharedUser, Task, setting
 from lampbench.adapters import Edits, InterventionSpec, Positions, Recipe, State
-from lampbench.bases import TrainingConfig, filled
+from lampbench.bases import TrainingConfig
 from lampbench.core import RunContext, derive_seed
 
 
@@ -113,7 +113,7 @@ class PerFit(AdapterMethod):
         shape = context.shape
         if shape is None:
             return config
-        config = filled(config, context)
+        config = super().resolve(config, task, context)
         places = _MINI if config.preset == "mini" else PLACES.get(task.name, _ANY_TASK)
         config = replace(
             config,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from lampbench import AdapterMethod, InputError, Task, setting
 from lampbench.adapters import InterventionSpec, Kind, Positions, Recipe
-from lampbench.bases import TrainingConfig, filled
+from lampbench.bases import TrainingConfig
 from lampbench.core import BackboneShape, RunContext
 
 # The depth of the model that PerFit's layers were chosen on (Llama-2-7B).
@@ -55,7 +55,7 @@ class Reft(AdapterMethod):
             return config
         if config.kind == "consreft":
             config = replace(config, start="random")
-        config = filled(config, context)
+        config = super().resolve(config, task, context)
         if config.layers is None:
             config = replace(config, layers=scaled(_LAYERS[config.preset], shape.layers))
         check_places("reft", config.layers, config.rank, shape)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from lampbench_methods.lora import LoraTrainingConfig, with_epochs
 
-from lampbench import AdapterMethod, Task, setting
+from lampbench import AdapterMethod, setting
 from lampbench.adapters import LoraSpec, Recipe
-from lampbench.bases import filled
-from lampbench.core import RunContext
 
 USER_EPOCHS: Mapping[str, int] = {"lamp": 2, "mini": 4}
 
@@ -31,11 +28,6 @@ class UserLora(AdapterMethod):
     Config = UserLoraConfig
     config: UserLoraConfig
     paper = "Tan et al., OPPU, EMNLP 2024, stage 2"
-
-    @classmethod
-    def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
-        """Fill what is open from the preset."""
-        return filled(config, context)
 
     def adapter(self) -> LoraSpec:
         """The user's LoRA."""

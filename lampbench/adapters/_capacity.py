@@ -64,18 +64,23 @@ def column_bytes(backbone: TransformersBackbone) -> int:
     return int(_KEPT_A_LAYER * shape.width * shape.layers * next(backbone.model.parameters()).element_size())
 
 
-def columns_of(backbone: TransformersBackbone, running: int, before: int, targets: int) -> int:
-    """The room that a row takes in a pass, in columns.
+class Room:
+    """The room that rows take in a pass, in columns."""
 
-    Args:
-        backbone: Gives the sizes.
-        running: Columns that run through the upper layers.
-        before: Columns before them, whose keys and values are held, copied and appended to.
-        targets: Columns with logits, held in float32 with their gradient.
-    """
-    vocabulary: int = backbone.model.get_output_embeddings().weight.shape[0]
-    logits = 3 * 4 * vocabulary * targets / column_bytes(backbone)
-    return math.ceil(running + _PAST * before + logits)
+    def __init__(self, backbone: TransformersBackbone) -> None:
+        vocabulary = backbone.model.get_output_embeddings().weight.shape[0]
+        # Logits, their gradient and what is between, in float32.
+        self._target: float = 3 * 4 * vocabulary / column_bytes(backbone)
+
+    def of(self, running: int, before: int, targets: int) -> int:
+        """The room of one row.
+
+        Args:
+            running: Columns that run through the upper layers.
+            before: Columns before them, whose keys and values are held, copied and appended to.
+            targets: Columns with logits.
+        """
+        return math.ceil(running + _PAST * before + self._target * targets)
 
 
 def free_memory(device: str) -> int:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 Kind = Literal["loreft", "noreft", "direft", "consreft", "lobireft"]
 KINDS: tuple[Kind, ...] = ("loreft", "noreft", "direft", "consreft", "lobireft")
-_WITH_WEIGHT = ("loreft", "noreft", "direft")
+WITH_WEIGHT = ("loreft", "noreft", "direft")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ def random_edit(
         return torch.empty(*shape, dtype=dtype).uniform_(low, high, generator=generator)
 
     rotation = uniform(rank, width) if kind == "noreft" else _orthonormal(width, rank, generator, dtype)
-    if kind not in _WITH_WEIGHT:
+    if kind not in WITH_WEIGHT:
         return Edit(rotation, None, uniform(rank, low=0.0, high=1.0), kind)
     return Edit(rotation, uniform(rank, width), uniform(rank), kind)
 
@@ -179,7 +179,7 @@ def identity_edit(
 
 def edit_parameters(width: int, rank: int, kind: Kind = "loreft") -> int:
     """Trainable parameters of one intervention."""
-    return (2 if kind in _WITH_WEIGHT else 1) * rank * width + rank
+    return (2 if kind in WITH_WEIGHT else 1) * rank * width + rank
 
 
 def _orthonormal(width: int, rank: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:

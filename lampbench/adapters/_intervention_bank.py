@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from lampbench.adapters._intervention import Edit, Kind, check_rank
+from lampbench.adapters._intervention import WITH_WEIGHT, Edit, Kind, check_rank
 from lampbench.adapters._spec import Bank, DropoutKeys, Evaluated, State
 from lampbench.backbone import Adapter
 
@@ -36,7 +36,7 @@ class InterventionBank(Bank):
         dtype: torch.dtype,
         device: str,
     ) -> None:
-        super().__init__(slots)
+        super().__init__()
         check_rank(width, rank)
         self.layers = tuple(layers)
         self.kind = kind
@@ -55,7 +55,7 @@ class InterventionBank(Bank):
                     f"{layer}.factor": room(rank, rank),
                     f"{layer}.signs": room(rank, 1),
                 }
-            if kind in ("loreft", "noreft", "direft"):
+            if kind in WITH_WEIGHT:
                 self.parameters[f"{layer}.weight"] = nn.Parameter(room(rank, width))
             self.parameters[f"{layer}.bias"] = nn.Parameter(room(rank))
 
@@ -118,7 +118,7 @@ class _EvaluatedEdits(Evaluated):
     edits: Mapping[int, Edit]
     make_adapter: MakeAdapter
     rotations: Mapping[int, Tensor]
-    leaves: Mapping[int, Tensor] = field(default_factory=dict)
+    leaves: Mapping[int, Tensor]
 
     def adapter(self, slots: Tensor, dropout: DropoutKeys | None) -> Adapter:
         return self.make_adapter(self.edits, slots)

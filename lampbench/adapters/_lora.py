@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,20 @@ class Target:
     number: int
     inputs: int
     outputs: int
+
+    @property
+    def a(self) -> str:
+        """Name of A in a user's parameters, as peft calls it."""
+        return f"{self.name}.lora_A.weight"
+
+    @property
+    def b(self) -> str:
+        """Name of B."""
+        return f"{self.name}.lora_B.weight"
+
+    def shapes(self, rank: int) -> dict[str, tuple[int, int]]:
+        """Names and shapes of A and B."""
+        return {self.a: (rank, self.inputs), self.b: (self.outputs, rank)}
 
 
 @dataclass(frozen=True)
@@ -90,11 +105,15 @@ class LoraSpec(AdapterSpec):
         dtype = master_dtype(backbone)
         state: dict[str, Tensor] = {}
         for place in self.places(backbone):
+            a, b = place.shapes(self.rank).items()
             bound = place.inputs**-0.5
-            a = torch.empty(self.rank, place.inputs, dtype=torch.float64).uniform_(-bound, bound, generator=generator)
-            state[f"{place.name}.lora_A.weight"] = a.to(dtype)
-            state[f"{place.name}.lora_B.weight"] = torch.zeros(place.outputs, self.rank, dtype=dtype)
+            state[a[0]] = torch.empty(a[1], dtype=torch.float64).uniform_(-bound, bound, generator=generator).to(dtype)
+            state[b[0]] = torch.zeros(b[1], dtype=dtype)
         return state
+
+    def shapes(self, backbone: TransformersBackbone) -> dict[str, tuple[int, int]]:
+        """Names and shapes of one user's parameters."""
+        return {name: shape for place in self.places(backbone) for name, shape in place.shapes(self.rank).items()}
 
     def bank(self, backbone: TransformersBackbone, slots: int) -> LoraBank:
         """Stacked A and B."""
@@ -118,16 +137,13 @@ class LoraSpec(AdapterSpec):
             own = states[0][name] if users is None else torch.stack([state[name] for state in states])
             return own.to(device, dtype)
 
-        weights = {
-            place: (all_users(f"{place.name}.lora_A.weight"), all_users(f"{place.name}.lora_B.weight"))
-            for place in places
-        }
+        weights = {place: (all_users(place.a), all_users(place.b)) for place in places}
         owners = None if users is None else torch.tensor(users, device=device)
         return LoraWeights(weights, self.alpha / self.rank, owners)
 
     def parameter_count(self, backbone: TransformersBackbone) -> int:
         """Of all targets."""
-        return sum(self.rank * (place.inputs + place.outputs) for place in self.places(backbone))
+        return sum(math.prod(shape) for shape in self.shapes(backbone).values())
 
     def constant_layers(self, backbone: TransformersBackbone) -> int:
         """Everything below the lowest adapted layer."""
@@ -140,8 +156,7 @@ class LoraSpec(AdapterSpec):
     def changes(self, backbone: TransformersBackbone, state: State) -> Iterator[tuple[str, Tensor]]:
         """What merging adds to the backbone's weights, one parameter at a time: its name, and a float32 matrix."""
         for place in self.places(backbone):
-            a, b = (state[f"{place.name}.lora_{part}.weight"] for part in ("A", "B"))
-            yield f"{place.name}.weight", (self.alpha / self.rank) * (b @ a)
+            yield f"{place.name}.weight", (self.alpha / self.rank) * (state[place.b] @ state[place.a])
 
     def save(self, state: State, folder: Path, backbone: TransformersBackbone) -> None:
         """Write a PEFT folder: ``adapter_config.json``, ``adapter_model.safetensors``."""
@@ -215,13 +230,12 @@ class LoraBank(Bank):
     def __init__(
         self, spec: LoraSpec, places: Sequence[Target], slots: int, *, dtype: torch.dtype, device: str
     ) -> None:
-        super().__init__(slots)
+        super().__init__()
         self.spec = spec
         self.places = tuple(places)
         for place in places:
-            for name, shape in (("A", (spec.rank, place.inputs)), ("B", (place.outputs, spec.rank))):
-                room = torch.zeros(slots, *shape, dtype=dtype, device=device)
-                self.parameters[f"{place.name}.lora_{name}.weight"] = nn.Parameter(room)
+            for name, shape in place.shapes(spec.rank).items():
+                self.parameters[name] = nn.Parameter(torch.zeros(slots, *shape, dtype=dtype, device=device))
 
     @torch.no_grad()
     def put(self, slot: int, start: State) -> None:
@@ -235,13 +249,7 @@ class LoraBank(Bank):
 
     def evaluated(self) -> Evaluated:
         """The parameters themselves: there is nothing to evaluate."""
-        weights = {
-            place: (
-                self.parameters[f"{place.name}.lora_A.weight"],
-                self.parameters[f"{place.name}.lora_B.weight"],
-            )
-            for place in self.places
-        }
+        weights = {place: (self.parameters[place.a], self.parameters[place.b]) for place in self.places}
         return _EvaluatedLora(weights, self.spec)
 
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 from torch.nn.utils.rnn import pad_sequence
 
-from lampbench.adapters._capacity import columns_of
-from lampbench.adapters._spec import AdapterSpec
+from lampbench.adapters._capacity import Room
+from lampbench.adapters._spec import AdapterSpec, exact
 from lampbench.backbone import (
     Adapter,
     TransformersBackbone,
@@ -143,6 +143,7 @@ class Passes:
         self._beneath = beneath
         self.store = store
         self.columns = columns
+        self._rooms = Room(backbone)
         self._in_tuple = backbone.layers_return_tuples
         self._constant = min(spec.constant_layers(backbone) for spec in specs)
         suffixes = [spec.suffix for spec in specs]
@@ -184,9 +185,9 @@ class Passes:
             split = self._split_arguments(constants, ids, starts, before) if before else {}
             logits = backbone.model(input_ids=ids, use_cache=False, **split).logits[0]
         labels = torch.tensor([token for row in rows for token in row.target], device=device)
-        exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        weights = torch.tensor([row.weight for row in rows for _ in row.target], dtype=exact.dtype, device=device)
-        return (cross_entropy(exact, labels, reduction="none") * weights).sum()
+        losses = cross_entropy(exact(logits), labels, reduction="none")
+        weights = torch.tensor([row.weight for row in rows for _ in row.target], dtype=losses.dtype, device=device)
+        return (losses * weights).sum()
 
     def _start(self, row: Row) -> int:
         """The first column that can change: 0, or where the prompt's edited last tokens begin."""
@@ -194,7 +195,7 @@ class Passes:
 
     def _room(self, row: Row) -> int:
         start = self._start(row)
-        return columns_of(self._backbone, len(row.ids) - start, start, len(row.target))
+        return self._rooms.of(len(row.ids) - start, start, len(row.target))
 
     def _constants(self, rows: Sequence[Row]) -> list[Constants]:
         found = [self.store.get(row.example) for row in rows]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lampbench.adapters._lora import LoraSpec, Target, dropped
-from lampbench.adapters._spec import DropoutKeys, LoneAdapter, State
+from lampbench.adapters._spec import DropoutKeys, LoneAdapter, State, master_dtype
 from lampbench.backbone import Adapter, TransformersBackbone, Window
 from lampbench.core import InputError
 
@@ -70,12 +70,13 @@ def load_folder(spec: LoraSpec, folder: Path, backbone: TransformersBackbone) ->
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"{folder}: not a PEFT folder ({_CONFIG}, {_WEIGHTS}): {error}") from error
     _check_config(spec, config, folder)
-    expected = spec.fresh(backbone, 0)
-    for name in sorted(expected.keys() | tensors.keys()):
-        shapes = [tuple(side[name].shape) if name in side else "nothing" for side in (expected, tensors)]
-        if shapes[0] != shapes[1]:
-            raise InputError(f"{folder}: {name}: expected {shapes[0]}, found {shapes[1]}")
-    return {name: tensors[name].to(expected[name].dtype) for name in expected}
+    expected = spec.shapes(backbone)
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            sides = (expected.get(name, "nothing"), found.get(name, "nothing"))
+            raise InputError(f"{folder}: {name}: expected {sides[0]}, found {sides[1]}")
+    return {name: tensors[name].to(master_dtype(backbone)) for name in expected}
 
 
 def _check_config(spec: LoraSpec, config: Any, folder: Path) -> None:

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lampbench.adapters._dropout import row_key
 from lampbench.adapters._recipe import Job, Recipe
-from lampbench.adapters._spec import AdapterSpec, DropoutKeys, State
+from lampbench.adapters._spec import AdapterSpec, DropoutKeys, State, exact
 from lampbench.backbone import Adapter, TransformersBackbone, Window
 
 Encoded = tuple[list[int], list[int]]
@@ -76,9 +76,4 @@ def batch_loss(backbone: TransformersBackbone, batch: Sequence[Encoded], adapter
             stack.enter_context(adapter.attach(backbone.layers, window))
         logits = backbone.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
     is_target = (torch.arange(ids.shape[1], device=device) >= ends.unsqueeze(1)) & mask.bool()
-    return cross_entropy(_exact(logits[:, :-1][is_target[:, 1:]]), ids[:, 1:][is_target[:, 1:]])
-
-
-def _exact(logits: Tensor) -> Tensor:
-    """Logits in float32 at least."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return cross_entropy(exact(logits[:, :-1][is_target[:, 1:]]), ids[:, 1:][is_target[:, 1:]])

@@ -112,8 +112,7 @@ class Bank(ABC):
         constants: Further tensors a slot that training does not move.
     """
 
-    def __init__(self, slots: int) -> None:
-        self.slots = slots
+    def __init__(self) -> None:
         self.parameters: dict[str, nn.Parameter] = {}
         self.constants: dict[str, Tensor] = {}
 
@@ -140,6 +139,11 @@ class Evaluated(ABC):
     def backward(self) -> None:
         """After the passes' own backward: carry gradients through what was evaluated once."""
         return
+
+
+def exact(logits: Tensor) -> Tensor:
+    """Logits in float32 at least: what a loss is computed from."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def master_dtype(backbone: TransformersBackbone) -> torch.dtype:

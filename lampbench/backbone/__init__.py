@@ -2,8 +2,7 @@
 
 from lampbench.backbone._adapter import Adapter, Window
 from lampbench.backbone._backbone import OPPU_SAMPLING, Decoding, TransformersBackbone
-from lampbench.backbone._decode import keep_logits
-from lampbench.backbone._encode import MAX_SEQUENCE, PromptEncoder, Usage, left_pad
+from lampbench.backbone._encode import MAX_SEQUENCE, PromptEncoder, Usage
 from lampbench.backbone._load import BackboneInfo, describe_backbone, find_layers, load_tokenizer
 from lampbench.backbone._partial import (
     key_value_cache,
@@ -26,12 +25,10 @@ __all__ = [
     "Window",
     "describe_backbone",
     "find_layers",
-    "keep_logits",
     "key_value_cache",
     "keys_and_values",
     "layer_output",
     "layers_left_out",
-    "left_pad",
     "load_tokenizer",
     "only_columns",
     "only_inputs",

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lampbench.adapters import (
     AdapterSpec,
@@ -18,6 +19,7 @@ from lampbench.adapters import (
     train_together,
 )
 from lampbench.backbone import Adapter, TransformersBackbone
+from lampbench.bases._training_config import TrainingConfig, filled
 from lampbench.core import (
     InputError,
     Method,
@@ -25,7 +27,9 @@ from lampbench.core import (
     Parameters,
     Prompt,
     Query,
+    RunContext,
     SharedUser,
+    Task,
     User,
     derive_seed,
     digest,
@@ -49,6 +53,11 @@ class AdapterMethod(Method):
     users_at_once = 64
     options = EngineOptions()
     backbone: TransformersBackbone
+
+    @classmethod
+    def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
+        """Fill what is open in a :class:`TrainingConfig` from its preset."""
+        return filled(config, context) if isinstance(config, TrainingConfig) else config
 
     def setup(self) -> None:
         """Start with nobody adapted."""
@@ -111,9 +120,9 @@ class AdapterMethod(Method):
         answers: dict[str, str] = {}
         known = [query for query in queries if query.user_id in self._states]
         for own in self._asked_together(known):
-            users = list(dict.fromkeys(query.user_id for query in own))
-            states = [self._states[user] for user in users]
-            whose = None if len(users) == 1 else [users.index(query.user_id) for query in own]
+            numbers = {user: number for number, user in enumerate(dict.fromkeys(query.user_id for query in own))}
+            states = [self._states[user] for user in numbers]
+            whose = None if len(numbers) == 1 else [numbers[query.user_id] for query in own]
             adapters = [*self.beneath(), self.adapter().frozen(self.backbone, states, whose)]
             answers |= self._answers(own, adapters)
         unknown = [query for query in queries if query.user_id not in self._states]

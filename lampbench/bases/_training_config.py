@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Optimizer settings; what is None is filled by ``filled`` from ``presets``.
+    """Optimizer settings; what is None is filled from ``presets`` when a run is resolved.
 
     Attributes:
         presets: ``lamp`` and ``mini``: field -> value.
@@ -50,7 +50,7 @@ class TrainingConfig:
         from lampbench.adapters import Recipe
 
         if epochs is None or self.learning_rate is None or self.clip is None or self.batch_size is None:
-            raise ValueError("settings are open; let resolve fill them (lampbench.bases.filled)")
+            raise ValueError("settings are open; let AdapterMethod.resolve fill them")
         return Recipe(epochs, self.learning_rate, self.weight_decay, self.warmup_ratio, self.clip, self.batch_size)
 
 

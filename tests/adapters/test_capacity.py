@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lampbench.adapters import EngineOptions, LoraSpec, _capacity
-from lampbench.adapters._capacity import capacity, column_bytes, columns_of, free_memory
+from lampbench.adapters._capacity import Room, capacity, column_bytes, free_memory
 
 SPEC = LoraSpec(4, 8.0)
 GB = 1 << 30
@@ -39,9 +39,10 @@ def test_given_bounds_replace_what_memory_suggests(backbone: Any, monkeypatch: p
 
 
 def test_the_past_and_the_logits_of_a_row_take_room(backbone: Any) -> None:
-    assert columns_of(backbone, 20, 0, 0) == 20
-    assert columns_of(backbone, 20, 400, 0) > columns_of(backbone, 20, 0, 0)
-    assert columns_of(backbone, 20, 0, 10) > columns_of(backbone, 20, 0, 1)
+    room = Room(backbone)
+    assert room.of(20, 0, 0) == 20
+    assert room.of(20, 400, 0) > room.of(20, 0, 0)
+    assert room.of(20, 0, 10) > room.of(20, 0, 1)
 
 
 def test_a_containers_own_limit_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

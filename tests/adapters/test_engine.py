@@ -1,6 +1,6 @@
 """The stacked engine against the solo engine, user by user."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -181,18 +181,23 @@ def test_progress_counts_the_steps_of_all_users(exact: Any) -> None:
     assert [done for done, _ in steps] == sorted(done for done, _ in steps)
 
 
-def test_out_of_memory_does_less_at_a_time_and_changes_nothing(exact: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    specs = CASES["lora with dropout"]
-    given = jobs(exact, specs)
-    expected = together(exact, given, specs)
+def with_memory_for(monkeypatch: pytest.MonkeyPatch, fits: Callable[[Any, Sequence[Any]], bool]) -> None:
+    """Let passes run out of memory unless they fit."""
     real = Passes.loss
 
     def loss(self: Any, rows: Sequence[Any], adapters: Any) -> torch.Tensor:
-        if len(rows) > 2:
+        if not fits(self, rows):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(self, rows, adapters)
 
     monkeypatch.setattr(Passes, "loss", loss)
+
+
+def test_out_of_memory_does_less_at_a_time_and_changes_nothing(exact: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = CASES["lora with dropout"]
+    given = jobs(exact, specs)
+    expected = together(exact, given, specs)
+    with_memory_for(monkeypatch, lambda passes, rows: len(rows) <= 2)
     said: list[str] = []
     trained = together(exact, given, specs, say=said.append)
     assert said
@@ -222,14 +227,7 @@ def test_out_of_memory_for_one_example_keeps_nothing_more(exact: Any, monkeypatc
     specs = CASES["two layers, last tokens"]
     given = jobs(exact, specs)
     expected = together(exact, given, specs)
-    real = Passes.loss
-
-    def loss(self: Any, rows: Sequence[Any], adapters: Any) -> torch.Tensor:
-        if len(rows) > 1 or self.store._kept:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(self, rows, adapters)
-
-    monkeypatch.setattr(Passes, "loss", loss)
+    with_memory_for(monkeypatch, lambda passes, rows: len(rows) == 1 and not passes.store._kept)
     said: list[str] = []
     trained = together(exact, given, specs, say=said.append)
     assert said[-1] == "not enough memory: from now on nothing is kept from one epoch to the next"
@@ -246,10 +244,7 @@ def test_two_users_of_one_name_do_not_share_what_is_kept(exact: Any) -> None:
 
 
 def test_what_does_not_fit_at_all_is_a_clear_error(exact: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def loss(self: Any, rows: Any, adapters: Any) -> torch.Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(Passes, "loss", loss)
+    with_memory_for(monkeypatch, lambda passes, rows: False)
     with pytest.raises(LampBenchError, match="out of memory with one training example at a time"):
         together(exact, jobs(exact, CASES["lora"]), CASES["lora"])
 

@@ -1,12 +1,10 @@
 """An adapter method of a third party: one vector a user, added to the hidden states after one layer."""
 
 from dataclasses import dataclass
-from typing import Any
 
-from lampbench import AdapterMethod, Task, setting
+from lampbench import AdapterMethod, setting
 from lampbench.adapters import InterventionSpec, Positions, Recipe
-from lampbench.bases import TrainingConfig, filled
-from lampbench.core import RunContext
+from lampbench.bases import TrainingConfig
 
 PRESETS = {
     "lamp": {"learning_rate": 1e-3, "batch_size": 16, "clip": 0.3},
@@ -27,10 +25,6 @@ class Bias(AdapterMethod):
 
     Config = BiasConfig
     config: BiasConfig
-
-    @classmethod
-    def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
-        return filled(config, context)
 
     def adapter(self) -> InterventionSpec:
         config = self.config
