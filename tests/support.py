@@ -10,7 +10,7 @@ import pytest
 
 from lampbench.core import Task, tasks
 from lampbench.data import Dataset
-from lampbench.data.folder import FolderProtocol
+from lampbench.data.protocols import FolderProtocol
 
 TINY = Path(__file__).parent / "tiny"
 TINY_DATA = TINY / "lamp_layout"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -10,13 +11,13 @@ from typing import Any
 
 import click
 
-from lampbench.core import InputError, Method, Registry, methods, tasks, unknown_name
+from lampbench.core import CACHE_VARIABLE, InputError, Method, Registry, convert, methods, tasks, unknown_name
 from lampbench.runner import load_method, load_task
 
 # Keys of a config file, beside [set] and [set.METHOD].
 _FILE_KEYS = (
-    "method", "task", "protocol", "data", "model", "revision", "seed", "users", "k", "dtype", "device",
-    "batch-size", "decoding", "engine", "trust-remote-code", "out",
+    "method", "task", "protocol", "data", "cache", "strict", "model", "revision", "seed", "users", "k", "dtype",
+    "device", "batch-size", "decoding", "engine", "trust-remote-code", "out",
 )  # fmt: skip
 
 
@@ -109,6 +110,12 @@ def _usable(name: str, load: Callable[[str], object]) -> bool:
         click.echo(f"skipped: {error}", err=True)
         return False
     return True
+
+
+def use_cache(folder: Any) -> None:
+    """Let everything in this process keep its data in ``folder``, where one was given."""
+    if folder is not None:
+        os.environ[CACHE_VARIABLE] = str(convert(folder, Path, "cache"))
 
 
 def task_names(text: Any) -> list[str]:

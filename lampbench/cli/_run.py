@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from lampbench.cli._options import method_names, overrides, read_config_file, task_names
+from lampbench.cli._options import method_names, overrides, read_config_file, task_names, use_cache
 from lampbench.core import InputError, config_to_json, convert
 from lampbench.runner import Plan, Planner, RunFolder, Session, Settings, Skip, load_method
 
@@ -21,8 +21,10 @@ _ENGINE = click.Choice(["stacked", "solo"])
 @click.command()
 @click.option("--method", help="Methods, comma-separated, or all.")
 @click.option("--task", help="Tasks, comma-separated, or all.")
-@click.option("--protocol", help="Which users and queries. Default mini, the bundled suite.")
+@click.option("--protocol", help="Which users and queries: NAME or NAME,KEY=VALUE. Default mini, the bundled suite.")
 @click.option("--data", type=click.Path(path_type=Path), help="The protocol's data folder.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Where data is kept. Default LAMPBENCH_CACHE.")
+@click.option("--strict", is_flag=True, default=None, help="Refuse data in which a leak check finds something.")
 @click.option("--model", help="Backbone: a folder or hub id. Default: the protocol's, if it has one.")
 @click.option("--revision", help="The backbone's revision on the hub.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A method's setting, or METHOD.KEY=VALUE.")
@@ -54,9 +56,10 @@ def run(settings: Sequence[str], config_file: Path | None, force: bool, dry_run:
     for required in ("method", "task"):
         if required not in given:
             raise InputError(f"--{required} is missing; see lampbench run --help")
+    use_cache(given.get("cache"))
     names = method_names(given["method"])
     chosen = overrides(names, given.get("set", {}), settings, given.get("k"))
-    planner = Planner(_settings(given))
+    planner = Planner(_settings(given), say=lambda text: click.echo(text, err=True))
     plans: list[Plan] = []
     for task in task_names(given["task"]):
         for name in names:
@@ -117,6 +120,7 @@ def _plan_text(plan: Plan, planner: Planner) -> str:
         "run id": plan.run_id,
         "folder": f"{plan.folder} ({row['status'] if row else 'new'})",
         "users": f"{len(data.users)} evaluated, {len(data.shared)} shared",
+        "protocol": f"{planner.settings.protocol} {data.hash}",
         "queries": f"{len(data.queries)} evaluated, {sum(len(user.queries) for user in data.shared)} shared",
         "tokens": _token_text(plan, planner),
         "config": json.dumps(config_to_json(plan.config)),

@@ -10,6 +10,7 @@ from lampbench.core._config import (
     setting,
 )
 from lampbench.core._errors import InputError, LampBenchError, unknown_name
+from lampbench.core._files import CACHE_VARIABLE, cache_folder, new_folder, write_json
 from lampbench.core._identity import canonical_json, derive_seed, digest
 from lampbench.core._method import Backbone, BackboneShape, DecodingMode, Method, Parameters, RunContext, Sampling
 from lampbench.core._registry import Plugin, Registry, methods, protocols, tasks
@@ -26,6 +27,7 @@ from lampbench.core._types import (
 )
 
 __all__ = [
+    "CACHE_VARIABLE",
     "Backbone",
     "BackboneShape",
     "ConfigField",
@@ -49,6 +51,7 @@ __all__ = [
     "SharedUser",
     "Task",
     "User",
+    "cache_folder",
     "canonical_json",
     "config_fields",
     "config_from",
@@ -57,8 +60,10 @@ __all__ = [
     "derive_seed",
     "digest",
     "methods",
+    "new_folder",
     "protocols",
     "setting",
     "tasks",
     "unknown_name",
+    "write_json",
 ]

@@ -33,7 +33,7 @@ class RunContext:
     """What a method may know of a run when its config is resolved.
 
     Attributes:
-        protocol: The protocol's name.
+        protocol: The name of the protocol that the data comes from.
         shape: The backbone's; None for methods that use none.
     """
 

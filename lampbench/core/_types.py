@@ -22,19 +22,26 @@ class HistoryItem:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user and their history, oldest item first."""
+    """A user and their history, oldest item first.
+
+    ``history`` is a tuple, or what reads as one and is fetched from disk when it is first looked into.
+    """
 
     id: str
-    history: tuple[HistoryItem, ...]
+    history: Sequence[HistoryItem]
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a method must answer. It carries no gold: golds live with the scorer alone."""
+    """What a method must answer. It carries no gold: golds live with the scorer alone.
+
+    ``date`` is ``YYYY[-MM[-DD]]``, or empty: LaMP's own queries have none.
+    """
 
     id: str
     user_id: str
     text: str
+    date: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,50 +3,79 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from lampbench.core import Query, SharedUser, Task, User, digest
+from lampbench.core import NoConfig, Query, SharedUser, Task, User
+
+if TYPE_CHECKING:
+    from lampbench.data._freeze import Frozen
+    from lampbench.data._leaks import Leak
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """One task's data under one protocol.
+    """One task's data under one protocol. ``Dataset.of`` makes one.
 
     Attributes:
         shared: Users of the shared split, with labelled queries; empty where there is no such split.
-        users: Evaluated users, in file order.
-        queries: Their queries, without golds, in file order.
+        users: Evaluated users, in order of their first appearance.
+        queries: Their queries, without golds, user by user.
         golds: Query id -> gold. For the scorer alone; the runner never hands it to a method.
         sources: File name -> SHA-256 of every file that was read.
+        hash: SHA-256 over users, histories, queries and golds of both splits: the protocol's name.
+        leaks: What the leak checks found.
         notes: What a reader of the numbers should know about how the data was read.
         label: What to call it wherever a score on it appears, such as "mini (synthetic)"; None for real data.
     """
 
-    shared: tuple[SharedUser, ...]
-    users: tuple[User, ...]
+    shared: Sequence[SharedUser]
+    users: Sequence[User]
     queries: tuple[Query, ...]
     golds: Mapping[str, str]
     sources: Mapping[str, str]
+    hash: str
+    leaks: tuple[Leak, ...]
     notes: tuple[str, ...] = ()
     label: str | None = None
 
-    @cached_property
-    def hash(self) -> str:
-        """SHA-256 over users, histories, queries and golds of both splits: the protocol's name."""
-        return digest(
-            {
-                "shared": [asdict(user) for user in self.shared],
-                "users": [asdict(user) for user in self.users],
-                "queries": [asdict(query) for query in self.queries],
-                "golds": dict(self.golds),
-            }
-        )
+    @classmethod
+    def of(
+        cls,
+        task: Task,
+        shared: Sequence[SharedUser],
+        evaluated: Sequence[SharedUser],
+        *,
+        sources: Mapping[str, str],
+        notes: Sequence[str] = (),
+        label: str | None = None,
+        frozen: Frozen | None = None,
+    ) -> Dataset:
+        """The data of these users; of those evaluated, golds go apart.
+
+        Args:
+            task: The task.
+            shared: Users of the shared split.
+            evaluated: Evaluated users with their labelled queries.
+            sources: File name -> SHA-256.
+            notes: What a reader should know.
+            label: What to call it, where it is not real data.
+            frozen: The hash and the findings, where they are known; else they are computed here.
+        """
+        from lampbench.data._freeze import freeze
+        from lampbench.data.store import EvaluatedUsers
+
+        known = frozen or freeze(task, shared, evaluated)
+        labelled = [query for entry in evaluated for query in entry.queries]
+        queries = tuple(entry.query for entry in labelled)
+        golds = {entry.query.id: entry.target for entry in labelled}
+        users = EvaluatedUsers(evaluated)
+        return cls(shared, users, queries, golds, sources, known.hash, known.leaks, tuple(notes), label)
 
     def first_users(self, count: int) -> Dataset:
-        """The same data with the first ``count`` evaluated users only."""
+        """The same data with the first ``count`` evaluated users only; ``hash`` and ``leaks`` stay the whole's."""
         users = self.users[:count]
         kept = {user.id for user in users}
         queries = tuple(query for query in self.queries if query.user_id in kept)
@@ -57,16 +86,36 @@ class Dataset:
 class Protocol(ABC):
     """Base class of protocols: which users, which queries, which golds.
 
-    A protocol is registered under the entry point group ``lampbench.protocols`` and built with no
-    arguments.
+    A protocol is registered under the entry point group ``lampbench.protocols``. On the command line
+    it is ``NAME`` or ``NAME,KEY=VALUE``, with keys of its ``Config``.
 
     Attributes:
+        Config: A frozen dataclass of what can be set; ``lampbench.setting`` documents a field.
         about: Its line in ``lampbench list protocols``.
         default_model: The backbone that is used where the user names none; None where one must be named.
+        say: Gets a line for the user when something takes long.
     """
 
+    Config: ClassVar[type] = NoConfig
     about: str = ""
     default_model: str | None = None
+
+    say: Callable[[str], None]
+
+    def __init__(self, config: Any = None) -> None:
+        self.config = self.Config() if config is None else config
+        self.say = lambda text: None
+
+    @property
+    def origin(self) -> str | None:
+        """The name of the protocol whose data this one narrows down; None where it has its own."""
+        return None
+
+    def canonical(self, name: str) -> str:
+        """The one way to write this protocol: ``name`` and every setting that is not the default."""
+        defaults = {field.name: field.default for field in fields(self.Config)}
+        values = {key: getattr(self.config, key) for key in defaults}
+        return ",".join([name, *(f"{key}={value}" for key, value in values.items() if value != defaults[key])])
 
     @abstractmethod
     def load(self, task: Task, data: Path | None) -> Dataset:

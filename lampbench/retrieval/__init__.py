@@ -1,7 +1,7 @@
 """Retrieval over one user's history: BM25, recency, random, dense."""
 
 from lampbench.retrieval._bm25 import Bm25Index
-from lampbench.retrieval._dense import DenseEncoder, cache_folder
+from lampbench.retrieval._dense import DenseEncoder
 from lampbench.retrieval._retrievers import Retriever, RetrieverFactory, RetrieverName
 
-__all__ = ["Bm25Index", "DenseEncoder", "Retriever", "RetrieverFactory", "RetrieverName", "cache_folder"]
+__all__ = ["Bm25Index", "DenseEncoder", "Retriever", "RetrieverFactory", "RetrieverName"]

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lampbench.core import cache_folder
 from lampbench.hub import ModelSource
 
 _BATCH = 32
 _MAX_TOKENS = 512
-
-
-def cache_folder() -> Path:
-    """Where LampBench keeps what it can compute again (``LAMPBENCH_CACHE``, else ``~/.cache/lampbench``)."""
-    return Path(os.environ.get("LAMPBENCH_CACHE") or Path.home() / ".cache" / "lampbench")
 
 
 class DenseEncoder:

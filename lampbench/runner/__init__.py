@@ -3,7 +3,7 @@
 from lampbench.runner._environment import environment
 from lampbench.runner._execute import Bar, Reporter, execute
 from lampbench.runner._folder import RunFolder
-from lampbench.runner._plan import Plan, Planner, Settings, Skip, load_method, load_task
+from lampbench.runner._plan import Plan, Planner, Settings, Skip, load_method, load_protocol, load_task
 from lampbench.runner._row import PHASES, SCHEMA_VERSION
 from lampbench.runner._session import Session
 
@@ -21,5 +21,6 @@ __all__ = [
     "environment",
     "execute",
     "load_method",
+    "load_protocol",
     "load_task",
 ]

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import lampbench
-from lampbench.core import LampBenchError, Method, Prediction, Query, User
+from lampbench.core import LampBenchError, Method, Prediction, Query, User, write_json
 from lampbench.data import Dataset
 from lampbench.metrics import Score, score
-from lampbench.runner._folder import RunFolder, write_json
+from lampbench.runner._folder import RunFolder
 from lampbench.runner._meter import Meter, OptimizerWatch
 from lampbench.runner._plan import Plan
 from lampbench.runner._row import finished_row, now, open_row

@@ -117,17 +117,6 @@ class RunFolder:
             stream.write(text + "\n")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole or not at all; refuses NaN."""
-    temporary = path.with_name(f"{path.name}.partial")
-    with temporary.open("w", encoding="utf-8") as stream:
-        json.dump(value, stream, indent=1, allow_nan=False)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-
-
 def bytes_under(folder: Path) -> int:
     """Bytes of all files below ``folder``."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.exists() else 0

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,6 +39,7 @@ class Settings:
 
     Attributes:
         protocol, data: Which users and queries, and where their files are.
+        strict: Refuse data in which a leak check finds something.
         model, revision, dtype, device, trust_remote_code: The backbone; without ``model``, the protocol's own.
         batch_size: Prompts a forward pass.
         decoding: ``greedy``, ``sampled`` or ``labels``.
@@ -50,6 +51,7 @@ class Settings:
 
     protocol: str = "mini"
     data: Path | None = None
+    strict: bool = False
     model: str | None = None
     revision: str | None = None
     dtype: str = "auto"
@@ -98,11 +100,17 @@ class Skip:
 
 
 class Planner:
-    """Resolves runs; reads each task's data and describes the backbone once."""
+    """Resolves runs; reads each task's data and describes the backbone once.
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self._protocol = load_protocol(settings.protocol)
+    Args:
+        settings: What the user asked for.
+        say: Gets a line when reading the data takes long.
+    """
+
+    def __init__(self, settings: Settings, say: Callable[[str], None] = lambda text: None) -> None:
+        self._protocol, name = load_protocol(settings.protocol)
+        self._protocol.say = say
+        self.settings = replace(settings, protocol=name)
         self._dataset = cache(self._load_dataset)
         self._backbone = cache(self._describe_backbone)
 
@@ -138,7 +146,8 @@ class Planner:
         dataset, seconds = self._dataset(task)
         backbone = self._backbone() if method_type.needs_backbone else None
         config = config_from(method_type.Config, overrides, method)
-        context = RunContext(self.settings.protocol, backbone.shape if backbone else None)
+        origin = self._protocol.origin or self.settings.protocol
+        context = RunContext(origin, backbone.shape if backbone else None)
         config = method_type.resolve(config, task, context)
         identity = self._identity(method, method_type, task, dataset, config, backbone, decoding)
         run_id = digest(identity)[:_RUN_ID_LENGTH]
@@ -151,6 +160,9 @@ class Planner:
     def _load_dataset(self, task: Task) -> tuple[Dataset, float]:
         start = time.perf_counter()
         dataset = self._protocol.load(task, self.settings.data)
+        found = [leak for leak in dataset.leaks if leak.count]
+        if found and self.settings.strict:
+            raise InputError(f"--strict: {task.name}: {'; '.join(leak.text for leak in found)}")
         return dataset, time.perf_counter() - start
 
     def _describe_backbone(self) -> BackboneInfo:
@@ -232,13 +244,22 @@ def load_task(name: str) -> Task:
     return task
 
 
-def load_protocol(name: str) -> Protocol:
-    """The protocol called ``name``; raises InputError where there is none or it is no protocol."""
+def load_protocol(text: str) -> tuple[Protocol, str]:
+    """The protocol that ``text`` (``NAME`` or ``NAME,KEY=VALUE``) asks for, and the one way to write it.
+
+    Raises:
+        InputError: There is none of that name, it is no protocol, or a setting is wrong.
+    """
+    name, *parts = text.split(",")
     kind = protocols().load(name)
     if not (isinstance(kind, type) and issubclass(kind, Protocol)):
         raise InputError(f"the protocol plug-in {name!r} is {kind!r}; expected a class derived from Protocol")
-    protocol: Protocol = kind()
-    return protocol
+    for part in parts:
+        if "=" not in part:
+            raise InputError(f"--protocol {text}: expected NAME,KEY=VALUE, found {part!r}")
+    settings = dict(part.split("=", 1) for part in parts)
+    protocol: Protocol = kind(config_from(kind.Config, settings, f"the protocol {name!r}"))
+    return protocol, protocol.canonical(name)
 
 
 def load_method(name: str) -> type[Method]:

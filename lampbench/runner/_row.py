@@ -58,7 +58,6 @@ def finished_row(
     events = folder.journal()
     users = dataset.users
     outputs = list(folder.predictions().values())
-    shared_ids = {entry.user.id for entry in dataset.shared}
     return open_row(plan, dataset, folder, "success") | {
         "data": _data(dataset) | {"invalid_outputs": invalid_outputs(plan.task, outputs)} | _cut_prompts(events),
         "metrics": _metrics(scores),
@@ -69,10 +68,7 @@ def finished_row(
                 "per_user": round(sum(bytes_under(folder.user_state(user.id)) for user in users) / len(users)),
             }
         },
-        "checks": {
-            "parameters": _parameter_check(events, parameters),
-            "users_disjoint": {"passed": shared_ids.isdisjoint(user.id for user in users)},
-        },
+        "checks": {"parameters": _parameter_check(events, parameters)},
         "artifacts": {path.name: _sha256(path) for path in (folder.official_path, folder.predictions_path)},
     }
 
@@ -91,6 +87,9 @@ def _data(data: Dataset) -> dict[str, Any]:
         "shared_users": len(data.shared),
         "shared_queries": sum(len(user.queries) for user in data.shared),
         "source_hashes": dict(data.sources),
+        "leaks": {
+            leak.name: {"count": leak.count, "of": leak.of, "examples": list(leak.examples)} for leak in data.leaks
+        },
         "notes": list(data.notes),
     }
 

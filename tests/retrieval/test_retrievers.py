@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from support import TINY_MODEL, task
 
-from lampbench.core import HistoryItem, InputError, Query, User
+from lampbench.core import HistoryItem, InputError, Query, User, cache_folder
 from lampbench.hub import find_model
-from lampbench.retrieval import DenseEncoder, RetrieverFactory, cache_folder
+from lampbench.retrieval import DenseEncoder, RetrieverFactory
 
 TASK = task("lamp5")
 HISTORY = tuple(

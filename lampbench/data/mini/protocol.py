@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lampbench.core import InputError, Task, unknown_name
-from lampbench.data._dataset import Dataset, Protocol
-from lampbench.data.folder import FolderProtocol
+from lampbench.data.files import LampSplit
 from lampbench.data.mini import GENERATORS, LABEL, write_suite
+from lampbench.data.protocols import FileProtocol, Parts
+from lampbench.data.store import Selection, Split, stored_split
 
 MODEL = Path(__file__).parent / "lampbench-mini"
 
 
-class MiniProtocol(Protocol):
-    """Generates the suite's files and reads them as any other."""
+class MiniProtocol(FileProtocol):
+    """Generates the suite's files and reads them as any other, but leaves nothing in the cache."""
 
     about = f"{LABEL}: invented users and a bundled small model; works anywhere, compares with nothing"
     default_model = str(MODEL)
 
-    def load(self, task: Task, data: Path | None) -> Dataset:
-        """Write the task's files to a temporary folder and read them; raises InputError for ``data``."""
-        if data is not None:
-            raise InputError("the protocol 'mini' brings its own data; --data goes with --protocol folder")
-        if task.name not in GENERATORS:
-            raise unknown_name("task of the mini suite", task.name, GENERATORS)
-        with TemporaryDirectory(prefix="lampbench-mini-") as folder:
-            write_suite(Path(folder), [task.name])
-            return FolderProtocol().load(task, Path(folder))
+    def parts(self, task: Task, data: Path | None) -> Parts:
+        """Both splits; raises InputError for ``data``."""
+        with _files(task, data) as root:
+            dev, train = (self._split([root / name], task) for name in ("dev", "train"))
+        return Parts(Selection.whole(dev), Selection.whole(train))
+
+    def pooled(self, task: Task, data: Path | None) -> Split:
+        """Train and dev as one."""
+        with _files(task, data) as root:
+            return self._split([root / "train", root / "dev"], task)
+
+    def _split(self, folders: list[Path], task: Task) -> Split:
+        return stored_split([LampSplit(folder) for folder in folders], task, cached=False, say=self.say)
+
+
+@contextmanager
+def _files(task: Task, data: Path | None) -> Iterator[Path]:
+    """The task's generated files, for as long as the block lasts."""
+    if data is not None:
+        raise InputError("the protocol 'mini' brings its own data; --data goes with --protocol folder")
+    if task.name not in GENERATORS:
+        raise unknown_name("task of the mini suite", task.name, GENERATORS)
+    with TemporaryDirectory(prefix="lampbench-mini-") as folder:
+        write_suite(Path(folder), [task.name])
+        yield Path(folder) / task.official[0]

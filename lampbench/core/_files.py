@@ -1,0 +1,52 @@
+"""Files that are whole or absent, and where LampBench keeps what it can fetch or compute again."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+CACHE_VARIABLE = "LAMPBENCH_CACHE"
+
+
+def cache_folder() -> Path:
+    """What LampBench can fetch or compute again lies here (``LAMPBENCH_CACHE``, else ``~/.cache/lampbench``)."""
+    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "lampbench")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole or not at all; refuses NaN."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with temporary.open("w", encoding="utf-8") as stream:
+            json.dump(value, stream, indent=1, allow_nan=False)
+            stream.write("\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """An empty folder that becomes ``target`` when the block ends well, and vanishes when it does not.
+
+    Where another process made ``target`` meanwhile, that one stays: what is keyed by its content has
+    one content.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if not target.exists():
+            temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

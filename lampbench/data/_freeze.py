@@ -1,0 +1,82 @@
+"""A protocol's hash and leak checks: computed once, and kept for data that lies in the cache."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lampbench.core import SharedUser, Task, cache_folder, digest, write_json
+from lampbench.data._leaks import Leak, find_leaks
+from lampbench.data.files import Columns
+from lampbench.data.store import HistoryHash, Selection
+
+# Raise it whenever the same users would get another hash, or other findings.
+_FREEZE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What names a protocol, and what its checks found.
+
+    Attributes:
+        hash: SHA-256 over shared users and evaluated users in their order: ids, histories, queries, golds.
+        leaks: Findings, one a check.
+    """
+
+    hash: str
+    leaks: tuple[Leak, ...]
+
+
+def freeze(task: Task, shared: Sequence[SharedUser], evaluated: Sequence[SharedUser]) -> Frozen:
+    """Hash the users and check them."""
+    own, theirs = _hashes(evaluated), _hashes(shared)
+    name = digest(
+        {
+            "shared": [_user_hash(entry, named) for entry, named in zip(shared, theirs, strict=True)],
+            "users": [_user_hash(entry, named) for entry, named in zip(evaluated, own, strict=True)],
+        }
+    )
+    texts = [[named.texts for named in hashes] for hashes in (theirs, own)]
+    return Frozen(name, find_leaks(task, shared, evaluated, *texts))
+
+
+def frozen(
+    key: Any, task: Task, shared: Sequence[SharedUser], evaluated: Sequence[SharedUser], say: Callable[[str], None]
+) -> Frozen:
+    """As ``freeze``, remembered under ``key``, which must name everything that the users come from."""
+    path = cache_folder() / "protocols" / f"{digest([_FREEZE_VERSION, task.name, task.version, key])}.json"
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        leaks = tuple(Leak(**{**leak, "examples": tuple(leak["examples"])}) for leak in known["leaks"])
+        return Frozen(known["hash"], leaks)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    if len(shared) + len(evaluated) > 5000:
+        say(f"checking {len(evaluated):,} evaluated and {len(shared):,} shared users of {task.name} once")
+    result = freeze(task, shared, evaluated)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, asdict(result))
+    return result
+
+
+def _user_hash(entry: SharedUser, history: HistoryHash) -> str:
+    queries = [[q.query.id, q.query.date, q.query.text, q.target] for q in entry.queries]
+    return digest([entry.user.id, history.whole, queries])
+
+
+def _hashes(entries: Sequence[SharedUser]) -> list[HistoryHash]:
+    if isinstance(entries, Selection):
+        return [entries.history_hash(index) for index in range(len(entries))]
+    return [HistoryHash.of(_columns(entry)) for entry in entries]
+
+
+def _columns(entry: SharedUser) -> Columns:
+    history = entry.user.history
+    return Columns(
+        [item.id for item in history],
+        [item.source for item in history],
+        [item.target for item in history],
+        [item.date for item in history],
+    )

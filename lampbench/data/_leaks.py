@@ -1,0 +1,158 @@
+"""Leak checks: what could let a score stand for something else than personalization."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from lampbench.core import LabelledQuery, SharedUser, Task
+
+_EXAMPLES = 5
+
+# Name -> what was found, for "N of M ...".
+LEAKS: Mapping[str, str] = {
+    "shared_users": "evaluated users are also shared users",
+    "duplicate_users": "evaluated users have the same history texts as another user id",
+    "query_in_history": "queries ask about a text that is in the user's own history",
+    "query_in_history_normalised": "queries ask about such a text, case, spaces and punctuation aside",
+    "gold_in_history": "golds are an item's target in the user's own history",
+    "gold_in_history_normalised": "golds are such a target, case, spaces and punctuation aside",
+    "query_in_shared": "queries ask about a text that a shared user is trained on, case, spaces and punctuation aside",
+    "later_history": "dated queries come before an item of the user's own history",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """What one check found.
+
+    Attributes:
+        name: A key of ``LEAKS``.
+        count: How many; None where the data cannot tell (queries without dates, golds that are labels).
+        of: Of how many.
+        examples: The first ids.
+    """
+
+    name: str
+    count: int | None
+    of: int
+    examples: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The finding in one line."""
+        examples = f" ({', '.join(self.examples)}{' …' if (self.count or 0) > len(self.examples) else ''})"
+        return f"{self.count} of {self.of} {LEAKS[self.name]}{examples if self.examples else ''}"
+
+
+def find_leaks(
+    task: Task,
+    shared: Sequence[SharedUser],
+    evaluated: Sequence[SharedUser],
+    shared_texts: Sequence[str],
+    evaluated_texts: Sequence[str],
+) -> tuple[Leak, ...]:
+    """Every check of ``LEAKS``, in that order.
+
+    Args:
+        task: The task. Its golds are looked for where they are texts; a label is in every history.
+        shared: Users of the shared split.
+        evaluated: Evaluated users.
+        shared_texts: A hash of each shared user's history texts.
+        evaluated_texts: The same of evaluated users.
+    """
+    shared_ids = [entry.user.id for entry in shared]
+    evaluated_ids = [entry.user.id for entry in evaluated]
+    both = set(shared_ids).intersection(evaluated_ids)
+    found = _Finds(len(evaluated_ids), sum(len(entry.queries) for entry in evaluated))
+    found.add("shared_users", (user_id for user_id in evaluated_ids if user_id in both))
+    found.add("duplicate_users", _twins(evaluated_ids, evaluated_texts, shared_ids, shared_texts))
+    _look_into_histories(found, task, evaluated, _shared_questions(shared))
+    return found.leaks(text_golds=task.kind == "text")
+
+
+class _Finds:
+    """Ids by check, and how many were looked at."""
+
+    def __init__(self, users: int, queries: int) -> None:
+        self.users = users
+        self.queries = queries
+        self.dated = 0
+        self._ids: dict[str, list[str]] = {name: [] for name in LEAKS}
+
+    def add(self, name: str, ids: Iterable[str]) -> None:
+        self._ids[name].extend(ids)
+
+    def leaks(self, *, text_golds: bool) -> tuple[Leak, ...]:
+        def leak(name: str, of: int, *, known: bool = True) -> Leak:
+            ids = self._ids[name]
+            return Leak(name, len(ids) if known else None, of, tuple(ids[:_EXAMPLES]))
+
+        users = ("shared_users", "duplicate_users")
+        known = {"later_history": self.dated > 0}
+        known |= dict.fromkeys(("gold_in_history", "gold_in_history_normalised"), text_golds)
+        of = {"later_history": self.dated} | dict.fromkeys(users, self.users)
+        return tuple(leak(name, of.get(name, self.queries), known=known.get(name, True)) for name in LEAKS)
+
+
+def _look_into_histories(
+    found: _Finds, task: Task, evaluated: Sequence[SharedUser], shared_questions: set[str]
+) -> None:
+    for entry in evaluated:
+        history = entry.user.history
+        # Where a history has no source side, its targets are the texts that were asked about.
+        sources = {item.source if task.item_source else item.target for item in history}
+        targets = {item.target.strip() for item in history}
+        plain_sources, plain_targets = set(_plain(sources)), set(_plain(targets))
+        last = max((item.date for item in history), default="")
+        for labelled in entry.queries:
+            query, gold = labelled.query, labelled.target.strip()
+            text = normalised(query.text)
+            checks = {
+                "query_in_history": query.text in sources,
+                "query_in_history_normalised": text in plain_sources,
+                "gold_in_history": gold in targets,
+                "gold_in_history_normalised": normalised(gold) in plain_targets,
+                "query_in_shared": text in shared_questions,
+                "later_history": _is_later(last, query.date),
+            }
+            found.dated += bool(query.date and last)
+            for name, hit in checks.items():
+                if hit:
+                    found.add(name, [query.id])
+
+
+def normalised(text: str) -> str:
+    """A text without case, punctuation, and differences of spacing or of Unicode form."""
+    return re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def _plain(texts: Iterable[str]) -> Iterator[str]:
+    # What has no letter or digit would equal anything of the kind.
+    return filter(None, map(normalised, texts))
+
+
+def _shared_questions(shared: Sequence[SharedUser]) -> set[str]:
+    queries: Iterator[LabelledQuery] = (labelled for entry in shared for labelled in entry.queries)
+    return set(_plain(labelled.query.text for labelled in queries))
+
+
+def _is_later(item: str, query: str) -> bool:
+    """Whether an item's date is surely after a query's, as far as both are known."""
+    common = min(len(item), len(query))
+    return common > 0 and item[:common] > query[:common]
+
+
+def _twins(
+    ids: Sequence[str], texts: Sequence[str], other_ids: Sequence[str], other_texts: Sequence[str]
+) -> Iterator[str]:
+    """Evaluated users with another id of the same history texts, as ``a = b``."""
+    names: dict[str, set[str]] = defaultdict(set)
+    for user_id, name in zip([*ids, *other_ids], [*texts, *other_texts], strict=True):
+        names[name].add(user_id)
+    for user_id, name in zip(ids, texts, strict=True):
+        if others := names[name] - {user_id}:
+            yield f"{user_id} = {min(others)}"

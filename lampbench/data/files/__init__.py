@@ -1,0 +1,28 @@
+"""File formats: LaMP's own, and OPPU's release; read record by record, each message naming its place."""
+
+from lampbench.data.files._json import kind, read_json, read_records, unreadable
+from lampbench.data.files._lamp import LampSplit, Outputs, check_same_ids, read_golds, read_outputs
+from lampbench.data.files._oppu import EVALUATED, OTHERS, OppuUsers, labels_beside, oppu_folder
+from lampbench.data.files._records import Block, Columns, Source, check_text, read_columns
+
+__all__ = [
+    "EVALUATED",
+    "OTHERS",
+    "Block",
+    "Columns",
+    "LampSplit",
+    "OppuUsers",
+    "Outputs",
+    "Source",
+    "check_same_ids",
+    "check_text",
+    "kind",
+    "labels_beside",
+    "oppu_folder",
+    "read_columns",
+    "read_golds",
+    "read_json",
+    "read_outputs",
+    "read_records",
+    "unreadable",
+]

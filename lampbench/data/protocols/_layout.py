@@ -1,0 +1,103 @@
+"""Data in LaMP's official layout: ``DATA/LaMP_5/{train,dev}/{train,dev}_{questions,outputs}.json``.
+
+The users of train are shared, the users of dev are evaluated. A folder without train serves methods
+that have no shared stage.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+from lampbench.core import InputError, Task, cache_folder
+from lampbench.data.files import LampSplit
+from lampbench.data.protocols._parts import FileProtocol, Parts, dropped_notes, entries_of
+from lampbench.data.store import Selection, Split, stored_split
+
+
+class LayoutProtocol(FileProtocol):
+    """Base of protocols that read the official layout.
+
+    Attributes:
+        user_ids: Whether questions must name their user, or must not; None: either.
+    """
+
+    user_ids: ClassVar[bool | None] = None
+
+    @abstractmethod
+    def folder(self, task: Task, data: Path | None) -> Path:
+        """The folder that contains ``LaMP_5`` and its like."""
+
+    def parts(self, task: Task, data: Path | None) -> Parts:
+        """Both splits; raises InputError as ``Protocol.load`` says."""
+        root = _task_folder(self.folder(task, data), task)
+        splits = {name: self._split([root / name], task) for name in _splits(root)}
+        shared = Selection.whole(splits["train"]) if "train" in splits else None
+        return Parts(Selection.whole(splits["dev"]), shared, dropped_notes(splits))
+
+    def pooled(self, task: Task, data: Path | None) -> Split:
+        """Train and dev as one; a user of both has the history that both show."""
+        root = _task_folder(self.folder(task, data), task)
+        return self._split([root / name for name in reversed(_splits(root))], task)
+
+    def _split(self, folders: list[Path], task: Task) -> Split:
+        sources = [LampSplit(folder, self.user_ids) for folder in folders]
+        return stored_split(sources, task, cached=True, say=self.say)
+
+
+class FolderProtocol(LayoutProtocol):
+    """Reads a folder of the user's."""
+
+    about = "your folder in LaMP's layout (--data): train users are shared, dev users are evaluated"
+
+    def folder(self, task: Task, data: Path | None) -> Path:
+        """What the user gave."""
+        if data is None:
+            raise InputError("the protocol 'folder' needs --data, a folder that contains LaMP_2M, LaMP_2N, LaMP_3 …")
+        return data
+
+
+class _Official(LayoutProtocol):
+    setting: ClassVar[str]
+
+    def folder(self, task: Task, data: Path | None) -> Path:
+        """What the user gave, or where ``lampbench data get`` puts the files."""
+        if data is not None:
+            return data
+        fetched = cache_folder() / self.setting
+        if not (fetched / task.official[0]).is_dir():
+            raise InputError(
+                f"no {self.setting} files of {task.name} in {fetched}; fetch them: "
+                f"lampbench data get {self.setting} --task {task.name}; or name their folder by --data"
+            )
+        return fetched
+
+
+class LampTime(_Official):
+    """The time-based split: a user's later items are asked about, the same users may be in train and dev."""
+
+    about = "LaMP's time-based split: train is shared, dev is evaluated; lampbench data get lamp-time"
+    setting = "lamp-time"
+    user_ids = True
+
+
+class LampUser(_Official):
+    """The user-based split: every question is a user, and the users of dev are new."""
+
+    about = "LaMP's user-based split: train is shared, dev is evaluated; lampbench data get lamp-user"
+    setting = "lamp-user"
+    user_ids = False
+
+
+def _task_folder(data: Path, task: Task) -> Path:
+    if not data.is_dir():
+        raise InputError(f"--data {data}: no such folder")
+    root = data / task.official[0]
+    if not root.is_dir():
+        raise InputError(f"--data {data}: no folder {root.name} for {task.name}; found {entries_of(data)}")
+    return root
+
+
+def _splits(root: Path) -> list[str]:
+    return ["dev", *(["train"] if (root / "train").exists() else [])]

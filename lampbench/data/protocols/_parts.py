@@ -1,0 +1,90 @@
+"""Protocols over files: which users of which splits."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+from lampbench.core import InputError, Task
+from lampbench.data._dataset import Dataset, Protocol
+from lampbench.data._freeze import freeze, frozen
+from lampbench.data.store import Selection, Split
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a protocol over files is made of, before it is named by its hash.
+
+    Attributes:
+        evaluated: The evaluated users.
+        shared: The shared users; None where there is no such split.
+        notes: What a reader of the numbers should know.
+    """
+
+    evaluated: Selection
+    shared: Selection | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def selections(self) -> list[Selection]:
+        """What there is of the two."""
+        return [self.evaluated, *([self.shared] if self.shared is not None else [])]
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """Name -> SHA-256 of every file that was read."""
+        return {name: sha256 for selection in self.selections for name, sha256 in selection.split.facts.sources.items()}
+
+    @property
+    def label(self) -> str | None:
+        """What the data calls itself."""
+        return next((s.split.facts.label for s in self.selections if s.split.facts.label), None)
+
+
+class FileProtocol(Protocol):
+    """Base of protocols that read files, and of those that narrow such a protocol down."""
+
+    @abstractmethod
+    def parts(self, task: Task, data: Path | None) -> Parts:
+        """The users; raises InputError as ``Protocol.load`` says."""
+
+    def pooled(self, task: Task, data: Path | None) -> Split:
+        """The users of all labelled splits as one; raises InputError where there is one split only."""
+        raise InputError(f"{type(self).__name__} has no train and dev files to pool")
+
+    def load(self, task: Task, data: Path | None) -> Dataset:
+        """Open the users; hash and check them, once for data in the cache."""
+        parts = self.parts(task, data)
+        shared = parts.shared if parts.shared is not None else ()
+        if all(selection.split.key for selection in parts.selections):
+            # Named by the very users, so that no change of a rule can meet an old finding.
+            key = [[selection.split.key, list(map(astuple, selection.windows))] for selection in parts.selections]
+            known = frozen(key, task, shared, parts.evaluated, self.say)
+        else:
+            known = freeze(task, shared, parts.evaluated)
+        return Dataset.of(
+            task,
+            shared,
+            parts.evaluated,
+            sources=parts.sources,
+            notes=parts.notes,
+            label=parts.label,
+            frozen=known,
+        )
+
+
+def dropped_notes(splits: Mapping[str, Split]) -> tuple[str, ...]:
+    """A note for each split in which history items were left out."""
+    return tuple(
+        f"{name}: {split.facts.dropped_items} history items are in only some of their user's profiles and are left out"
+        for name, split in splits.items()
+        if split.facts.dropped_items
+    )
+
+
+def entries_of(folder: Path) -> str:
+    """What lies in a folder, for messages."""
+    names: Sequence[str] = sorted(entry.name for entry in folder.iterdir())
+    return ", ".join(names[:20]) + (" …" if len(names) > 20 else "") or "nothing"

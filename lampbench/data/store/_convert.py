@@ -1,0 +1,194 @@
+"""From files to tables: one pass, memory that does not grow with the files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from lampbench.core import InputError, LabelledQuery, Task, write_json
+from lampbench.data.files import Block, Columns, Source, read_columns
+from lampbench.data.store._split import Split, SplitFacts
+from lampbench.data.store._tables import (
+    HISTORIES,
+    MANIFEST,
+    RESOLVED,
+    USER_SCHEMA,
+    USERS,
+    HistoryHash,
+    HistoryWriter,
+    ListColumn,
+    TableWriter,
+    file_sizes,
+    open_table,
+    user_batch,
+)
+
+# Part of a stored split's name: raise it whenever the same files would be stored differently.
+CONVERTER_VERSION = 1
+_VERSIONS = "versions.arrow"
+
+
+@dataclass
+class _Known:
+    """A user met so far.
+
+    Attributes:
+        where: The record that told of the user first.
+        row, items, hash: The history that came first.
+        others: Hash -> row of each different history of the same user, among the versions.
+    """
+
+    where: str
+    row: int
+    items: int
+    hash: HistoryHash
+    queries: list[LabelledQuery]
+    others: dict[str, int] = field(default_factory=dict)
+
+
+def convert(
+    sources: Sequence[Source], task: Task, hashes: Mapping[str, str], folder: Path | None, key: str | None
+) -> Split:
+    """Store what ``sources`` tell of their users.
+
+    A history is kept once, however many questions come with it. Where one user's questions come with
+    different histories, the history is what all of them share, so that no question can see an item
+    which its own profile does not list; what that leaves out is counted.
+
+    Args:
+        sources: Files, read one after another.
+        task: Whose records they hold.
+        hashes: Name -> SHA-256 of the files.
+        folder: An empty folder for the tables; None keeps them in memory.
+        key: The split's name in the cache.
+
+    Raises:
+        InputError: A record is wrong; the message names file and record.
+    """
+    conversion = _Conversion(folder)
+    try:
+        labels = [conversion.read(source, task) for source in sources]
+        histories, users, dropped = conversion.finish()
+    except BaseException:
+        conversion.abandon()
+        raise
+    facts = SplitFacts(hashes, next((label for label in labels if label), None), dropped)
+    if folder is not None:
+        # Written last: a folder with a manifest is a whole one.
+        manifest = {"version": CONVERTER_VERSION, **asdict(facts), "bytes": file_sizes(folder)}
+        write_json(folder / MANIFEST, manifest)
+    return Split(histories, users, facts, key)
+
+
+def open_split(folder: Path, key: str) -> Split | None:
+    """A stored split, mapped into memory; None where there is no whole one."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["version"] != CONVERTER_VERSION or manifest["bytes"] != file_sizes(folder):
+            return None
+        facts = SplitFacts(manifest["sources"], manifest["label"], manifest["dropped_items"])
+        histories = pa.concat_tables([open_table(folder / HISTORIES), open_table(folder / RESOLVED)])
+        return Split(histories, open_table(folder / USERS), facts, key)
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+        return None
+
+
+class _Conversion:
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._users: dict[str, _Known] = {}
+        self._query_ids: set[str] = set()
+        self._histories = HistoryWriter(self._path(HISTORIES))
+        self._versions = HistoryWriter(self._path(_VERSIONS))
+        self._open: list[HistoryWriter | TableWriter] = [self._histories, self._versions]
+
+    def read(self, source: Source, task: Task) -> str | None:
+        """Take all blocks of a source; its label."""
+        label, blocks = source.read(task)
+        last: tuple[str, object] | None = None
+        for block in blocks:
+            self._check_ids(block)
+            # Questions of one user mostly follow each other, with the same profile.
+            if (block.user_id, block.profile) == last:
+                self._users[block.user_id].queries.extend(block.queries)
+                continue
+            self._add(block, task)
+            last = block.user_id, block.profile
+        return label
+
+    def finish(self) -> tuple[pa.Table, pa.Table, int]:
+        """Histories, users, and how many items were left out."""
+        histories, versions = self._histories.finish(), self._versions.finish()
+        resolved = HistoryWriter(self._path(RESOLVED))
+        users = TableWriter(self._path(USERS), USER_SCHEMA)
+        self._open = [resolved, users]
+        first, later = ListColumn(histories, "items"), ListColumn(versions, "items")
+        dropped = 0
+        for user_id, known in self._users.items():
+            if known.others:
+                row, left_out = _resolve(user_id, known, first, later, resolved)
+                known.row = histories.num_rows + row
+                dropped += left_out
+        people = list(self._users.values())
+        users.write(
+            user_batch(
+                list(self._users),
+                [known.row for known in people],
+                [known.items for known in people],
+                [known.hash for known in people],
+                [known.queries for known in people],
+            )
+        )
+        tables = pa.concat_tables([histories, resolved.finish()])
+        if self._folder is not None:
+            (self._folder / _VERSIONS).unlink()
+        return tables, users.finish(), dropped
+
+    def abandon(self) -> None:
+        """Close what is open."""
+        for writer in self._open:
+            writer.abandon()
+
+    def _path(self, name: str) -> Path | None:
+        return None if self._folder is None else self._folder / name
+
+    def _check_ids(self, block: Block) -> None:
+        for entry in block.queries:
+            if entry.query.id in self._query_ids:
+                raise InputError(f"{block.where}: the id occurs twice, {entry.query.id!r} asked before")
+            self._query_ids.add(entry.query.id)
+
+    def _add(self, block: Block, task: Task) -> None:
+        columns = read_columns(block.profile, task, block.where)
+        name = HistoryHash.of(columns)
+        known = self._users.get(block.user_id)
+        if known is None:
+            row = self._histories.append(columns)
+            self._users[block.user_id] = _Known(block.where, row, len(columns.ids), name, list(block.queries))
+            return
+        known.queries.extend(block.queries)
+        if name != known.hash and name.whole not in known.others:
+            known.others[name.whole] = self._versions.append(columns)
+
+
+def _resolve(
+    user_id: str, known: _Known, histories: ListColumn, versions: ListColumn, resolved: HistoryWriter
+) -> tuple[int, int]:
+    """Store what all of a user's histories share, in the order of the first.
+
+    Returns:
+        The row, and how many items that leaves out.
+    """
+    first = list(Columns(*histories.row(known.row)).items())
+    others = [set(Columns(*versions.row(row)).items()) for row in known.others.values()]
+    shared = [item for item in first if all(item in other for other in others)]
+    if not shared:
+        raise InputError(f"{known.where}: the questions of user {user_id!r} have no profile item in common")
+    columns = Columns(*map(list, zip(*(astuple(item) for item in shared), strict=True)))
+    row = resolved.append(columns)
+    known.items, known.hash = len(shared), HistoryHash.of(columns)
+    return row, len(set(first).union(*others)) - len(shared)
