@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from lampbench.core import InputError
+from lampbench.cli._options import task_names, use_cache
+from lampbench.core import InputError, cache_folder, new_folder
+
+if TYPE_CHECKING:
+    from lampbench.data.download import Setting
+    from lampbench.data.files import Layout
+
+_CACHE = click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    help="Where data is kept. Default LAMPBENCH_CACHE, or ~/.cache/lampbench.",
+)
 
 
 @click.group()
 def data() -> None:
-    """Write data that runs can read."""
+    """Fetch data, and write data that runs can read."""
 
 
 @data.command()
@@ -21,10 +35,86 @@ def mini(out: Path, seed: int) -> None:
     """Write the mini (synthetic) suite in LaMP's file layout; the same seed gives the same bytes."""
     from lampbench.data.mini import LABEL, write_suite
 
+    with _whole(out) as folder:
+        paths = write_suite(folder, seed=seed)
+        size = sum(path.stat().st_size for path in paths)
+    click.echo(f"{LABEL}: {len(paths)} files, {size / 1e6:.1f} MB in {out}")
+
+
+@data.command()
+@click.argument("setting", type=click.Choice(["lamp-time", "lamp-user"]))
+@click.option("--task", required=True, help="Tasks, comma-separated, or all.")
+@click.option("--split", default="train,dev", show_default=True, help="train, dev or test, comma-separated.")
+@click.option("--source", help="Where from: a mirror's URL, file://… or a folder. Default: LaMP's own server.")
+@_CACHE
+def get(setting: Setting, task: str, split: str, source: str | None, cache: Path | None) -> None:
+    """Download LaMP's files, time-based or user-based.
+
+    What is in place is kept, what broke off is gone on with. Size and SHA-256 of every file are
+    recorded at its first download (lamp.lock.json) and compared ever after.
+
+    \b
+    lampbench data get lamp-time --task lamp5
+    lampbench data get lamp-user --task all --source file:///mirror/LaMP
+    """
+    from lampbench.cli._progress import DownloadProgress
+    from lampbench.data.download import OFFICIAL_SOURCE, fetch, remote_files
+    from lampbench.runner import load_task
+
+    use_cache(cache)
+    splits = [part.strip() for part in split.split(",") if part.strip()]
+    wanted = [file for name in task_names(task) for file in remote_files(setting, load_task(name), splits)]
+    folder = cache_folder() / setting
+    for file in fetch(wanted, folder, source=source or OFFICIAL_SOURCE, progress=DownloadProgress()):
+        click.echo(f"{file.how:<10}  {file.bytes:>13,} bytes  sha256 {file.sha256[:12]}  {file.local}")
+    click.echo(f"{len(wanted)} files in {folder}; use them: lampbench run --protocol {setting} …")
+
+
+@data.command()
+@click.option("--protocol", required=True, help="Whose users: NAME or NAME,KEY=VALUE.")
+@click.option("--task", required=True, help="Tasks, comma-separated, or all.")
+@click.option("--data", "folder", type=click.Path(path_type=Path), help="The protocol's data folder.")
+@click.option("--format", "layout", required=True, type=click.Choice(["lamp", "oppu"]), help="LaMP's or OPPU's layout.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="An empty or new folder.")
+@_CACHE
+def export(protocol: str, task: str, folder: Path | None, layout: Layout, out: Path, cache: Path | None) -> None:
+    """Write a protocol's users in LaMP's or OPPU's file layout.
+
+    Read back with --protocol folder or oppu100, they are the same users: the hash is the same.
+    """
+    from lampbench.data.files import Exported
+    from lampbench.data.files import export as write
+    from lampbench.runner import load_protocol, load_task
+
+    use_cache(cache)
+    loaded, name = load_protocol(protocol)
+    loaded.say = lambda text: click.echo(text, err=True)
+    with _whole(out) as partial:
+        for task_name in task_names(task):
+            the_task = load_task(task_name)
+            data = loaded.load(the_task, folder)
+            paths = write(Exported(the_task, data.labelled(), data.shared, data.label), layout, partial)
+            _say_written(name, task_name, data.hash, paths)
+    click.echo(f"in {out}")
+
+
+def _say_written(protocol: str, task: str, name: str, paths: Sequence[Path]) -> None:
+    size = sum(path.stat().st_size for path in paths)
+    click.echo(f"{task}: {protocol} {name[:12]}: {len(paths)} files, {size / 1e6:.1f} MB")
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[Path]:
+    """A folder that becomes ``out`` when all is written; raises InputError where ``out`` is not empty or new."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: not an empty folder; nothing was written")
     try:
-        paths = write_suite(out, seed=seed)
+        out.mkdir(parents=True, exist_ok=True)
+        with new_folder(out / "whole") as folder:
+            yield folder
+        # Into the folder itself, which may be somebody's working directory.
+        for entry in list((out / "whole").iterdir()):
+            entry.rename(out / entry.name)
+        (out / "whole").rmdir()
     except OSError as error:
-        raise InputError(f"--out {out}: {error.strerror}") from None
-    click.echo(f"{LABEL}: {len(paths)} files, {sum(path.stat().st_size for path in paths) / 1e6:.1f} MB in {out}")
+        raise InputError(f"--out {out}: {error.strerror}; nothing was written") from None

@@ -4,38 +4,79 @@ from __future__ import annotations
 
 import inspect
 import json
+from pathlib import Path
 from typing import Any
 
 import click
 
-from lampbench.cli._list import about
-from lampbench.core import Plugin, Task, config_fields, methods, protocols, tasks, unknown_name
+from lampbench.cli._options import use_cache
+from lampbench.cli._protocol import data_text, protocol_data
+from lampbench.core import InputError, Plugin, Task, config_fields, methods, protocols, tasks, unknown_name
 from lampbench.runner import load_method
+
+_REGISTRIES = {"method": methods, "task": tasks, "protocol": protocols}
 
 
 @click.command()
-@click.argument("name")
+@click.argument("names", nargs=-1, required=True, metavar="[KIND] NAME")
+@click.option("--task", help="Of a protocol: whose data to count; tasks, comma-separated, or all.")
+@click.option("--data", type=click.Path(path_type=Path), help="Of a protocol: its data folder.")
+@click.option("--model", help="Of a protocol: the model whose tokenizer counts. Default: the protocol's, if any.")
+@click.option("--strict", is_flag=True, help="Of a protocol: refuse data in which a leak check finds something.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Where data is kept. Default LAMPBENCH_CACHE.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def describe(name: str, as_json: bool) -> None:
-    """Show what NAME (a method, task or protocol) is, where it comes from and what can be set."""
-    kind, plugin = _find(name)
+def describe(names: tuple[str, ...], as_json: bool, cache: Path | None, **data_options: Any) -> None:
+    """Show what NAME (a method, task or protocol) is, where it comes from and what can be set.
+
+    Of a protocol with --task also its users, queries, histories, answers, tokens, leak checks and hash.
+
+    \b
+    lampbench describe perfit
+    lampbench describe protocol mini --task lamp5
+    lampbench describe protocol cold-k,k=4,base=folder --task all --data DIR --model DIR
+    """
+    use_cache(cache)
+    kind, name = _asked(names)
+    # A protocol's settings stand behind its name.
+    kind, plugin = _find(kind, name.partition(",")[0])
+    if kind != "protocol" and any(data_options.values()):
+        raise InputError(f"--task, --data, --model and --strict describe a protocol; {name!r} is a {kind}")
     target: Any = load_method(name) if kind == "method" else plugin.load()
-    facts = {"name": name, "kind": kind, "distribution": plugin.distribution, "entry_point": plugin.value}
-    facts |= _method_facts(target) if kind == "method" else _task_facts(target) if kind == "task" else _about(target)
+    facts: dict[str, Any] = {
+        "name": name,
+        "kind": kind,
+        "distribution": plugin.distribution,
+        "entry_point": plugin.value,
+    }
+    facts |= {"method": _method_facts, "task": _task_facts, "protocol": _protocol_facts}[kind](target)
+    if data_options["task"]:
+        facts["data"] = protocol_data(name, **data_options)
     click.echo(json.dumps(facts, indent=1) if as_json else _as_text(facts))
 
 
-def _find(name: str) -> tuple[str, Plugin]:
-    registries = {"method": methods(), "task": tasks(), "protocol": protocols()}
-    for kind, registry in registries.items():
+def _asked(names: tuple[str, ...]) -> tuple[str | None, str]:
+    if len(names) == 1:
+        return None, names[0]
+    if len(names) > 2 or names[0] not in _REGISTRIES:
+        raise InputError(f"expected NAME, or {' or '.join(_REGISTRIES)} and NAME; found {' '.join(names)!r}")
+    return names[0], names[1]
+
+
+def _find(kind: str | None, name: str) -> tuple[str, Plugin]:
+    registries = {known: registry() for known, registry in _REGISTRIES.items() if kind in (None, known)}
+    for known, registry in registries.items():
         if name in registry.names():
-            return kind, registry.plugin(name)
-    known = [known for registry in registries.values() for known in registry.names()]
-    raise unknown_name("method, task or protocol", name, known)
+            return known, registry.plugin(name)
+    names = [name for registry in registries.values() for name in registry.names()]
+    raise unknown_name(kind or "method, task or protocol", name, names)
 
 
-def _about(target: Any) -> dict[str, Any]:
-    return {"about": about(target)}
+def _protocol_facts(protocol: Any) -> dict[str, Any]:
+    return {"about": inspect.getdoc(protocol), "config": _settings(protocol.Config)}
+
+
+def _settings(config: type) -> list[dict[str, Any]]:
+    return [{"name": f.name, "type": f.type, "default": f.default, "help": f.help} for f in config_fields(config)]
 
 
 def _method_facts(method: Any) -> dict[str, Any]:
@@ -44,9 +85,7 @@ def _method_facts(method: Any) -> dict[str, Any]:
         "paper": method.paper or None,
         "version": method.version,
         "needs_backbone": method.needs_backbone,
-        "config": [
-            {"name": f.name, "type": f.type, "default": f.default, "help": f.help} for f in config_fields(method.Config)
-        ],
+        "config": _settings(method.Config),
     }
 
 
@@ -66,12 +105,15 @@ def _as_text(facts: dict[str, Any]) -> str:
     from tabulate import tabulate
 
     lines = [f"{facts['name']} ({facts['kind']})", "", str(facts["about"]), ""]
-    shown = {k: v for k, v in facts.items() if k not in ("name", "kind", "about", "config") and v is not None}
+    shown = {k: v for k, v in facts.items() if k not in ("name", "kind", "about", "config", "data") and v is not None}
     lines += [f"{key}: {', '.join(map(str, v)) if isinstance(v, list) else v}" for key, v in shown.items()]
     if "config" in facts:
         rows = [(f["name"], f["type"], _default(f["default"]), f["help"]) for f in facts["config"]]
-        headers = ("setting (--set)", "type", "default", "what it does")
+        how = "NAME,KEY=VALUE" if facts["kind"] == "protocol" else "--set"
+        headers = (f"setting ({how})", "type", "default", "what it does")
         lines += ["", tabulate(rows, headers=headers, disable_numparse=True) if rows else "Nothing can be set."]
+    for data in facts.get("data", ()):
+        lines += ["", data_text(data)]
     return "\n".join(lines)
 
 

@@ -14,7 +14,7 @@ class _Bar:
     def __init__(self, bar: tqdm[Any]) -> None:
         self._bar = bar
 
-    def move(self, done: int, total: int) -> None:
+    def move(self, done: int, total: int | None) -> None:
         """Show ``done`` of ``total``."""
         self._bar.total = total
         self._bar.update(done - self._bar.n)
@@ -33,3 +33,13 @@ class ProgressReporter:
     def say(self, text: str) -> None:
         """A line for the user."""
         tqdm.write(text, file=sys.stderr)
+
+
+class DownloadProgress:
+    """A tqdm bar a file, in bytes; gone when the file is there."""
+
+    @contextmanager
+    def file(self, name: str) -> Iterator[_Bar]:
+        """A bar for one file."""
+        with tqdm(desc=name, file=sys.stderr, leave=False, unit="B", unit_scale=True, mininterval=0.2) as bar:
+            yield _Bar(bar)

@@ -8,7 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from lampbench.data import Leak
+from lampbench.data import Leak, findings
 from lampbench.runner import PHASES
 
 
@@ -49,9 +49,8 @@ def _row_notes(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, check in row["checks"].items():
         if check["passed"] is False:
             yield f"CHECK FAILED, {name}: {check}", ""
-    for name, leak in data["leaks"].items():
-        if leak["count"]:
-            yield f"leak check: {Leak(name, leak['count'], leak['of'], tuple(leak['examples'])).text}", ""
+    for found in findings([Leak.from_json(*leak) for leak in data["leaks"].items()]):
+        yield f"leak check: {found}", ""
     for note in data["notes"]:
         yield note, ""
 

@@ -38,15 +38,14 @@ def write_json(path: Path, value: Any) -> None:
 def new_folder(target: Path) -> Iterator[Path]:
     """An empty folder that becomes ``target`` when the block ends well, and vanishes when it does not.
 
-    Where another process made ``target`` meanwhile, that one stays: what is keyed by its content has
-    one content.
+    Raises:
+        OSError: ``target`` is there and not empty when the block ends, or the file system refuses.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     temporary.mkdir()
     try:
         yield temporary
-        if not target.exists():
-            temporary.rename(target)
+        temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

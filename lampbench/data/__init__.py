@@ -1,7 +1,22 @@
 """Protocols and the files they read."""
 
 from lampbench.data._dataset import Dataset, Protocol
-from lampbench.data._leaks import LEAKS, Leak
+from lampbench.data._leaks import LEAKS, Leak, findings
+from lampbench.data._summary import Spread, Summary, TokenSummary, count_tokens, summarize
 from lampbench.data.files import check_same_ids, read_golds, read_outputs
 
-__all__ = ["LEAKS", "Dataset", "Leak", "Protocol", "check_same_ids", "read_golds", "read_outputs"]
+__all__ = [
+    "LEAKS",
+    "Dataset",
+    "Leak",
+    "Protocol",
+    "Spread",
+    "Summary",
+    "TokenSummary",
+    "check_same_ids",
+    "count_tokens",
+    "findings",
+    "read_golds",
+    "read_outputs",
+    "summarize",
+]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lampbench.core import NoConfig, Query, SharedUser, Task, User
+from lampbench.core import LabelledQuery, NoConfig, Query, SharedUser, Task, User
 
 if TYPE_CHECKING:
     from lampbench.data._freeze import Frozen
@@ -73,6 +73,13 @@ class Dataset:
         golds = {entry.query.id: entry.target for entry in labelled}
         users = EvaluatedUsers(evaluated)
         return cls(shared, users, queries, golds, sources, known.hash, known.leaks, tuple(notes), label)
+
+    def labelled(self) -> list[SharedUser]:
+        """The evaluated users with their queries and golds: for writing files, never for methods."""
+        own: dict[str, list[LabelledQuery]] = {user.id: [] for user in self.users}
+        for query in self.queries:
+            own[query.user_id].append(LabelledQuery(query, self.golds[query.id]))
+        return [SharedUser(user, tuple(own[user.id])) for user in self.users]
 
     def first_users(self, count: int) -> Dataset:
         """The same data with the first ``count`` evaluated users only; ``hash`` and ``leaks`` stay the whole's."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from lampbench.core import SharedUser, Task, cache_folder, digest, write_json
@@ -49,15 +49,14 @@ def frozen(
     path = cache_folder() / "protocols" / f"{digest([_FREEZE_VERSION, task.name, task.version, key])}.json"
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
-        leaks = tuple(Leak(**{**leak, "examples": tuple(leak["examples"])}) for leak in known["leaks"])
-        return Frozen(known["hash"], leaks)
+        return Frozen(known["hash"], tuple(Leak.from_json(*entry) for entry in known["leaks"].items()))
     except (OSError, ValueError, KeyError, TypeError):
         pass
     if len(shared) + len(evaluated) > 5000:
         say(f"checking {len(evaluated):,} evaluated and {len(shared):,} shared users of {task.name} once")
     result = freeze(task, shared, evaluated)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, asdict(result))
+    write_json(path, {"hash": result.hash, "leaks": {leak.name: leak.to_json() for leak in result.leaks}})
     return result
 
 

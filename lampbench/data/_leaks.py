@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import Any
 
 from lampbench.core import LabelledQuery, SharedUser, Task
 
@@ -20,7 +21,7 @@ LEAKS: Mapping[str, str] = {
     "query_in_history_normalised": "queries ask about such a text, case, spaces and punctuation aside",
     "gold_in_history": "golds are an item's target in the user's own history",
     "gold_in_history_normalised": "golds are such a target, case, spaces and punctuation aside",
-    "query_in_shared": "queries ask about a text that a shared user is trained on, case, spaces and punctuation aside",
+    "query_in_shared": "queries ask about a text that shared users are trained on, case, spaces and punctuation aside",
     "later_history": "dated queries come before an item of the user's own history",
 }
 
@@ -41,11 +42,31 @@ class Leak:
     of: int
     examples: tuple[str, ...] = ()
 
+    @classmethod
+    def from_json(cls, name: str, value: Mapping[str, Any]) -> Leak:
+        """What ``to_json`` gave."""
+        return cls(name, value["count"], value["of"], tuple(value["examples"]))
+
+    def to_json(self) -> dict[str, Any]:
+        """The finding under its name, as rows hold it."""
+        return {"count": self.count, "of": self.of, "examples": list(self.examples)}
+
     @property
     def text(self) -> str:
         """The finding in one line."""
         examples = f" ({', '.join(self.examples)}{' …' if (self.count or 0) > len(self.examples) else ''})"
         return f"{self.count} of {self.of} {LEAKS[self.name]}{examples if self.examples else ''}"
+
+
+def findings(leaks: Collection[Leak]) -> list[str]:
+    """What was found, a line each; nothing twice where exact and normalised texts tell the same."""
+    counts = {leak.name: leak.count for leak in leaks}
+
+    def is_news(leak: Leak) -> bool:
+        exact = leak.name.removesuffix("_normalised")
+        return bool(leak.count) and (exact == leak.name or leak.count != counts.get(exact))
+
+    return [leak.text for leak in leaks if is_news(leak)]
 
 
 def find_leaks(
@@ -58,7 +79,8 @@ def find_leaks(
     """Every check of ``LEAKS``, in that order.
 
     Args:
-        task: The task. Its golds are looked for where they are texts; a label is in every history.
+        task: The task. Golds are looked for where they are texts: a label is in every history. Queries
+            are looked for among shared ones where answers are no labels: many users tag one film.
         shared: Users of the shared split.
         evaluated: Evaluated users.
         shared_texts: A hash of each shared user's history texts.
@@ -71,7 +93,12 @@ def find_leaks(
     found.add("shared_users", (user_id for user_id in evaluated_ids if user_id in both))
     found.add("duplicate_users", _twins(evaluated_ids, evaluated_texts, shared_ids, shared_texts))
     _look_into_histories(found, task, evaluated, _shared_questions(shared))
-    return found.leaks(text_golds=task.kind == "text")
+    unknown = {"later_history"} if not found.dated else set()
+    if task.kind != "text":
+        unknown |= {"gold_in_history", "gold_in_history_normalised"}
+    if task.kind == "labels":
+        unknown.add("query_in_shared")
+    return found.leaks(unknown)
 
 
 class _Finds:
@@ -86,16 +113,15 @@ class _Finds:
     def add(self, name: str, ids: Iterable[str]) -> None:
         self._ids[name].extend(ids)
 
-    def leaks(self, *, text_golds: bool) -> tuple[Leak, ...]:
-        def leak(name: str, of: int, *, known: bool = True) -> Leak:
-            ids = self._ids[name]
-            return Leak(name, len(ids) if known else None, of, tuple(ids[:_EXAMPLES]))
+    def leaks(self, unknown: Set[str]) -> tuple[Leak, ...]:
+        of = {"shared_users": self.users, "duplicate_users": self.users, "later_history": self.dated}
 
-        users = ("shared_users", "duplicate_users")
-        known = {"later_history": self.dated > 0}
-        known |= dict.fromkeys(("gold_in_history", "gold_in_history_normalised"), text_golds)
-        of = {"later_history": self.dated} | dict.fromkeys(users, self.users)
-        return tuple(leak(name, of.get(name, self.queries), known=known.get(name, True)) for name in LEAKS)
+        def leak(name: str) -> Leak:
+            ids = [] if name in unknown else self._ids[name]
+            count = None if name in unknown else len(ids)
+            return Leak(name, count, of.get(name, self.queries), tuple(ids[:_EXAMPLES]))
+
+        return tuple(map(leak, LEAKS))
 
 
 def _look_into_histories(

@@ -25,7 +25,7 @@ from lampbench.core import (
     protocols,
     tasks,
 )
-from lampbench.data import Dataset, Protocol
+from lampbench.data import Dataset, Protocol, findings
 
 if TYPE_CHECKING:
     from lampbench.backbone import BackboneInfo, Decoding
@@ -157,12 +157,16 @@ class Planner:
             seconds,
         )  # fmt: skip
 
+    def dataset(self, task: Task) -> Dataset:
+        """All of ``task``'s data; raises InputError where it is missing or wrong."""
+        return self._dataset(task)[0]
+
     def _load_dataset(self, task: Task) -> tuple[Dataset, float]:
         start = time.perf_counter()
         dataset = self._protocol.load(task, self.settings.data)
-        found = [leak for leak in dataset.leaks if leak.count]
+        found = findings(dataset.leaks)
         if found and self.settings.strict:
-            raise InputError(f"--strict: {task.name}: {'; '.join(leak.text for leak in found)}")
+            raise InputError(f"--strict: {task.name}: {'; '.join(found)}")
         return dataset, time.perf_counter() - start
 
     def _describe_backbone(self) -> BackboneInfo:

@@ -87,9 +87,7 @@ def _data(data: Dataset) -> dict[str, Any]:
         "shared_users": len(data.shared),
         "shared_queries": sum(len(user.queries) for user in data.shared),
         "source_hashes": dict(data.sources),
-        "leaks": {
-            leak.name: {"count": leak.count, "of": leak.of, "examples": list(leak.examples)} for leak in data.leaks
-        },
+        "leaks": {leak.name: leak.to_json() for leak in data.leaks},
         "notes": list(data.notes),
     }
 

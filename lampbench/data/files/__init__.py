@@ -1,5 +1,6 @@
 """File formats: LaMP's own, and OPPU's release; read record by record, each message naming its place."""
 
+from lampbench.data.files._export import Exported, Layout, export
 from lampbench.data.files._json import kind, read_json, read_records, unreadable
 from lampbench.data.files._lamp import LampSplit, Outputs, check_same_ids, read_golds, read_outputs
 from lampbench.data.files._oppu import EVALUATED, OTHERS, OppuUsers, labels_beside, oppu_folder
@@ -10,12 +11,15 @@ __all__ = [
     "OTHERS",
     "Block",
     "Columns",
+    "Exported",
     "LampSplit",
+    "Layout",
     "OppuUsers",
     "Outputs",
     "Source",
     "check_same_ids",
     "check_text",
+    "export",
     "kind",
     "labels_beside",
     "oppu_folder",

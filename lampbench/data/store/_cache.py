@@ -44,6 +44,10 @@ def stored_split(sources: Sequence[Source], task: Task, *, cached: bool, say: Ca
         with new_folder(folder) as partial:
             convert(sources, task, hashes, partial, key)
     except OSError as error:
+        # Another process may have been faster.
+        split = open_split(folder, key)
+        if split is not None:
+            return split
         raise InputError(
             f"cannot write the cache {folder.parent}: {error.strerror}; free some space, or name another folder "
             f"by --cache or {CACHE_VARIABLE}"

@@ -1,0 +1,111 @@
+"""A protocol's data in numbers, for ``lampbench describe protocol``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lampbench.cli._options import task_names
+from lampbench.core import InputError, Task
+from lampbench.data import Dataset, Leak, Protocol, TokenSummary, count_tokens, findings, summarize
+from lampbench.runner import Planner, Settings, load_protocol, load_task
+
+_BATCH = 1000
+
+
+def protocol_data(name: str, *, task: str, data: Path | None, model: str | None, strict: bool) -> list[dict[str, Any]]:
+    """Each task's users, queries, tokens and findings as JSON values.
+
+    With ``all``, tasks that the data does not have are left out and named.
+
+    Raises:
+        InputError: A name is wrong, or no task's data can be read.
+    """
+    protocol, canonical = load_protocol(name)
+    planner = Planner(Settings(protocol=name, data=data, strict=strict), say=lambda text: click.echo(text, err=True))
+    described, refused = [], []
+    for task_name in task_names(task):
+        the_task = load_task(task_name)
+        try:
+            dataset = planner.dataset(the_task)
+        except InputError as error:
+            if task != "all":
+                raise
+            refused.append(error)
+            click.echo(f"skipped: {task_name}: {error}", err=True)
+            continue
+        described.append({"task": task_name, "protocol": canonical, **_facts(the_task, dataset, protocol, model)})
+    if not described:
+        raise refused[0]
+    return described
+
+
+def data_text(facts: Mapping[str, Any]) -> str:
+    """One task's data, a fact a line."""
+    users = f"{facts['users']:,} evaluated, {facts['shared_users']:,} shared"
+    lines = {
+        "hash": facts["hash"],
+        "data": facts["label"],
+        "users": users,
+        "queries a user": _spread(facts["queries"]),
+        "history items a user": _spread(facts["history"]),
+        "shared: queries a user": _spread(facts["shared_queries"]),
+        "shared: history items a user": _spread(facts["shared_history"]),
+        "answers": ", ".join(f"{label} {count}" for label, count in facts["labels"].items()),
+        "words an answer": _spread(facts["gold_words"]),
+    }
+    if facts["tokens"]:
+        lines |= {
+            f"tokens ({facts['tokenizer']}): a prompt": _spread(facts["tokens"]["prompts"]),
+            "tokens: a user's history to train on": _spread(facts["tokens"]["histories"]),
+            "tokens: a shared query to train on": _spread(facts["tokens"]["shared"]),
+        }
+    texts = [f"{facts['task']} under {facts['protocol']}"]
+    texts += [f"  {key}: {value}" for key, value in lines.items() if value]
+    found = findings([Leak.from_json(*leak) for leak in facts["leaks"].items()])
+    unknown = [name for name, leak in facts["leaks"].items() if leak["count"] is None]
+    texts += [f"  leak check: {text}" for text in found or ["nothing found"]]
+    if unknown:
+        texts.append(f"  leak checks that this data cannot answer: {', '.join(unknown)}")
+    texts += [f"  note: {note}" for note in facts["notes"]]
+    texts += [f"  file: {source} sha256 {sha256}" for source, sha256 in facts["source_hashes"].items()]
+    return "\n".join(texts)
+
+
+def _facts(task: Task, data: Dataset, protocol: Protocol, model: str | None) -> dict[str, Any]:
+    tokenizer = model or protocol.default_model
+    return {
+        "hash": data.hash,
+        "label": data.label,
+        **asdict(summarize(task, data)),
+        "tokenizer": Path(tokenizer).name if tokenizer else None,
+        "tokens": asdict(_tokens(task, data, tokenizer)) if tokenizer else None,
+        "leaks": {leak.name: leak.to_json() for leak in data.leaks},
+        "notes": list(data.notes),
+        "source_hashes": dict(data.sources),
+    }
+
+
+def _tokens(task: Task, data: Dataset, model: str) -> TokenSummary:
+    from lampbench.backbone import describe_backbone, load_tokenizer
+
+    tokenizer = load_tokenizer(describe_backbone(model, dtype="auto", device="cpu"))
+
+    def count(texts: list[str]) -> list[int]:
+        counts: list[int] = []
+        for start in range(0, len(texts), _BATCH):
+            encoded = tokenizer(texts[start : start + _BATCH], add_special_tokens=False)
+            counts += [len(ids) for ids in encoded.input_ids]
+        return counts
+
+    return count_tokens(task, data, count)
+
+
+def _spread(spread: Mapping[str, Any] | None) -> str:
+    if spread is None:
+        return ""
+    return f"median {spread['median']:,g}, largest {spread['largest']:,}, {spread['total']:,} in all"

@@ -1,0 +1,27 @@
+"""Downloads LaMP's official files: resumable, checked, the same bytes for ever."""
+
+from lampbench.data.download._fetch import (
+    LOCK_NAME,
+    OFFICIAL_SOURCE,
+    Fetched,
+    RemoteFile,
+    Setting,
+    fetch,
+    remote_files,
+)
+from lampbench.data.download._sources import PATIENCE, Patience
+from lampbench.data.download._transfer import Bar, Progress
+
+__all__ = [
+    "LOCK_NAME",
+    "OFFICIAL_SOURCE",
+    "PATIENCE",
+    "Bar",
+    "Fetched",
+    "Patience",
+    "Progress",
+    "RemoteFile",
+    "Setting",
+    "fetch",
+    "remote_files",
+]
