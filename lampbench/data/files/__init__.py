@@ -4,7 +4,7 @@ from lampbench.data.files._export import Exported, Layout, export
 from lampbench.data.files._json import kind, read_json, read_records, unreadable
 from lampbench.data.files._lamp import LampSplit, Outputs, check_same_ids, read_golds, read_outputs
 from lampbench.data.files._oppu import EVALUATED, OTHERS, OppuUsers, labels_beside, oppu_folder
-from lampbench.data.files._records import Block, Columns, Source, check_text, read_columns
+from lampbench.data.files._records import Block, Columns, Source, check_profile, read_columns
 
 __all__ = [
     "EVALUATED",
@@ -17,8 +17,8 @@ __all__ = [
     "OppuUsers",
     "Outputs",
     "Source",
+    "check_profile",
     "check_same_ids",
-    "check_text",
     "export",
     "kind",
     "labels_beside",

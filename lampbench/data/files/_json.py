@@ -153,17 +153,16 @@ class _Records:
 
     def _read(self) -> None:
         """Let the window begin at the position, and read at least as much again as is in it."""
-        passed = self._text[: self._position]
-        self._byte += len(passed) if passed.isascii() else len(passed.encode())
-        self._text = self._text[self._position :]
-        self._position = 0
+        rest = self._text[self._position :]
         before = self._stream.tell() - len(self._decoder.getstate()[0])
-        block = self._stream.read(max(_BLOCK, len(self._text)))
+        self._byte = before - len(rest.encode())
+        block = self._stream.read(max(_BLOCK, len(rest)))
         self._ended = not block
         try:
-            self._text += self._decoder.decode(block, final=self._ended)
+            self._text = rest + self._decoder.decode(block, final=self._ended)
         except UnicodeDecodeError as error:
             raise InputError(f"{self._path}: not UTF-8 at byte {before + error.start}") from None
+        self._position = 0
 
     def _here(self) -> int:
         return self._byte + len(self._text[: self._position].encode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from lampbench.core import HistoryItem, InputError, LabelledQuery, Query, Task
@@ -56,6 +57,9 @@ class Source(Protocol):
 def read_columns(profile: Any, task: Task, where: str) -> Columns:
     """A profile, checked and in time order.
 
+    Texts may still hold halves of surrogate pairs: whoever encodes them finds out, and asks
+    ``check_profile`` which.
+
     Raises:
         InputError: It is empty or no list, or an item has a wrong, missing or unknown field.
     """
@@ -67,6 +71,12 @@ def read_columns(profile: Any, task: Task, where: str) -> Columns:
     if order == list(range(len(dates))):
         return columns
     return Columns(*([column[i] for i in order] for column in columns))
+
+
+def check_profile(profile: Sequence[Any], task: Task, where: str) -> None:
+    """Raise InputError for the first wrong item, texts that are no text included."""
+    for _ in _items(profile, task, where):
+        pass
 
 
 def read_query(record: Mapping[str, Any], user_id: str, task: Task, where: str) -> Query:
@@ -122,27 +132,20 @@ def _plain_columns(profile: list[Any], task: Task) -> Columns | None:
     except (KeyError, TypeError, AttributeError, IndexError):
         return None
     columns = Columns(ids, sources, targets, dates)
-    distinct_dates = set(map(type, dates)) == {str} and set(dates)
     usual = (
         all(set(map(type, column)) == {str} for column in columns)
         and len(set(ids)) == len(ids)
         and "" not in ids
         and all(task.item_fields.issuperset(fields) for fields in set(map(tuple, profile)))
-        and distinct_dates
-        and all(not date or _DATE.fullmatch(date) for date in distinct_dates)
+        and all(map(_is_date, set(dates)))
         and (task.kind != "rating" or all(task.accepts(target.strip()) for target in set(targets)))
-        and _is_text(columns)
     )
     return columns if usual else None
 
 
-def _is_text(columns: Columns) -> bool:
-    try:
-        for column in columns:
-            "".join(column).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+@lru_cache(maxsize=1 << 16)
+def _is_date(text: str) -> bool:
+    return not text or _DATE.fullmatch(text) is not None
 
 
 def _items(profile: Sequence[Any], task: Task, where: str) -> Iterator[tuple[str, str, str, str]]:
@@ -169,6 +172,6 @@ def _items(profile: Sequence[Any], task: Task, where: str) -> Iterator[tuple[str
 def _date(record: Mapping[str, Any], where: str) -> str:
     value = record.get("date", "")
     text = str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else None
-    if text is None or (text and not _DATE.fullmatch(text)):
+    if text is None or not _is_date(text):
         raise InputError(f"{where}: the date is {value!r}; expected YYYY, YYYY-MM-DD, or no date")
     return text

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from lampbench.core import InputError, LabelledQuery, Task, write_json
-from lampbench.data.files import Block, Columns, Source, read_columns
+from lampbench.data.files import Block, Columns, Source, check_profile, read_columns
 from lampbench.data.store._split import Split, SplitFacts
 from lampbench.data.store._tables import (
     HISTORIES,
@@ -18,7 +18,6 @@ from lampbench.data.store._tables import (
     RESOLVED,
     USER_SCHEMA,
     USERS,
-    HistoryHash,
     HistoryWriter,
     ListColumn,
     TableWriter,
@@ -26,6 +25,7 @@ from lampbench.data.store._tables import (
     open_table,
     user_batch,
 )
+from lampbench.data.store._utf8 import HistoryHash, Utf8History
 
 # Part of a stored split's name: raise it whenever the same files would be stored differently.
 CONVERTER_VERSION = 1
@@ -164,15 +164,20 @@ class _Conversion:
 
     def _add(self, block: Block, task: Task) -> None:
         columns = read_columns(block.profile, task, block.where)
-        name = HistoryHash.of(columns)
+        try:
+            history = Utf8History.of(columns)
+        except UnicodeEncodeError:
+            check_profile(block.profile, task, block.where)
+            raise
+        name = history.hash()
         known = self._users.get(block.user_id)
         if known is None:
-            row = self._histories.append(columns)
+            row = self._histories.append(history)
             self._users[block.user_id] = _Known(block.where, row, len(columns.ids), name, list(block.queries))
             return
         known.queries.extend(block.queries)
         if name != known.hash and name.whole not in known.others:
-            known.others[name.whole] = self._versions.append(columns)
+            known.others[name.whole] = self._versions.append(history)
 
 
 def _resolve(
@@ -188,7 +193,7 @@ def _resolve(
     shared = [item for item in first if all(item in other for other in others)]
     if not shared:
         raise InputError(f"{known.where}: the questions of user {user_id!r} have no profile item in common")
-    columns = Columns(*map(list, zip(*(astuple(item) for item in shared), strict=True)))
-    row = resolved.append(columns)
-    known.items, known.hash = len(shared), HistoryHash.of(columns)
+    history = Utf8History.of(Columns(*map(list, zip(*(astuple(item) for item in shared), strict=True))))
+    row = resolved.append(history)
+    known.items, known.hash = len(shared), history.hash()
     return row, len(set(first).union(*others)) - len(shared)

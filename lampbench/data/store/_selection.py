@@ -9,7 +9,7 @@ from typing import overload
 
 from lampbench.core import LabelledQuery, Query, SharedUser, User
 from lampbench.data.store._split import Split, StoredHistory
-from lampbench.data.store._tables import HistoryHash
+from lampbench.data.store._utf8 import HistoryHash
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from lampbench.core import HistoryItem, LabelledQuery, Query
 from lampbench.data.files import Columns
-from lampbench.data.store._tables import HistoryHash, ListColumn
+from lampbench.data.store._tables import ListColumn
+from lampbench.data.store._utf8 import HistoryHash
 
 
 @dataclass(frozen=True)

@@ -8,29 +8,26 @@
     manifest.json     what it was made from; written last
 
 ``row`` counts through histories.arrow and on through resolved.arrow. ``history`` and ``texts`` are
-SHA-256 over the whole history and over its texts alone.
+the two hashes of a ``HistoryHash``.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from lampbench.core import LabelledQuery, digest
-from lampbench.data.files import Columns
+from lampbench.core import LabelledQuery
+from lampbench.data.store._utf8 import HistoryHash, Utf8Column, Utf8History
 
 HISTORIES, RESOLVED, USERS, MANIFEST = "histories.arrow", "resolved.arrow", "users.arrow", "manifest.json"
 
-# Characters that wait in memory before they are written as one batch.
-_BATCH_CHARACTERS = 16 << 20
+# Bytes that wait in memory before they are written as one batch.
+_BATCH_BYTES = 16 << 20
 
 _ITEM = pa.struct([(name, pa.string()) for name in ("id", "source", "target", "date")])
 _QUERY = pa.struct([(name, pa.string()) for name in ("id", "date", "text", "gold")])
@@ -45,26 +42,6 @@ USER_SCHEMA = pa.schema(
         ("queries", pa.list_(_QUERY)),
     ]
 )
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryHash:
-    """What names a history.
-
-    Attributes:
-        whole: SHA-256 over ids, dates and texts.
-        texts: SHA-256 over texts alone: equal for one person under two ids.
-    """
-
-    whole: str
-    texts: str
-
-    @classmethod
-    def of(cls, columns: Columns) -> HistoryHash:
-        """Of a history by columns."""
-        written = json.dumps([columns.sources, columns.targets], ensure_ascii=False, separators=(",", ":"))
-        texts = hashlib.sha256(written.encode()).hexdigest()
-        return cls(digest([texts, columns.ids, columns.dates]), texts)
 
 
 class TableWriter:
@@ -97,25 +74,22 @@ class HistoryWriter:
 
     def __init__(self, path: Path | None) -> None:
         self._table = TableWriter(path, HISTORY_SCHEMA)
-        self._lengths: list[int] = []
-        self._columns = Columns([], [], [], [])
-        self._characters = 0
+        self._waiting: list[Utf8History] = []
+        self._bytes = 0
         self.rows = 0
 
-    def append(self, columns: Columns) -> int:
+    def append(self, history: Utf8History) -> int:
         """Add a history; its row."""
-        for kept, more in zip(self._columns, columns, strict=True):
-            kept.extend(more)
-        self._lengths.append(len(columns.ids))
-        self._characters += sum(map(len, columns.sources)) + sum(map(len, columns.targets))
+        self._waiting.append(history)
+        self._bytes += history.size
         self.rows += 1
-        if self._characters > _BATCH_CHARACTERS:
+        if self._bytes > _BATCH_BYTES:
             self._flush()
         return self.rows - 1
 
     def finish(self) -> pa.Table:
         """Write what waits; the table."""
-        if self._lengths:
+        if self._waiting:
             self._flush()
         return self._table.finish()
 
@@ -124,9 +98,11 @@ class HistoryWriter:
         self._table.abandon()
 
     def _flush(self) -> None:
-        batch = pa.record_batch([_lists(self._lengths, _structs(self._columns, _ITEM))], schema=HISTORY_SCHEMA)
-        self._table.write(batch)
-        self._lengths, self._columns, self._characters = [], Columns([], [], [], []), 0
+        columns = [Utf8Column.joined(column).to_arrow() for column in zip(*self._waiting, strict=True)]
+        items = pa.StructArray.from_arrays(columns, fields=list(_ITEM))
+        lengths = [len(history.ids.sizes) for history in self._waiting]
+        self._table.write(pa.record_batch([_lists(lengths, items)], schema=HISTORY_SCHEMA))
+        self._waiting, self._bytes = [], 0
 
 
 def user_batch(
@@ -144,13 +120,14 @@ def user_batch(
         [entry.query.text for entry in flat],
         [entry.target for entry in flat],
     ]
+    asked = pa.StructArray.from_arrays([pa.array(column, pa.string()) for column in columns], fields=list(_QUERY))
     arrays = [
         pa.array(ids, pa.string()),
         pa.array(rows, pa.int64()),
         pa.array(items, pa.int64()),
         pa.array([entry.whole for entry in hashes], pa.string()),
         pa.array([entry.texts for entry in hashes], pa.string()),
-        _lists([len(own) for own in queries], _structs(columns, _QUERY)),
+        _lists([len(own) for own in queries], asked),
     ]
     return pa.record_batch(arrays, schema=USER_SCHEMA)
 
@@ -179,10 +156,6 @@ class ListColumn:
 def file_sizes(folder: Path) -> Mapping[str, int]:
     """Bytes of every table in a folder."""
     return {name: (folder / name).stat().st_size for name in (HISTORIES, RESOLVED, USERS)}
-
-
-def _structs(columns: Iterable[Sequence[str]], kind: pa.StructType) -> pa.StructArray:
-    return pa.StructArray.from_arrays([pa.array(column, pa.string()) for column in columns], fields=list(kind))
 
 
 def _lists(lengths: Sequence[int], values: pa.StructArray) -> pa.ListArray:
