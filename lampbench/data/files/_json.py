@@ -125,8 +125,8 @@ class _Records:
             except (ValueError, RecursionError) as error:
                 raise InputError(f"{self._path}: {where}, at byte {self._here()}: {_reason(error)}") from None
             else:
-                # A number may go on in the next block.
-                if end < len(self._text) or self._ended:
+                # A number may go on in the next block: "1" and then ".5", or "1e-" and then "5".
+                if end + 2 < len(self._text) or self._ended:
                     self._position = end
                     return value
             if len(self._text) - self._position > _LARGEST_RECORD:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,7 +50,7 @@ def stored_split(sources: Sequence[Source], task: Task, *, cached: bool, say: Ca
         if split is not None:
             return split
         raise InputError(
-            f"cannot write the cache {folder.parent}: {error.strerror}; free some space, or name another folder "
+            f"cannot write the cache {folder.parent}: {os.strerror(error.errno or 0)}; free some space, or name another folder "
             f"by --cache or {CACHE_VARIABLE}"
         ) from None
     split = open_split(folder, key)
