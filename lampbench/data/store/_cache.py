@@ -50,8 +50,8 @@ def stored_split(sources: Sequence[Source], task: Task, *, cached: bool, say: Ca
         if split is not None:
             return split
         raise InputError(
-            f"cannot write the cache {folder.parent}: {os.strerror(error.errno or 0)}; free some space, or name another folder "
-            f"by --cache or {CACHE_VARIABLE}"
+            f"cannot write the cache {folder.parent}: {os.strerror(error.errno or 0)}; free some space, or name another "
+            f"folder by --cache or {CACHE_VARIABLE}"
         ) from None
     split = open_split(folder, key)
     if split is None:
