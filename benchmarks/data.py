@@ -87,7 +87,7 @@ def convert(folder: Path) -> object:
     from lampbench.data.files import LampSplit
     from lampbench.data.store import stored_split
 
-    return len(stored_split([LampSplit(folder, True)], tasks().load("lamp3"), cached=True, say=lambda text: None))
+    return len(stored_split([LampSplit(folder)], tasks().load("lamp3"), cached=True, say=lambda text: None))
 
 
 def load(data: Path, protocol: str) -> object:

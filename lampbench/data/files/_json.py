@@ -17,6 +17,7 @@ _LARGEST_RECORD = 64 << 20
 _SPACE = " \t\r\n"
 # The longest token that a block's end can cut in two, strings apart: \ud83d\ude00.
 _CUT_TOKEN = 12
+_SHOWN = 80
 _FETCH_AGAIN = "is the file damaged or cut short? Fetch it again"
 
 
@@ -68,6 +69,12 @@ def kind(value: Any) -> str:
     if isinstance(value, (list, dict)):
         return f"a {type(value).__name__} of {len(value)}"
     return f"a {type(value).__name__} ({str(value)[:40]!r})"
+
+
+def shown(value: Any) -> str:
+    """A value as it stands in the file, shortened for a message."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 class _Records:

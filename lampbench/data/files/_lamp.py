@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lampbench.core import InputError, LabelledQuery, Task
-from lampbench.data.files._json import kind, read_json, read_records
+from lampbench.data.files._json import kind, read_json, read_records, shown
 from lampbench.data.files._records import Block, check_object, read_id, read_query, read_string
 
 _QUESTION_FIELDS = frozenset({"id", "user_id", "input", "profile", "date"})
@@ -35,16 +35,9 @@ class Outputs:
 
 @dataclass(frozen=True)
 class LampSplit:
-    """A questions file and its outputs file.
-
-    Attributes:
-        folder: The folder of one split of one task, such as ``LaMP_5/dev``.
-        user_ids: Whether questions must name their user (time-based) or must not (user-based: every
-            question is a user); None: either.
-    """
+    """A questions file and its outputs file: ``folder`` is that of one split of one task, as ``LaMP_5/dev``."""
 
     folder: Path
-    user_ids: bool | None = None
 
     @property
     def questions(self) -> Path:
@@ -87,18 +80,12 @@ class LampSplit:
             yield Block(user_id, (LabelledQuery(query, golds.get(query.id, "")),), record.get("profile"), where)
         if not questions:
             raise InputError(f"{self.questions}: expected a non-empty JSON list of questions, found an empty list")
-        self._check_user_ids(questions, with_user)
-        check_same_ids(ids, set(golds), self.questions, self.outputs)
-
-    def _check_user_ids(self, questions: int, with_user: int) -> None:
-        if self.user_ids is None and with_user in (0, questions):
-            return
-        wanted = {True: "all (lamp-time)", False: "none (lamp-user)", None: "all (time-based split) or none"}
-        if self.user_ids is None or with_user != questions * self.user_ids:
+        if with_user not in (0, questions):
             raise InputError(
                 f"{self.questions}: {with_user} of {questions} questions have a user_id; "
-                f"expected {wanted[self.user_ids]}; are these the files of the other setting?"
+                "expected all (time-based split) or none (user-based: every question is a user)"
             )
+        check_same_ids(ids, set(golds), self.questions, self.outputs)
 
 
 def read_outputs(path: Path, task: Task | None) -> Outputs:
@@ -139,7 +126,9 @@ def check_gold(gold: str, query_id: str, task: Task, where: str) -> None:
     """Raise InputError unless ``gold`` is a valid answer of the task."""
     if not task.accepts(gold.strip()):
         known = f"; known: {', '.join(task.labels)}" if task.labels else ""
-        raise InputError(f"{where}: the gold of {query_id!r} is {gold!r}, which is no answer of {task.name}{known}")
+        raise InputError(
+            f"{where}: the gold of {query_id!r} is {shown(gold)}, which is no answer of {task.name}{known}"
+        )
 
 
 def check_same_ids(questions: set[str], outputs: set[str], questions_path: Path, outputs_path: Path) -> None:

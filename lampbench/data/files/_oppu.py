@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lampbench.core import InputError, LabelledQuery, Task, unknown_name
-from lampbench.data.files._json import kind, read_records
+from lampbench.data.files._json import kind, read_records, shown
 from lampbench.data.files._lamp import check_gold, read_outputs
 from lampbench.data.files._records import Block, check_object, read_id, read_query, read_string
 
@@ -101,6 +101,7 @@ class OppuUsers:
             gold = read_string(record, "gold", here)
             check_gold(gold, query.id, task, here)
             if labels is not None and labels.get(query.id) != gold:
-                raise InputError(f"{self.labels}: {query.id!r} is {labels.get(query.id)!r}, but {gold!r} in {here}")
+                label = shown(labels.get(query.id))
+                raise InputError(f"{self.labels}: {query.id!r} is {label}, but {shown(gold)} in {here}")
             queries.append(LabelledQuery(query, gold))
         return tuple(queries)

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from lampbench.core import HistoryItem, InputError, LabelledQuery, Query, Task
-from lampbench.data.files._json import kind
+from lampbench.data.files._json import kind, shown
 
 _DATE = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?")
 
@@ -165,7 +165,7 @@ def _items(profile: Sequence[Any], task: Task, where: str) -> Iterator[tuple[str
         source = read_string(record, task.item_source, here) if task.item_source else ""
         target = read_string(record, task.item_target, here)
         if task.kind == "rating" and not task.accepts(target.strip()):
-            raise InputError(f"{here}: {task.item_target!r} is {target!r}; expected a number from 1 to 5")
+            raise InputError(f"{here}: {task.item_target!r} is {shown(target)}; expected a number from 1 to 5")
         yield item_id, source, target, _date(record, here)
 
 
@@ -173,5 +173,5 @@ def _date(record: Mapping[str, Any], where: str) -> str:
     value = record.get("date", "")
     text = str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else None
     if text is None or not _is_date(text):
-        raise InputError(f"{where}: the date is {value!r}; expected YYYY, YYYY-MM-DD, or no date")
+        raise InputError(f"{where}: the date is {shown(value)}; expected YYYY, YYYY-MM-DD, or no date")
     return text

@@ -20,10 +20,10 @@ class LayoutProtocol(FileProtocol):
     """Base of protocols that read the official layout.
 
     Attributes:
-        user_ids: Whether questions must name their user, or must not; None: either.
+        names_users: Whether questions must name their user, or must not; None: either.
     """
 
-    user_ids: ClassVar[bool | None] = None
+    names_users: ClassVar[bool | None] = None
 
     @abstractmethod
     def folder(self, task: Task, data: Path | None) -> Path:
@@ -42,8 +42,14 @@ class LayoutProtocol(FileProtocol):
         return self._split([root / name for name in reversed(_splits(root))], task)
 
     def _split(self, folders: list[Path], task: Task) -> Split:
-        sources = [LampSplit(folder, self.user_ids) for folder in folders]
-        return stored_split(sources, task, cached=True, say=self.say)
+        split = stored_split([LampSplit(folder) for folder in folders], task, cached=True, say=self.say)
+        if self.names_users not in (None, _names_users(split)):
+            found, expected = ("a", "none (lamp-user)") if _names_users(split) else ("no", "one (lamp-time)")
+            raise InputError(
+                f"{folders[0]}: its questions have {found} user_id; expected {expected}; "
+                "are these the files of the other setting?"
+            )
+        return split
 
 
 class FolderProtocol(LayoutProtocol):
@@ -79,7 +85,7 @@ class LampTime(_Official):
 
     about = "LaMP's time-based split: train is shared, dev is evaluated; lampbench data get lamp-time"
     setting = "lamp-time"
-    user_ids = True
+    names_users = True
 
 
 class LampUser(_Official):
@@ -87,7 +93,7 @@ class LampUser(_Official):
 
     about = "LaMP's user-based split: train is shared, dev is evaluated; lampbench data get lamp-user"
     setting = "lamp-user"
-    user_ids = False
+    names_users = False
 
 
 def _task_folder(data: Path, task: Task) -> Path:
@@ -97,6 +103,12 @@ def _task_folder(data: Path, task: Task) -> Path:
     if not root.is_dir():
         raise InputError(f"--data {data}: no folder {root.name} for {task.name}; found {entries_of(data)}")
     return root
+
+
+def _names_users(split: Split) -> bool:
+    """Whether the files name users. Either all questions do, or none, and each is its own user."""
+    some = range(min(len(split), 100))
+    return any(labelled.query.id != split.ids[number] for number in some for labelled in split.queries(number))
 
 
 def _splits(root: Path) -> list[str]:

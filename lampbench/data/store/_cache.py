@@ -49,9 +49,10 @@ def stored_split(sources: Sequence[Source], task: Task, *, cached: bool, say: Ca
         split = open_split(folder, key)
         if split is not None:
             return split
+        reason = os.strerror(error.errno or 0)
         raise InputError(
-            f"cannot write the cache {folder.parent}: {os.strerror(error.errno or 0)}; free some space, or name another "
-            f"folder by --cache or {CACHE_VARIABLE}"
+            f"cannot write the cache {folder.parent}: {reason}; free some space, or name another folder "
+            f"by --cache or {CACHE_VARIABLE}"
         ) from None
     split = open_split(folder, key)
     if split is None:
