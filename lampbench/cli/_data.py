@@ -65,8 +65,12 @@ def get(setting: Setting, task: str, split: str, source: str | None, cache: Path
     splits = [part.strip() for part in split.split(",") if part.strip()]
     wanted = [file for name in task_names(task) for file in remote_files(setting, load_task(name), splits)]
     folder = cache_folder() / setting
-    for file in fetch(wanted, folder, source=source or OFFICIAL_SOURCE, progress=DownloadProgress()):
-        click.echo(f"{file.how:<10}  {file.bytes:>13,} bytes  sha256 {file.sha256[:12]}  {file.local}")
+    try:
+        for file in fetch(wanted, folder, source=source or OFFICIAL_SOURCE, progress=DownloadProgress()):
+            click.echo(f"{file.how:<10}  {file.bytes:>13,} bytes  sha256 {file.sha256[:12]}  {file.local}")
+    except KeyboardInterrupt:
+        click.echo("interrupted; the same command goes on where this one stopped", err=True)
+        raise
     click.echo(f"{len(wanted)} files in {folder}; use them: lampbench run --protocol {setting} …")
 
 

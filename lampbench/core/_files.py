@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import platform
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 CACHE_VARIABLE = "LAMPBENCH_CACHE"
 
@@ -38,14 +42,31 @@ def write_json(path: Path, value: Any) -> None:
 def new_folder(target: Path) -> Iterator[Path]:
     """An empty folder that becomes ``target`` when the block ends well, and vanishes when it does not.
 
+    What a killed process left of the same folder goes now.
+
     Raises:
         OSError: ``target`` is there and not empty when the block ends, or the file system refuses.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    stem = f".{target.name[:40]}.{_host()}"
+    _remove_abandoned(target.parent, stem)
+    temporary = target.with_name(f"{stem}.{os.getpid()}.{secrets.token_hex(4)}.partial")
     temporary.mkdir()
     try:
         yield temporary
         temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_abandoned(folder: Path, stem: str) -> None:
+    """Delete what processes of this machine left that were killed while they wrote the same folder."""
+    for path in folder.glob(f"{stem}.*.partial"):
+        pid = path.name.removeprefix(f"{stem}.").partition(".")[0]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _host() -> str:
+    # A cache may lie on a file system that several machines share, each with process ids of its own.
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]

@@ -176,9 +176,10 @@ def _twins(
     ids: Sequence[str], texts: Sequence[str], other_ids: Sequence[str], other_texts: Sequence[str]
 ) -> Iterator[str]:
     """Evaluated users with another id of the same history texts, as ``a = b``."""
-    names: dict[str, set[str]] = defaultdict(set)
+    smallest: dict[str, list[str]] = defaultdict(list)
     for user_id, name in zip([*ids, *other_ids], [*texts, *other_texts], strict=True):
-        names[name].add(user_id)
+        # Two are enough: a user's twin is the smallest id that is not the user's own.
+        smallest[name] = sorted({*smallest[name], user_id})[:2]
     for user_id, name in zip(ids, texts, strict=True):
-        if others := names[name] - {user_id}:
-            yield f"{user_id} = {min(others)}"
+        for twin in [other for other in smallest[name] if other != user_id][:1]:
+            yield f"{user_id} = {twin}"

@@ -140,7 +140,7 @@ class TestOppu:
                 "user 1 .*: the user occurs twice",
             ),
             ("user_top_100_history", lambda u: u[0].update(query=[]), "user 0 .*: 'query' is an empty list"),
-            ("user_top_100_history", lambda u: u[0]["query"][0].update(gold=" "), "which is no answer of lamp5"),
+            ("user_top_100_history", lambda u: u[0]["query"][0].update(gold=" "), "no answer of lamp5"),
             ("user_top_100_history", lambda u: u[0]["query"][1].pop("gold") and None, r"query\[1\]: 'gold' is missing"),
             (
                 "user_top_100_history",

@@ -126,9 +126,7 @@ def check_gold(gold: str, query_id: str, task: Task, where: str) -> None:
     """Raise InputError unless ``gold`` is a valid answer of the task."""
     if not task.accepts(gold.strip()):
         known = f"; known: {', '.join(task.labels)}" if task.labels else ""
-        raise InputError(
-            f"{where}: the gold of {query_id!r} is {shown(gold)}, which is no answer of {task.name}{known}"
-        )
+        raise InputError(f"{where}: the gold of {query_id!r} is {shown(gold)}, no answer of {task.name}{known}")
 
 
 def check_same_ids(questions: set[str], outputs: set[str], questions_path: Path, outputs_path: Path) -> None:

@@ -72,7 +72,7 @@ class _Official(LayoutProtocol):
         if data is not None:
             return data
         fetched = cache_folder() / self.setting
-        if not (fetched / task.official[0]).is_dir():
+        if not LampSplit(fetched / task.official[0] / "dev").questions.exists():
             raise InputError(
                 f"no {self.setting} files of {task.name} in {fetched}; fetch them: "
                 f"lampbench data get {self.setting} --task {task.name}; or name their folder by --data"
