@@ -1,7 +1,7 @@
 """Data at LaMP's true size: converting a generated file of a gigabyte, and opening protocols afterwards.
 
     python benchmarks/data.py                        # 1.1 GB of train, 0.16 GB of dev; some two minutes
-    python benchmarks/data.py --users 400 --keep DIR # smaller; keeps files and cache in DIR
+    python benchmarks/data.py --users 400 --out FILE # smaller; the figures as JSON
 
 The file has the shape of LaMP-3's time-based split: one JSON list, a record a question, histories of
 175 items in the mean, ASCII with escapes. Every measurement is a process of its own on one core: peak
@@ -23,7 +23,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lampbench
 from lampbench.core import CACHE_VARIABLE, Task, tasks
+from lampbench.runner import environment
 
 _ITEMS = (40, 310)
 _WORDS = (40, 180)
@@ -107,27 +109,32 @@ def child(folder: Path, *arguments: str) -> dict[str, Any]:
     return result
 
 
-def run(folder: Path, users: int) -> None:
-    """Generate, convert, open."""
+def run(folder: Path, users: int) -> dict[str, Any]:
+    """Generate, convert, open; what was measured."""
     task = tasks().load("lamp3")
     data = folder / "data"
-    sizes = {}
-    for split, own in (("train", range(users)), ("dev", range(users - users // 20, users + users // 10))):
-        sizes[split] = write_split(data / "LaMP_3" / split, task, split, own)
+    splits = {"train": range(users), "dev": range(users - users // 20, users + users // 10)}
+    sizes = {name: write_split(data / "LaMP_3" / name, task, name, own) for name, own in splits.items()}
     # The disk is not to be busy with what was just written.
     os.sync()
+    results: dict[str, Any] = {"converting": {}, "opening": {}}
     for split, size in sizes.items():
         done = child(folder, "convert", str(data / "LaMP_3" / split))
         rate = size / 1e6 / done["seconds"]
-        seconds, peak = done["seconds"], done["peak_mb"]
-        print(f"converting {split}: {size / 1e6:,.0f} MB in {seconds:.1f} s, {rate:.0f} MB/s, peak {peak:,.0f} MB")
+        results["converting"][split] = {"mb": size / 1e6, "mb_per_second": rate, **done}
+        print(
+            f"converting {split}: {size / 1e6:,.0f} MB in {done['seconds']:.1f} s, {rate:.0f} MB/s, "
+            f"peak {done['peak_mb']:,.0f} MB"
+        )
     for protocol in PROTOCOLS:
         first, again = (child(folder, "load", str(data), protocol) for _ in range(2))
+        results["opening"][protocol] = {"first": first, "again": again}
         print(
             f"{protocol}: first {first['seconds']:.2f} s (peak {first['peak_mb']:,.0f} MB), "
             f"afterwards {again['seconds']:.2f} s (peak {again['peak_mb']:,.0f} MB); "
             f"evaluated users, queries, shared users: {again['result'][:3]}"
         )
+    return results
 
 
 def main() -> None:
@@ -138,13 +145,13 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=10_000, help="users of train; dev has 15% as many")
-    parser.add_argument("--keep", type=Path, help="a new folder for files and cache; default: a temporary one")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
     options = parser.parse_args()
-    if options.keep:
-        run(options.keep, options.users)
-        return
     with tempfile.TemporaryDirectory(prefix="lampbench-data-") as folder:
-        run(Path(folder), options.users)
+        results = run(Path(folder), options.users)
+    if options.out:
+        about = {"lampbench": lampbench.__version__, "users": options.users, "environment": environment("cpu")}
+        options.out.write_text(json.dumps({**about, **results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

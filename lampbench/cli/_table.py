@@ -22,12 +22,21 @@ def run_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def run_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a reader of the table must know, one line a kind of note and task."""
+    of_data: dict[str, None] = {}
     notes: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         method, task = row["identity"]["method"], row["identity"]["task"]
+        of_data |= dict.fromkeys(f"{task}: {note}" for note in _data_notes(row["data"]))
         for note, count in _row_notes(row):
             notes[f"{task}: {note}"].append(f"{method} {count}".strip())
-    return [f"{note}: {', '.join(methods)}" for note, methods in notes.items()]
+    return [*of_data, *(f"{note}: {', '.join(methods)}" for note, methods in notes.items())]
+
+
+def _data_notes(data: Mapping[str, Any]) -> Iterator[str]:
+    """Notes on the data, the same for every method."""
+    for found in findings([Leak.from_json(*leak) for leak in data["leaks"].items()]):
+        yield f"leak check: {found}"
+    yield from data["notes"]
 
 
 def _row_notes(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -49,10 +58,6 @@ def _row_notes(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, check in row["checks"].items():
         if check["passed"] is False:
             yield f"CHECK FAILED, {name}: {check}", ""
-    for found in findings([Leak.from_json(*leak) for leak in data["leaks"].items()]):
-        yield f"leak check: {found}", ""
-    for note in data["notes"]:
-        yield note, ""
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

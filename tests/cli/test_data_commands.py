@@ -197,7 +197,7 @@ def leaky(tmp_path: Path) -> Path:
 def test_leaks_are_in_the_row_under_the_table_and_errors_where_the_user_says(tmp_path: Path) -> None:
     where = ("--protocol", "folder", "--data", str(leaky(tmp_path)))
     text = done(*MAJORITY, *where, cwd=tmp_path)
-    assert "note: lamp5: leak check: 1 of 3 evaluated users are also shared users (dev1): majority" in text
+    assert "note: lamp5: leak check: 1 of 3 evaluated users are also shared users (dev1)\n" in text
     row = json.loads((tmp_path / re.findall(r"Run folder: (\S+)", text)[0] / "row.json").read_text())
     assert row["data"]["leaks"]["shared_users"] == {"count": 1, "of": 3, "examples": ["dev1"]}
     expected = "error: --strict: lamp5: 1 of 3 evaluated users are also shared users (dev1)"
