@@ -97,7 +97,7 @@ def _swapped(plan: Plan) -> dict[str, str]:
     method = plan.method_type(task=plan.task, config=plan.config, seed=plan.settings.seed, backbone=backbone)
     folder, data = RunFolder(plan.folder), plan.dataset
     method.load_shared(folder.shared_state, data.shared)
-    for user, other in zip(data.users, data.users[1:] + data.users[:1], strict=True):
+    for user, other in zip(data.users, [*data.users[1:], *data.users[:1]], strict=True):
         method.load_user(user, folder.user_state(other.id))
     return dict(zip([query.id for query in data.queries], method.predict(data.queries), strict=True))
 
