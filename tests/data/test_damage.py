@@ -20,7 +20,7 @@ QUESTIONS = ("LaMP_5", "dev", "dev_questions.json")
 OUTPUTS = ("LaMP_5", "dev", "dev_outputs.json")
 USERS = ("scholarly_title", "user_top_100_history.json")
 # No field of these files may hold any of them.
-WRONG = (None, True, 1.5, [], {}, [1], {"a": "b"})
+WRONG: tuple[Any, ...] = (None, True, 1.5, [], {}, [1], {"a": "b"})
 
 Damage = Callable[[bytes, random.Random], bytes]
 

@@ -20,7 +20,7 @@ from lampbench.core import HistoryItem, InputError, LabelledQuery, Query, Shared
 from lampbench.data import Dataset
 from lampbench.data.files import LampSplit
 from lampbench.data.protocols import FolderProtocol
-from lampbench.data.store import Selection, Split, StoredHistory, _cache, _fingerprint, _tables, stored_split
+from lampbench.data.store import Selection, Split, StoredHistory, _cache, _convert, _fingerprint, _tables, stored_split
 
 DEV = TINY_DATA / "LaMP_5" / "dev"
 
@@ -90,7 +90,7 @@ def test_the_tables_open_in_datasets() -> None:
 
 def test_the_same_files_are_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
-    convert = _cache.convert
+    convert = _convert.convert
 
     def counted(*arguments: Any) -> Split:
         calls.append(arguments)
@@ -121,7 +121,7 @@ def test_a_damaged_cache_is_made_again(damage: str) -> None:
 
 
 def test_another_process_may_convert_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    convert = _cache.convert
+    convert = _convert.convert
 
     def after_another(*arguments: Any) -> Split:
         monkeypatch.setattr(_cache, "convert", convert)
