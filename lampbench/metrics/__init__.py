@@ -1,21 +1,44 @@
-"""LaMP's metrics: scores for the runner, ``evaluate.Metric`` classes for everyone."""
+"""LaMP's metrics: scores and statistics for the runner and the boards, ``evaluate.Metric`` classes for everyone."""
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
+from lampbench.metrics._estimate import Estimate
 from lampbench.metrics._scores import Score, invalid_outputs, score
 
 if TYPE_CHECKING:
+    from lampbench.metrics._additive import Additive, additive
     from lampbench.metrics._evaluate import LabelMetric, RatingMetric, RougeMetric
+    from lampbench.metrics._statistics import Difference, difference, estimate_mean, holm
 
-__all__ = ["LabelMetric", "RatingMetric", "RougeMetric", "Score", "invalid_outputs", "score"]
+__all__ = [
+    "Additive",
+    "Difference",
+    "Estimate",
+    "LabelMetric",
+    "RatingMetric",
+    "RougeMetric",
+    "Score",
+    "additive",
+    "difference",
+    "estimate_mean",
+    "holm",
+    "invalid_outputs",
+    "score",
+]
+
+# evaluate and datasets take seconds to import, and numpy is not for --help; only who uses these waits.
+_LATER = {
+    "_additive": ("Additive", "additive"),
+    "_evaluate": ("LabelMetric", "RatingMetric", "RougeMetric"),
+    "_statistics": ("Difference", "difference", "estimate_mean", "holm"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    # evaluate and datasets take seconds to import; only users of these classes wait for them.
-    if name in ("LabelMetric", "RatingMetric", "RougeMetric"):
-        from lampbench.metrics import _evaluate
-
-        return getattr(_evaluate, name)
+    for module, names in _LATER.items():
+        if name in names:
+            return getattr(importlib.import_module(f"lampbench.metrics.{module}"), name)
     raise AttributeError(f"module 'lampbench.metrics' has no attribute {name!r}")

@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import datasets
 import evaluate
 
-from lampbench.metrics._functions import accuracy, macro_f1, mean, rating_errors, rouge
+from lampbench.metrics._additive import terms_of
 
 _CITATION = "Salemi et al., LaMP: When Large Language Models Meet Personalization, ACL 2024"
 
@@ -44,10 +43,7 @@ class LabelMetric(_LampMetric):
         self.labels = tuple(labels)
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
-        return {
-            "accuracy": mean(accuracy(predictions, references)),
-            "f1": macro_f1(predictions, references, self.labels),
-        }
+        return _values("labels", self.labels, predictions, references)
 
 
 class RatingMetric(_LampMetric):
@@ -56,8 +52,7 @@ class RatingMetric(_LampMetric):
     description = "MAE and RMSE; an unreadable prediction counts as the farthest end of the scale"
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
-        errors = rating_errors(predictions, references)
-        return {"MAE": mean([abs(e) for e in errors]), "RMSE": math.sqrt(mean([e * e for e in errors]))}
+        return _values("rating", (), predictions, references)
 
 
 class RougeMetric(_LampMetric):
@@ -66,4 +61,8 @@ class RougeMetric(_LampMetric):
     description = "Plain means of ROUGE-1 and ROUGE-L F-measures, no stemming"
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
-        return {key: mean(values) for key, values in rouge(predictions, references).items()}
+        return _values("text", (), predictions, references)
+
+
+def _values(kind: Any, labels: Sequence[str], predictions: list[str], references: list[str]) -> dict[str, float]:
+    return {key: metric.micro for key, metric in terms_of(kind, labels, predictions, references).items()}

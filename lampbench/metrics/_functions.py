@@ -1,4 +1,4 @@
-"""LaMP's official metrics as plain functions.
+"""LaMP's official metrics, query by query.
 
 Each follows the official evaluator (LaMP repository, ``eval/evaluation.py`` and
 ``metrics/``): both sides stripped, nothing else. ROUGE is the plain mean over queries, which the
@@ -7,26 +7,12 @@ official bootstrap median estimates.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 
 def accuracy(predictions: Sequence[str], golds: Sequence[str]) -> list[float]:
     """1.0 or 0.0 a query: exact, case-sensitive match."""
     return [float(p.strip() == g.strip()) for p, g in zip(predictions, golds, strict=True)]
-
-
-def macro_f1(predictions: Sequence[str], golds: Sequence[str], labels: Sequence[str]) -> float:
-    """F1 averaged over all of ``labels``; a label that occurs nowhere contributes 0."""
-    if not golds:
-        return math.nan
-    pairs = [(p.strip(), g.strip()) for p, g in zip(predictions, golds, strict=True)]
-    scores = []
-    for label in labels:
-        hits = sum(p == label == g for p, g in pairs)
-        mentions = sum((p == label) + (g == label) for p, g in pairs)
-        scores.append(2 * hits / mentions if mentions else 0.0)
-    return math.fsum(scores) / len(labels)
 
 
 def rating_errors(predictions: Sequence[str], golds: Sequence[str]) -> list[float]:
@@ -48,17 +34,6 @@ def rouge(predictions: Sequence[str], golds: Sequence[str]) -> dict[str, list[fl
         "rouge-1": [score["rouge1"].fmeasure for score in scores],
         "rouge-L": [score["rougeL"].fmeasure for score in scores],
     }
-
-
-def mean(values: Sequence[float]) -> float:
-    """The arithmetic mean; NaN of nothing."""
-    if not values:
-        return math.nan
-    try:
-        return math.fsum(values) / len(values)
-    except (OverflowError, ValueError):
-        # Infinities of both signs, or a sum beyond the largest number: the plain sum says which.
-        return sum(values) / len(values)
 
 
 def _rating(prediction: str, gold: float) -> float:

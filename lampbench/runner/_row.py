@@ -13,12 +13,12 @@ from typing import Any
 import lampbench
 from lampbench.core import Parameters
 from lampbench.data import Dataset
-from lampbench.metrics import Score, invalid_outputs
+from lampbench.metrics import Estimate, Score, invalid_outputs
 from lampbench.runner._environment import environment, source_commit
 from lampbench.runner._folder import RunFolder, bytes_under
 from lampbench.runner._plan import Plan
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PHASES = ("load", "fit_shared", "adapt", "predict", "score")
 
 
@@ -96,16 +96,22 @@ def _metrics(scores: Mapping[str, Score]) -> dict[str, Any]:
     """Every metric in the same shape; null is "not measured" or not a finite number."""
     return {
         key: {
-            "value": score.value,
-            "ci95": None,
-            "stderr": None,
+            **_estimate(score.micro),
             "n": score.n,
             "n_users": score.n_users,
-            "macro": score.macro,
+            "macro": None if score.macro is None else _estimate(score.macro),
             "higher_is_better": score.higher_is_better,
             "primary": score.primary,
         }
         for key, score in scores.items()
+    }
+
+
+def _estimate(estimate: Estimate) -> dict[str, Any]:
+    return {
+        "value": estimate.value,
+        "ci95": None if estimate.ci95 is None else list(estimate.ci95),
+        "stderr": estimate.stderr,
     }
 
 

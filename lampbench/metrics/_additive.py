@@ -1,0 +1,105 @@
+"""Metrics as functions of sums over queries: what every resampling of users needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from lampbench.core import Task
+from lampbench.metrics._functions import accuracy, rating_errors, rouge
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class Additive:
+    """One metric of one set of predictions, user by user.
+
+    Attributes:
+        sums: Shape (users, terms): what each user's queries add.
+        value: Maps summed terms, shape (..., terms), to the metric, shape (...).
+        per_user: Whether one user's own value says something; macro-F1's does not, since one user
+            meets few labels.
+    """
+
+    sums: Array
+    value: Callable[[Array], Array]
+    per_user: bool = True
+
+    @property
+    def micro(self) -> float:
+        """The metric over all queries."""
+        with np.errstate(all="ignore"):
+            return float(self.value(self.sums.sum(axis=0)))
+
+    @property
+    def own(self) -> Array:
+        """Each user's own value, shape (users,)."""
+        return self.value(self.sums)
+
+
+def additive(
+    task: Task, predictions: Sequence[str], golds: Sequence[str], users: Sequence[str] | None = None
+) -> dict[str, Additive]:
+    """Every metric of ``task``; users in order of first appearance, or each query apart where they are unknown."""
+    terms = terms_of(task.kind, task.labels, predictions, golds)
+    if users is None:
+        return terms
+    places = {user: place for place, user in enumerate(dict.fromkeys(users))}
+    owner = np.array([places[user] for user in users], dtype=np.intp)
+    summed = {}
+    for key, metric in terms.items():
+        sums = np.zeros((len(places), metric.sums.shape[1]))
+        with np.errstate(all="ignore"):
+            np.add.at(sums, owner, metric.sums)
+        summed[key] = replace(metric, sums=sums)
+    return summed
+
+
+def terms_of(
+    kind: Literal["labels", "rating", "text"], labels: Sequence[str], predictions: Sequence[str], golds: Sequence[str]
+) -> dict[str, Additive]:
+    """Every metric of a kind of task, query by query."""
+    if kind == "labels":
+        right = _counted(accuracy(predictions, golds))
+        mentions = _mentions(labels, predictions, golds)
+        return {"accuracy": Additive(right, _mean), "f1": Additive(mentions, _f1, per_user=False)}
+    if kind == "rating":
+        errors = np.array(rating_errors(predictions, golds))
+        with np.errstate(all="ignore"):
+            squares = errors * errors
+        return {"MAE": Additive(_counted(np.abs(errors)), _mean), "RMSE": Additive(_counted(squares), _root_mean)}
+    return {key: Additive(_counted(values), _mean) for key, values in rouge(predictions, golds).items()}
+
+
+def _counted(values: Sequence[float] | Array) -> Array:
+    """A value and a one a query."""
+    return np.stack([np.asarray(values, dtype=float), np.ones(len(values))], axis=1)
+
+
+def _mentions(labels: Sequence[str], predictions: Sequence[str], golds: Sequence[str]) -> Array:
+    """Hits, then mentions (predicted or gold), of every label, a query."""
+    predicted, gold = (
+        np.array([[text.strip() == label for label in labels] for text in texts], dtype=float).reshape(-1, len(labels))
+        for texts in (predictions, golds)
+    )
+    return np.concatenate([predicted * gold, predicted + gold], axis=1)
+
+
+def _mean(sums: Array) -> Array:
+    with np.errstate(all="ignore"):
+        return np.asarray(sums[..., 0] / sums[..., 1])
+
+
+def _root_mean(sums: Array) -> Array:
+    return np.sqrt(_mean(sums))
+
+
+def _f1(sums: Array) -> Array:
+    """F1 averaged over all labels; a label that occurs nowhere contributes 0."""
+    hits, mentions = np.split(sums, 2, axis=-1)
+    scores = np.divide(2 * hits, mentions, out=np.zeros_like(hits), where=mentions > 0)
+    return np.asarray(scores.mean(axis=-1))
