@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,9 +17,11 @@ from support import load_backbone
 
 
 @pytest.fixture(autouse=True)
-def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test may reach the user's cache."""
-    monkeypatch.setenv("LAMPBENCH_CACHE", str(tmp_path / "cache"))
+def _offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test may reach the user's cache, whatever it undoes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAMPBENCH_CACHE", str(tmp_path_factory.mktemp("home") / "cache"))
+        yield
 
 
 @pytest.fixture(scope="session")

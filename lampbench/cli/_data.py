@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from lampbench.cli._options import task_names, use_cache
-from lampbench.core import InputError, cache_folder, new_folder
+from lampbench.cli._options import for_tasks, task_names, use_cache
+from lampbench.core import InputError, Task, cache_folder, new_folder
 
 if TYPE_CHECKING:
     from lampbench.data.download import Setting
@@ -63,6 +63,8 @@ def get(setting: Setting, task: str, split: str, source: str | None, cache: Path
 
     use_cache(cache)
     splits = [part.strip() for part in split.split(",") if part.strip()]
+    if not splits:
+        raise InputError("--split names no split; expected train, dev or test, comma-separated")
     wanted = [file for name in task_names(task) for file in remote_files(setting, load_task(name), splits)]
     folder = cache_folder() / setting
     try:
@@ -88,23 +90,21 @@ def export(protocol: str, task: str, folder: Path | None, layout: Layout, out: P
     """
     from lampbench.data.files import Exported
     from lampbench.data.files import export as write
-    from lampbench.runner import load_protocol, load_task
+    from lampbench.runner import load_protocol
 
     use_cache(cache)
     loaded, name = load_protocol(protocol)
     loaded.say = lambda text: click.echo(text, err=True)
+
+    def one(the_task: Task) -> str:
+        found = loaded.load(the_task, folder)
+        paths = write(Exported(the_task, found.labelled(), found.shared, found.label), layout, partial)
+        size = sum(path.stat().st_size for path in paths)
+        return f"{the_task.name}: {name} {found.hash[:12]}: {len(paths)} files, {size / 1e6:.1f} MB"
+
     with _whole(out) as partial:
-        for task_name in task_names(task):
-            the_task = load_task(task_name)
-            data = loaded.load(the_task, folder)
-            paths = write(Exported(the_task, data.labelled(), data.shared, data.label), layout, partial)
-            _say_written(name, task_name, data.hash, paths)
-    click.echo(f"in {out}")
-
-
-def _say_written(protocol: str, task: str, name: str, paths: Sequence[Path]) -> None:
-    size = sum(path.stat().st_size for path in paths)
-    click.echo(f"{task}: {protocol} {name[:12]}: {len(paths)} files, {size / 1e6:.1f} MB")
+        written = for_tasks(task, one)
+    click.echo("\n".join([*written, f"in {out}"]))
 
 
 @contextmanager
@@ -112,13 +112,26 @@ def _whole(out: Path) -> Iterator[Path]:
     """A folder that becomes ``out`` when all is written; raises InputError where ``out`` is not empty or new."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: not an empty folder; nothing was written")
+    made = not out.exists()
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        with _explained(out):
+            out.mkdir(parents=True, exist_ok=True)
         with new_folder(out / "whole") as folder:
             yield folder
-        # Into the folder itself, which may be somebody's working directory.
-        for entry in list((out / "whole").iterdir()):
-            entry.rename(out / entry.name)
-        (out / "whole").rmdir()
+        with _explained(out):
+            # Into the folder itself, which may be somebody's working directory.
+            for entry in list((out / "whole").iterdir()):
+                entry.rename(out / entry.name)
+            (out / "whole").rmdir()
+    except BaseException:
+        if made and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
+        raise
+
+
+@contextmanager
+def _explained(out: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InputError(f"--out {out}: {error.strerror}; nothing was written") from None

@@ -41,6 +41,9 @@ def describe(names: tuple[str, ...], as_json: bool, cache: Path | None, **data_o
     kind, plugin = _find(kind, name.partition(",")[0])
     if kind != "protocol" and any(data_options.values()):
         raise InputError(f"--task, --data, --model and --strict describe a protocol; {name!r} is a {kind}")
+    given = [option for option in ("data", "model", "strict") if data_options[option]]
+    if given and not data_options["task"]:
+        raise InputError(f"--{given[0]} needs --task: whose data to describe, tasks or all")
     target: Any = load_method(name) if kind == "method" else plugin.load()
     facts: dict[str, Any] = {
         "name": name,

@@ -16,7 +16,7 @@ _COMMANDS = {
     "run": ("lampbench.cli._run", "run", "Run methods on tasks and measure them."),
     "list": ("lampbench.cli._list", "list_", "List methods, tasks or protocols."),
     "describe": ("lampbench.cli._describe", "describe", "Show what a method, task or protocol is and its settings."),
-    "data": ("lampbench.cli._data", "data", "Write the bundled mini suite's files."),
+    "data": ("lampbench.cli._data", "data", "Fetch LaMP, export users, write the mini suite."),
     "score": ("lampbench.cli._score", "score", "Score a predictions file against a golds file."),
 }
 
@@ -46,7 +46,8 @@ def cli(debug: bool) -> None:
     \b
     lampbench list methods
     lampbench run --method perfit --task lamp5
-    lampbench run --method perfit --task lamp5 --protocol folder --data DIR --model DIR
+    lampbench data get lamp-time --task lamp5
+    lampbench run --method perfit --task lamp5 --protocol lamp-time --model DIR
 
     Exit status: 0 done, 1 a run failed, 2 the input is wrong, 130 interrupted.
     """

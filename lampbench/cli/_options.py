@@ -7,12 +7,25 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
-from lampbench.core import CACHE_VARIABLE, InputError, Method, Registry, convert, methods, tasks, unknown_name
+from lampbench.core import (
+    CACHE_VARIABLE,
+    InputError,
+    Method,
+    MissingDataError,
+    Registry,
+    Task,
+    convert,
+    methods,
+    tasks,
+    unknown_name,
+)
 from lampbench.runner import load_method, load_task
+
+_Result = TypeVar("_Result")
 
 # Keys of a config file, beside [set] and [set.METHOD].
 _FILE_KEYS = (
@@ -121,6 +134,27 @@ def use_cache(folder: Any) -> None:
 def task_names(text: Any) -> list[str]:
     """The tasks asked for."""
     return names_of(text, tasks(), load_task)
+
+
+def for_tasks(text: str, work: Callable[[Task], _Result]) -> list[_Result]:
+    """What ``work`` gives for each task asked for; of ``all``, those whose data there is.
+
+    Raises:
+        InputError: A name or the data is wrong, or no task's data is there.
+    """
+    results: list[_Result] = []
+    missing: list[MissingDataError] = []
+    for name in task_names(text):
+        try:
+            results.append(work(load_task(name)))
+        except MissingDataError as error:
+            if text != "all":
+                raise
+            missing.append(error)
+            click.echo(f"skipped: {name}: {error}", err=True)
+    if not results:
+        raise missing[0]
+    return results
 
 
 def method_names(text: Any) -> list[str]:

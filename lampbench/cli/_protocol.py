@@ -9,39 +9,24 @@ from typing import Any
 
 import click
 
-from lampbench.cli._options import task_names
-from lampbench.core import InputError, Task
+from lampbench.cli._options import for_tasks
+from lampbench.core import Task
 from lampbench.data import Dataset, Leak, Protocol, TokenSummary, count_tokens, findings, summarize
-from lampbench.runner import Planner, Settings, load_protocol, load_task
+from lampbench.runner import Planner, Settings, load_protocol
 
 _BATCH = 1000
 
 
 def protocol_data(name: str, *, task: str, data: Path | None, model: str | None, strict: bool) -> list[dict[str, Any]]:
-    """Each task's users, queries, tokens and findings as JSON values.
-
-    With ``all``, tasks that the data does not have are left out and named.
-
-    Raises:
-        InputError: A name is wrong, or no task's data can be read.
-    """
-    protocol, canonical = load_protocol(name)
+    """Each task's users, queries, tokens and findings as JSON values; raises InputError as ``for_tasks`` does."""
     planner = Planner(Settings(protocol=name, data=data, strict=strict), say=lambda text: click.echo(text, err=True))
-    described, refused = [], []
-    for task_name in task_names(task):
-        the_task = load_task(task_name)
-        try:
-            dataset = planner.dataset(the_task)
-        except InputError as error:
-            if task != "all":
-                raise
-            refused.append(error)
-            click.echo(f"skipped: {task_name}: {error}", err=True)
-            continue
-        described.append({"task": task_name, "protocol": canonical, **_facts(the_task, dataset, protocol, model)})
-    if not described:
-        raise refused[0]
-    return described
+    protocol, canonical = load_protocol(name)
+
+    def describe(the_task: Task) -> dict[str, Any]:
+        facts = _facts(the_task, planner.dataset(the_task), protocol, model)
+        return {"task": the_task.name, "protocol": canonical, **facts}
+
+    return for_tasks(task, describe)
 
 
 def data_text(facts: Mapping[str, Any]) -> str:

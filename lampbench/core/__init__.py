@@ -9,7 +9,7 @@ from lampbench.core._config import (
     convert,
     setting,
 )
-from lampbench.core._errors import InputError, LampBenchError, unknown_name
+from lampbench.core._errors import InputError, LampBenchError, MissingDataError, unknown_name
 from lampbench.core._files import CACHE_VARIABLE, cache_folder, new_folder, write_json
 from lampbench.core._identity import canonical_json, derive_seed, digest
 from lampbench.core._method import Backbone, BackboneShape, DecodingMode, Method, Parameters, RunContext, Sampling
@@ -38,6 +38,7 @@ __all__ = [
     "LampBenchError",
     "Method",
     "Metric",
+    "MissingDataError",
     "NoConfig",
     "Pair",
     "Parameters",

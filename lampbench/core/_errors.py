@@ -18,6 +18,10 @@ class InputError(LampBenchError):
     exit_status = 2
 
 
+class MissingDataError(InputError):
+    """A protocol has no data of a task; ``all`` tasks are those that it has."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str], note: str = "") -> InputError:
     """The error for a name that nobody registered: what was found, the nearest name, all names."""
     names = sorted(known)

@@ -20,7 +20,8 @@ CACHE_VARIABLE = "LAMPBENCH_CACHE"
 
 def cache_folder() -> Path:
     """What LampBench can fetch or compute again lies here (``LAMPBENCH_CACHE``, else ``~/.cache/lampbench``)."""
-    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "lampbench")
+    named = os.environ.get(CACHE_VARIABLE)
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "lampbench"
 
 
 def write_json(path: Path, value: Any) -> None:

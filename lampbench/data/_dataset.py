@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lampbench.core import LabelledQuery, NoConfig, Query, SharedUser, Task, User
+from lampbench.core import InputError, LabelledQuery, NoConfig, Query, SharedUser, Task, User
 
 if TYPE_CHECKING:
     from lampbench.data._freeze import Frozen
@@ -63,6 +64,9 @@ class Dataset:
             notes: What a reader should know.
             label: What to call it, where it is not real data.
             frozen: The hash and the findings, where they are known; else they are computed here.
+
+        Raises:
+            InputError: Two evaluated queries have one id.
         """
         from lampbench.data._freeze import freeze
         from lampbench.data.store import EvaluatedUsers
@@ -71,6 +75,9 @@ class Dataset:
         labelled = [query for entry in evaluated for query in entry.queries]
         queries = tuple(entry.query for entry in labelled)
         golds = {entry.query.id: entry.target for entry in labelled}
+        if len(golds) < len(labelled):
+            twice = next(name for name, count in Counter(entry.query.id for entry in labelled).items() if count > 1)
+            raise InputError(f"{task.name}: the query id {twice!r} occurs twice; every query needs an id of its own")
         users = EvaluatedUsers(evaluated)
         return cls(shared, users, queries, golds, sources, known.hash, known.leaks, tuple(notes), label)
 

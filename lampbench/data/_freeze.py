@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from lampbench.core import SharedUser, Task, cache_folder, digest, write_json
-from lampbench.data._leaks import Leak, find_leaks
+from lampbench.data._leaks import LEAKS, Leak, find_leaks
 from lampbench.data.files import Columns
 from lampbench.data.store import HistoryHash, Selection
 
@@ -49,14 +50,17 @@ def frozen(
     path = cache_folder() / "protocols" / f"{digest([_FREEZE_VERSION, task.name, task.version, key])}.json"
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
-        return Frozen(known["hash"], tuple(Leak.from_json(*entry) for entry in known["leaks"].items()))
+        leaks = tuple(Leak.from_json(name, known["leaks"][name]) for name in LEAKS)
+        return Frozen(str(known["hash"]), leaks)
     except (OSError, ValueError, KeyError, TypeError):
         pass
     if len(shared) + len(evaluated) > 5000:
         say(f"checking {len(evaluated):,} evaluated and {len(shared):,} shared users of {task.name} once")
     result = freeze(task, shared, evaluated)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"hash": result.hash, "leaks": {leak.name: leak.to_json() for leak in result.leaks}})
+    # Where the cache cannot be written, it is computed again the next time.
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"hash": result.hash, "leaks": {leak.name: leak.to_json() for leak in result.leaks}})
     return result
 
 

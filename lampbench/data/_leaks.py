@@ -9,9 +9,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, S
 from dataclasses import dataclass
 from typing import Any
 
-from lampbench.core import LabelledQuery, SharedUser, Task
+from lampbench.core import HistoryItem, LabelledQuery, SharedUser, Task
 
 _EXAMPLES = 5
+_LONGEST_NAME = 60
 
 # Name -> what was found, for "N of M ...".
 LEAKS: Mapping[str, str] = {
@@ -22,6 +23,7 @@ LEAKS: Mapping[str, str] = {
     "gold_in_history": "golds are an item's target in the user's own history",
     "gold_in_history_normalised": "golds are such a target, case, spaces and punctuation aside",
     "query_in_shared": "queries ask about a text that shared users are trained on, case, spaces and punctuation aside",
+    "query_in_shared_history": "queries ask about a text in a shared user's history, to the letter",
     "later_history": "dated queries come before an item of the user's own history",
 }
 
@@ -54,8 +56,14 @@ class Leak:
     @property
     def text(self) -> str:
         """The finding in one line."""
-        examples = f" ({', '.join(self.examples)}{' …' if (self.count or 0) > len(self.examples) else ''})"
+        examples = (
+            f" ({', '.join(map(_one_line, self.examples))}{' …' if (self.count or 0) > len(self.examples) else ''})"
+        )
         return f"{self.count} of {self.of} {LEAKS[self.name]}{examples if self.examples else ''}"
+
+
+def _one_line(name: str) -> str:
+    return name if name.isprintable() and len(name) <= _LONGEST_NAME else f"{name!r:.{_LONGEST_NAME}}"
 
 
 def findings(leaks: Collection[Leak]) -> list[str]:
@@ -93,11 +101,13 @@ def find_leaks(
     found.add("shared_users", (user_id for user_id in evaluated_ids if user_id in both))
     found.add("duplicate_users", _twins(evaluated_ids, evaluated_texts, shared_ids, shared_texts))
     _look_into_histories(found, task, evaluated, _shared_questions(shared))
+    if task.kind != "labels":
+        found.add("query_in_shared_history", _in_shared_histories(task, shared, evaluated))
     unknown = {"later_history"} if not found.dated else set()
     if task.kind != "text":
         unknown |= {"gold_in_history", "gold_in_history_normalised"}
     if task.kind == "labels":
-        unknown.add("query_in_shared")
+        unknown |= {"query_in_shared", "query_in_shared_history"}
     return found.leaks(unknown)
 
 
@@ -129,8 +139,7 @@ def _look_into_histories(
 ) -> None:
     for entry in evaluated:
         history = entry.user.history
-        # Where a history has no source side, its targets are the texts that were asked about.
-        sources = {item.source if task.item_source else item.target for item in history}
+        sources = {_text(item, task) for item in history}
         targets = {item.target.strip() for item in history}
         plain_sources, plain_targets = set(_plain(sources)), set(_plain(targets))
         last = max((item.date for item in history), default="")
@@ -164,6 +173,18 @@ def _plain(texts: Iterable[str]) -> Iterator[str]:
 def _shared_questions(shared: Sequence[SharedUser]) -> set[str]:
     queries: Iterator[LabelledQuery] = (labelled for entry in shared for labelled in entry.queries)
     return set(_plain(labelled.query.text for labelled in queries))
+
+
+def _in_shared_histories(task: Task, shared: Sequence[SharedUser], evaluated: Sequence[SharedUser]) -> Iterator[str]:
+    """Queries about a text of a shared history. Compared to the letter: there may be millions of them."""
+    asked = {labelled.query.text for entry in evaluated for labelled in entry.queries}
+    told = {text for entry in shared for item in entry.user.history if (text := _text(item, task)) in asked}
+    return (labelled.query.id for entry in evaluated for labelled in entry.queries if labelled.query.text in told)
+
+
+def _text(item: HistoryItem, task: Task) -> str:
+    """What an item is about: where it has no source side, its target is the text that was asked about."""
+    return item.source if task.item_source else item.target
 
 
 def _is_later(item: str, query: str) -> bool:

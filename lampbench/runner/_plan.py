@@ -262,6 +262,8 @@ def load_protocol(text: str) -> tuple[Protocol, str]:
         if "=" not in part:
             raise InputError(f"--protocol {text}: expected NAME,KEY=VALUE, found {part!r}")
     settings = dict(part.split("=", 1) for part in parts)
+    if len(settings) < len(parts):
+        raise InputError(f"--protocol {text}: a setting is given twice")
     protocol: Protocol = kind(config_from(kind.Config, settings, f"the protocol {name!r}"))
     return protocol, protocol.canonical(name)
 

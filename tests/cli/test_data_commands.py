@@ -125,7 +125,23 @@ def test_an_export_that_fails_writes_nothing(tmp_path: Path) -> None:
         "lamp",
     )
     assert "'powered' is for lamp3, lamp5, lamp7" in refused(*command, "--out", "out", cwd=tmp_path)
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "mine").mkdir()
+    result = lampbench(*command, "--out", "mine", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_all_tasks_are_those_that_a_protocol_has(tmp_path: Path) -> None:
+    command = ("data", "export", "--protocol", "powered,queries=100,base=mini", "--task", "all", "--format", "lamp")
+    result = lampbench(*command, "--out", "out", cwd=tmp_path)
+    assert result.returncode == 0
+    assert [line.split(":")[0] for line in result.stdout.splitlines()] == ["lamp3", "lamp5", "lamp7", "in out"]
+    assert result.stderr.count("skipped: ") == 3
+    path = tmp_path / "out" / "LaMP_5" / "dev" / "dev_questions.json"
+    path.write_bytes(path.read_bytes()[:-100])
+    described = ("describe", "folder", "--data", "out", "--task", "all")
+    assert str(path.name) in refused(*described, cwd=tmp_path)
 
 
 def test_a_protocol_is_described_in_numbers(tmp_path: Path) -> None:
@@ -179,6 +195,10 @@ def test_wrong_descriptions_are_refused(tmp_path: Path) -> None:
     assert "unknown protocol 'minni'; did you mean 'mini'" in refused("describe", "protocol", "minni", cwd=tmp_path)
     assert "expected NAME, or method or task or protocol and NAME" in refused("describe", "a", "b", cwd=tmp_path)
     assert "describe a protocol; 'rag' is a method" in refused("describe", "rag", "--task", "lamp5", cwd=tmp_path)
+    assert "--strict needs --task" in refused("describe", "mini", "--strict", cwd=tmp_path)
+    assert "--split names no split" in refused(
+        "data", "get", "lamp-time", "--task", "lamp5", "--split", ",", cwd=tmp_path
+    )
     only = shutil.copytree(TINY_DATA / "LaMP_3", tmp_path / "data" / "LaMP_3").parent
     result = lampbench("describe", "protocol", "folder", "--task", "all", "--data", str(only), cwd=tmp_path)
     assert (result.returncode, result.stdout.count("under folder")) == (0, 1)

@@ -34,7 +34,7 @@ BOB = user("bob", [("On tariffs.", "Tariffs", "2011")], [("On glaciers.", "Glaci
 def test_nothing_is_found_where_there_is_nothing() -> None:
     found = leaks("lamp5", [BOB], [ANN])
     assert list(found) == list(LEAKS)
-    assert [leak.count for leak in found.values()] == [0, 0, 0, 0, 0, 0, 0, None]
+    assert [leak.count for leak in found.values()] == [0, 0, 0, 0, 0, 0, 0, 0, None]
     assert findings(list(found.values())) == []
 
 
@@ -42,7 +42,7 @@ def test_nothing_is_found_where_there_is_nothing() -> None:
 def test_the_tiny_data_has_only_repeated_texts(name: str) -> None:
     found = {leak.name for leak in dataset(name).leaks if leak.count}
     assert found <= {"query_in_history", "query_in_history_normalised", "gold_in_history",
-                     "gold_in_history_normalised", "query_in_shared"}  # fmt: skip
+                     "gold_in_history_normalised", "query_in_shared", "query_in_shared_history"}  # fmt: skip
 
 
 def test_a_shared_user_who_is_evaluated_is_named() -> None:
@@ -108,12 +108,42 @@ def test_labels_are_no_leaks() -> None:
         [user("ann", film * 1, [("New film.", "comedy", "")])],
     )
     unknown = {name for name, leak in found.items() if leak.count is None}
-    assert unknown == {"gold_in_history", "gold_in_history_normalised", "query_in_shared", "later_history"}
+    assert unknown == {
+        "gold_in_history",
+        "gold_in_history_normalised",
+        "query_in_shared",
+        "query_in_shared_history",
+        "later_history",
+    }
 
 
 def test_a_text_that_the_shared_stage_trains_on() -> None:
     found = leaks("lamp5", [user("bob", [("x", "y", "")], [("ON ENGINES", "Engines", "")])], [ANN])
     assert found["query_in_shared"] == Leak("query_in_shared", 1, 1, ("ann-q0",))
+
+
+def test_a_text_in_a_shared_history_is_found_to_the_letter() -> None:
+    writer = user("bob", [("On engines.", "Engines", "")], [("x", "y", "")])
+    assert leaks("lamp5", [writer], [ANN])["query_in_shared_history"].examples == ("ann-q0",)
+    assert leaks("lamp5", [writer], [BOB])["query_in_shared_history"].count == 0
+    tweeted = user("bob", [("", "So tired", "")], [("x", "y", "")])
+    asked = user("ann", [("", "Other", "")], [("So tired", "z", "")])
+    assert leaks("lamp7", [tweeted], [asked])["query_in_shared_history"].count == 1
+
+
+def test_one_person_under_two_ids_is_found_whatever_the_order_of_a_years_items() -> None:
+    items = [("a", "A", "2020"), ("b", "B", "2020"), ("c", "C", "2021")]
+    first, second = user("ann", items, [("q", "Q", "")]), user("bob", [items[1], items[0], items[2]], [("r", "R", "")])
+    assert leaks("lamp5", [], [first, second])["duplicate_users"].count == 2
+    other = user("eve", [items[0], items[2], items[1]], [("s", "S", "")])
+    assert leaks("lamp5", [], [first, other])["duplicate_users"].count == 2
+
+
+def test_an_id_over_several_lines_stays_in_one() -> None:
+    odd = user("a\nb" + "x" * 100, [("On rivers.", "Rivers", "")], [("On rivers.", "New", "")])
+    (line,) = findings(list(leaks("lamp5", [], [odd]).values()))
+    assert "\n" not in line
+    assert len(line) < 200
 
 
 @pytest.mark.parametrize(

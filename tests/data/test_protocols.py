@@ -15,8 +15,6 @@ from lampbench.core import InputError, Task, cache_folder
 from lampbench.data import Dataset
 from lampbench.data.files import Exported, Layout, export
 from lampbench.data.protocols import FileProtocol
-from lampbench.data.protocols._narrowed import _hold_out
-from lampbench.data.store import Window
 from lampbench.runner import load_protocol
 
 
@@ -120,13 +118,19 @@ class TestLayouts:
         assert list(data.users)[1:] == list(whole.users)[1:]
         assert data.notes == ("dev: 1 history items are in only some of their user's profiles and are left out",)
 
-    def test_profiles_with_nothing_in_common_name_the_user(self, folder: Path) -> None:
+    def test_users_whose_profiles_share_nothing_are_left_out_and_counted(self, folder: Path) -> None:
         def differ(questions: list[dict[str, Any]]) -> None:
             questions[0]["profile"] = questions[0]["profile"][:1]
             questions[1]["profile"] = questions[1]["profile"][1:]
 
         edit(folder / "LaMP_5" / "dev" / "dev_questions.json", differ)
-        with pytest.raises(InputError, match=r"dev_questions\.json: .*user 'dev0' have no profile item in common"):
+        data = load("folder", data=folder)
+        assert [user.id for user in data.users] == ["dev1", "dev2"]
+        assert {query.user_id for query in data.queries} == {"dev1", "dev2"}
+        assert "dev: 1 users whose questions share no history item are left out" in data.notes
+        edit(folder / "LaMP_5" / "dev" / "dev_questions.json", lambda q: q[:2])
+        edit(folder / "LaMP_5" / "dev" / "dev_outputs.json", lambda o: o.update(golds=o["golds"][:2]))
+        with pytest.raises(InputError, match="no user's questions have a profile item in common"):
             load("folder", data=folder)
 
 
@@ -229,7 +233,7 @@ class TestRebuilt:
             load("oppu100-rebuilt,base=folder")
 
     def test_a_release_cannot_be_pooled(self, oppu: Path) -> None:
-        with pytest.raises(InputError, match="Oppu100 has no train and dev files to pool"):
+        with pytest.raises(InputError, match="has no train and dev files to pool; take lamp-time"):
             load("oppu100-rebuilt,base=oppu100", data=oppu)
 
 
@@ -282,6 +286,25 @@ class TestPowered:
         assert [query for query in data.queries if query.user_id == "dev0" and "/" in query.id] == []
         assert all(gold.strip() for gold in data.golds.values())
 
+    def test_items_without_a_text_are_not_asked(self, folder: Path) -> None:
+        def no_text(questions: list[dict[str, Any]]) -> None:
+            for question in questions[:2]:
+                max(question["profile"], key=lambda item: item["date"])["abstract"] = ""
+
+        edit(folder / "LaMP_5" / "dev" / "dev_questions.json", no_text)
+        assert all(query.text for query in load("powered,queries=9,base=folder", data=folder).queries)
+
+    def test_two_held_out_items_never_make_one_id(self, folder: Path) -> None:
+        def confuse(questions: list[dict[str, Any]]) -> None:
+            for number, (user, item) in enumerate((("a", "b/d"), ("a/b", "d"))):
+                for question in questions[2 * number : 2 * number + 2]:
+                    question["user_id"] = user
+                    max(question["profile"], key=lambda entry: entry["date"])["id"] = item
+
+        edit(folder / "LaMP_5" / "dev" / "dev_questions.json", confuse)
+        data = load("powered,queries=9,base=folder", data=folder)
+        assert len({query.id for query in data.queries}) == len(data.queries) == len(data.golds)
+
     def test_what_cannot_be_had_is_said(self) -> None:
         with pytest.raises(InputError, match=r"lamp5 has 6 queries, and 9 could be held out .*; expected 16 or more"):
             load("powered,queries=16,base=folder")
@@ -291,8 +314,6 @@ class TestPowered:
             InputError, match="'powered' is for lamp3, lamp5, lamp7; lamp4 has enough queries: take folder"
         ):
             load("powered,base=folder", "lamp4")
-        with pytest.raises(InputError, match="cannot hold out items of a protocol that already does"):
-            _hold_out(Window(0, 0, 4, held_out=2), 1)
 
 
 class TestCold:
@@ -303,6 +324,11 @@ class TestCold:
         assert (data.queries, data.golds) == (whole.queries, whole.golds)
         assert list(data.shared) == list(whole.shared)
         assert (data.hash == whole.hash) == (k == 100)
+
+    def test_evaluated_users_are_not_shared(self, folder: Path) -> None:
+        train = folder / "LaMP_5" / "train" / "train_questions.json"
+        edit(train, lambda q: [r.update(user_id="dev1") for r in q[:2]] and None)
+        assert [entry.user.id for entry in load("cold-k,k=1,base=folder", data=folder).shared] == ["train11"]
 
     def test_k_must_be_given(self) -> None:
         with pytest.raises(InputError, match="needs k: --protocol cold-k,k=4"):
@@ -324,6 +350,8 @@ class TestNames:
             ("cold-k,4", "expected NAME,KEY=VALUE, found '4'"),
             ("cold-k,n=4", "unknown setting of the protocol 'cold-k' 'n'"),
             ("cold-k,k=x", "the protocol 'cold-k': k: expected int or none, found 'x'"),
+            ("cold-k,k=1,k=2", "a setting is given twice"),
+            ("powered,queries=0", "queries must be at least 1, found 0"),
             ("folder,k=1", "unknown setting of the protocol 'folder' 'k'"),
         ],
     )
@@ -331,9 +359,11 @@ class TestNames:
         with pytest.raises(InputError, match=message):
             load_protocol(text)
 
-    def test_a_base_must_read_files(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_base_must_have_files_of_its_own(self) -> None:
         with pytest.raises(InputError, match="unknown protocol 'lamp'"):
             load("cold-k,k=1,base=lamp")
+        with pytest.raises(InputError, match="base=powered: that protocol has no files of its own; take lamp-time"):
+            load("cold-k,k=1,base=powered")
 
     def test_mini_can_be_narrowed_and_brings_its_model(self) -> None:
         protocol, _ = load_protocol("cold-k,k=2,base=mini")
@@ -343,6 +373,30 @@ class TestNames:
         assert {len(user.history) for user in data.users} == {2}
         assert data.label == "mini (synthetic)"
         assert not cache_folder().exists()
+
+
+def test_two_queries_of_one_id_are_refused() -> None:
+    from lampbench.core import LabelledQuery, Query, SharedUser, User
+
+    people = [SharedUser(User(name, ()), (LabelledQuery(Query("q", name, "text"), "gold"),)) for name in "ab"]
+    with pytest.raises(InputError, match="the query id 'q' occurs twice"):
+        Dataset.of(task("lamp5"), (), people, sources={})
+
+
+@pytest.mark.parametrize("damage", ['{"hash": "x", "leaks": []}', '{"hash": "x", "leaks": {}}', "[]", "{"])
+def test_damaged_findings_are_made_again(damage: str) -> None:
+    first = load("folder")
+    (record,) = (cache_folder() / "protocols").iterdir()
+    record.write_text(damage)
+    again = load("folder")
+    assert (again.hash, again.leaks) == (first.hash, first.leaks)
+
+
+def test_findings_that_cannot_be_kept_are_made_each_time() -> None:
+    first = load("folder")
+    shutil.rmtree(cache_folder() / "protocols")
+    (cache_folder() / "protocols").write_text("")
+    assert load("folder").leaks == first.leaks
 
 
 def test_opening_again_reads_neither_files_nor_histories(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,6 +120,22 @@ def test_a_damaged_cache_is_made_again(damage: str) -> None:
     assert list(Selection.whole(store())) == as_written(DEV)
 
 
+def test_a_file_that_is_replaced_while_it_is_read_is_not_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(DEV, tmp_path / "dev"))
+    convert = _convert.convert
+
+    def after_a_change(*arguments: Any) -> Split:
+        ask_again(folder, 1)
+        return convert(*arguments)
+
+    monkeypatch.setattr(_cache, "convert", after_a_change)
+    with pytest.raises(InputError, match=r"dev_questions\.json: changed while it was read"):
+        store(folder)
+    assert list((cache_folder() / "splits").iterdir()) == []
+
+
 def test_another_process_may_convert_first(monkeypatch: pytest.MonkeyPatch) -> None:
     convert = _convert.convert
 

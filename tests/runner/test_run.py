@@ -163,9 +163,9 @@ def test_every_part_of_the_identity_is_in_the_run_id(tmp_path: Path, monkeypatch
         assert digest({**made.identity, key: "other"}) != digest(made.identity)
     assert digest(made.identity).startswith(made.run_id)
     assert (made.identity["task_version"], made.identity["method_version"]) == (1, 1)
-    monkeypatch.setattr(made.method_type, "version", 2)
-    assert plan(tmp_path).identity["method_version"] == 2
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(made.method_type, "version", 2)
+        assert plan(tmp_path).identity["method_version"] == 2
     other = planner(tmp_path).plan("perfit", "lamp5", {**FAST, "user_rank": "3"})
     assert isinstance(other, Plan)
     assert other.run_id != made.run_id

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 from lampbench.core import HistoryItem, InputError, LabelledQuery, Query, Task
 from lampbench.data.files._json import kind, shown
 
-_DATE = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?")
+_DATE = re.compile(r"[0-9]{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?)?")
 
 
 class Columns(NamedTuple):

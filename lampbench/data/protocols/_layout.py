@@ -10,7 +10,7 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
-from lampbench.core import InputError, Task, cache_folder
+from lampbench.core import InputError, MissingDataError, Task, cache_folder
 from lampbench.data.files import LampSplit
 from lampbench.data.protocols._parts import FileProtocol, Parts, dropped_notes, entries_of
 from lampbench.data.store import Selection, Split, stored_split
@@ -73,7 +73,7 @@ class _Official(LayoutProtocol):
             return data
         fetched = cache_folder() / self.setting
         if not LampSplit(fetched / task.official[0] / "dev").questions.exists():
-            raise InputError(
+            raise MissingDataError(
                 f"no {self.setting} files of {task.name} in {fetched}; fetch them: "
                 f"lampbench data get {self.setting} --task {task.name}; or name their folder by --data"
             )
@@ -101,7 +101,7 @@ def _task_folder(data: Path, task: Task) -> Path:
         raise InputError(f"--data {data}: no such folder")
     root = data / task.official[0]
     if not root.is_dir():
-        raise InputError(f"--data {data}: no folder {root.name} for {task.name}; found {entries_of(data)}")
+        raise MissingDataError(f"--data {data}: no folder {root.name} for {task.name}; found {entries_of(data)}")
     return root
 
 

@@ -6,11 +6,12 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lampbench.core import InputError, Task, protocols, setting
+from lampbench.core import InputError, MissingDataError, Task, protocols, setting
 from lampbench.data.protocols._parts import FileProtocol, Parts, dropped_notes
-from lampbench.data.store import Selection, Window
+from lampbench.data.store import Selection
 
-_BASE = "the protocol whose data this one takes: lamp-time, lamp-user, folder, mini"
+_BASES = "lamp-time, lamp-user, folder, oppu100 or mini"
+_BASE = f"the protocol whose data this one takes: {_BASES}"
 _POWERED_TASKS = ("lamp3", "lamp5", "lamp7")
 
 
@@ -38,8 +39,8 @@ class Narrowed(FileProtocol):
 
     def _base(self) -> FileProtocol:
         kind = protocols().load(self.config.base)
-        if not (isinstance(kind, type) and issubclass(kind, FileProtocol)):
-            raise InputError(f"base={self.config.base}: that protocol reads no files; take lamp-time or folder")
+        if not (isinstance(kind, type) and issubclass(kind, FileProtocol)) or issubclass(kind, Narrowed):
+            raise InputError(f"base={self.config.base}: that protocol has no files of its own; take {_BASES}")
         base: FileProtocol = kind()
         base.say = self.say
         return base
@@ -93,6 +94,10 @@ class PoweredConfig(NarrowedConfig):
 
     queries: int = setting(1500, "how many queries there must be at least")
 
+    def __post_init__(self) -> None:
+        if self.queries < 1:
+            raise ValueError(f"queries must be at least 1, found {self.queries}")
+
 
 class Powered(Narrowed):
     """Enough queries to tell methods apart: all evaluated users, and held-out items where those are too few.
@@ -108,18 +113,13 @@ class Powered(Narrowed):
     def parts(self, task: Task, data: Path | None) -> Parts:
         """The users, with as much held out as is needed; raises InputError where that is not enough."""
         if task.name not in _POWERED_TASKS:
-            raise InputError(
+            raise MissingDataError(
                 f"'powered' is for {', '.join(_POWERED_TASKS)}; {task.name} has enough queries: take {self.config.base}"
             )
         base = self._base().parts(task, data)
         evaluated, held_out = self._held_out(task, base.evaluated)
-        people = set(evaluated.ids)
-        shared = base.shared and Selection(
-            base.shared.split,
-            (window for window, name in zip(base.shared.windows, base.shared.ids, strict=True) if name not in people),
-        )
         note = f"the latest {held_out} history items of each user, at most half of them, are asked as queries"
-        return Parts(evaluated, shared, (*base.notes, *([note] if held_out else [])))
+        return Parts(evaluated, _others(base.shared, evaluated), (*base.notes, *([note] if held_out else [])))
 
     def _held_out(self, task: Task, selection: Selection) -> tuple[Selection, int]:
         asked = sum(len(entry.queries) for entry in selection)
@@ -133,10 +133,14 @@ class Powered(Narrowed):
             reason = "at most half of each history can be held out" if task.item_source else "its history has no texts"
             raise InputError(
                 f"{task.name} has {asked} queries, and {sum(most)} could be held out ({reason}); "
-                f"expected {self.config.queries} or more: take {self.config.base}"
+                f"expected {self.config.queries} or more: take {self.config.base}, or queries={asked + sum(most)}"
             )
         count = next(m for m in range(1, max(most) + 1) if sum(min(m, own) for own in most) >= missing)
-        windows = (_hold_out(window, min(count, own)) for window, own in zip(selection.windows, most, strict=True))
+        taken = [min(count, own) for own in most]
+        windows = (
+            replace(window, stop=window.stop - own, held_out=own)
+            for window, own in zip(selection.windows, taken, strict=True)
+        )
         return Selection(selection.split, windows), count
 
 
@@ -152,13 +156,16 @@ class ColdConfig(NarrowedConfig):
 
 
 class Cold(Narrowed):
-    """Users of whom little is known: every evaluated history is cut to its latest k items."""
+    """Users of whom little is known: every evaluated history is cut to its latest k items.
+
+    Users who are evaluated are not shared.
+    """
 
     Config = ColdConfig
     about = "evaluated histories cut to their latest k items: cold-k,k=4"
 
     def parts(self, task: Task, data: Path | None) -> Parts:
-        """The same users and queries, less history."""
+        """The same evaluated users and queries, less history."""
         k = self.config.k
         if k is None:
             raise InputError("the protocol 'cold-k' needs k: --protocol cold-k,k=4")
@@ -166,18 +173,23 @@ class Cold(Narrowed):
         windows = [replace(w, start=max(w.start, w.stop - k)) for w in base.evaluated.windows]
         cut = sum(new != old for new, old in zip(windows, base.evaluated.windows, strict=True))
         note = f"histories are cut to the latest {k} items: {cut} of {len(windows)} users had more"
-        return Parts(Selection(base.evaluated.split, windows), base.shared, (*base.notes, note))
+        return Parts(
+            Selection(base.evaluated.split, windows), _others(base.shared, base.evaluated), (*base.notes, note)
+        )
 
 
 def _askable(task: Task, selection: Selection, index: int) -> int:
-    """How many of a user's latest items could be queries: at most half, none at or before an invalid answer."""
+    """How many of a user's latest items could be queries: at most half, none at or before one without text or valid answer."""
     history = selection[index].user.history
     latest = history[(len(history) + 1) // 2 :]
-    bad = [number for number, item in enumerate(latest) if not task.accepts(item.target.strip())]
+    bad = [n for n, item in enumerate(latest) if not (item.source.strip() and task.accepts(item.target.strip()))]
     return len(latest) - (bad[-1] + 1 if bad else 0)
 
 
-def _hold_out(window: Window, count: int) -> Window:
-    if window.held_out:
-        raise InputError("'powered' cannot hold out items of a protocol that already does")
-    return replace(window, stop=window.stop - count, held_out=count)
+def _others(shared: Selection | None, evaluated: Selection) -> Selection | None:
+    """Shared users who are not evaluated."""
+    if shared is None:
+        return None
+    people = set(evaluated.ids)
+    named = zip(shared.windows, shared.ids, strict=True)
+    return Selection(shared.split, (window for window, name in named if name not in people))

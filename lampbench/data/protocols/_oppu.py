@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lampbench.core import InputError, Task
+from lampbench.core import InputError, MissingDataError, Task
 from lampbench.data.files import EVALUATED, OTHERS, OppuUsers, labels_beside, oppu_folder
 from lampbench.data.protocols._parts import FileProtocol, Parts, entries_of
 from lampbench.data.store import Selection, Split, stored_split
@@ -39,5 +39,5 @@ def _task_folder(task: Task, data: Path | None) -> Path:
         raise InputError(f"--data {data}: no such folder")
     root = data / name
     if not root.is_dir():
-        raise InputError(f"--data {data}: no folder {name} for {task.name}; found {entries_of(data)}")
+        raise MissingDataError(f"--data {data}: no folder {name} for {task.name}; found {entries_of(data)}")
     return root

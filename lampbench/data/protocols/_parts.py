@@ -52,7 +52,9 @@ class FileProtocol(Protocol):
 
     def pooled(self, task: Task, data: Path | None) -> Split:
         """The users of all labelled splits as one; raises InputError where there is one split only."""
-        raise InputError(f"{type(self).__name__} has no train and dev files to pool")
+        raise InputError(
+            f"{type(self).about!r} has no train and dev files to pool; take lamp-time, lamp-user or folder"
+        )
 
     def load(self, task: Task, data: Path | None) -> Dataset:
         """Open the users; hash and check them, once for data in the cache."""
@@ -76,12 +78,16 @@ class FileProtocol(Protocol):
 
 
 def dropped_notes(splits: Mapping[str, Split]) -> tuple[str, ...]:
-    """A note for each split in which history items were left out."""
-    return tuple(
-        f"{name}: {split.facts.dropped_items} history items are in only some of their user's profiles and are left out"
-        for name, split in splits.items()
-        if split.facts.dropped_items
-    )
+    """A note for each split in which history items, or users, were left out."""
+    notes = []
+    for name, facts in ((name, split.facts) for name, split in splits.items()):
+        if facts.dropped_items:
+            notes.append(
+                f"{name}: {facts.dropped_items} history items are in only some of their user's profiles and are left out"
+            )
+        if facts.dropped_users:
+            notes.append(f"{name}: {facts.dropped_users} users whose questions share no history item are left out")
+    return tuple(notes)
 
 
 def entries_of(folder: Path) -> str:

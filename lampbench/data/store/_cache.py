@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lampbench.core import CACHE_VARIABLE, InputError, Task, cache_folder, digest, new_folder
@@ -40,10 +40,12 @@ def stored_split(sources: Sequence[Source], task: Task, *, cached: bool, say: Ca
     if size > 100e6:
         say(f"converting {size / 1e6:,.0f} MB of {task.name} once into {folder.parent}")
     try:
-        # What is there is of another version of the converter, or damaged.
-        shutil.rmtree(folder, ignore_errors=True)
         with new_folder(folder) as partial:
             convert(sources, task, hashes, partial, key)
+            _check_unchanged(paths, hashes)
+            if folder.exists() and open_split(folder, key) is None:
+                # Of another version of the converter, or damaged.
+                shutil.rmtree(folder)
     except OSError as error:
         # Another process may have been faster.
         split = open_split(folder, key)
@@ -58,3 +60,10 @@ def stored_split(sources: Sequence[Source], task: Task, *, cached: bool, say: Ca
     if split is None:
         raise InputError(f"the cache {folder} cannot be read back; delete it and try again")
     return split
+
+
+def _check_unchanged(paths: Mapping[str, str], hashes: Mapping[str, str]) -> None:
+    """What was read must be what the hashes name."""
+    for name, path in paths.items():
+        if file_sha256(Path(path)) != hashes[name]:
+            raise InputError(f"{path}: changed while it was read; wait until it is written, and try again")

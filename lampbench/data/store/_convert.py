@@ -30,6 +30,7 @@ from lampbench.data.store._utf8 import HistoryHash, Utf8History
 # Part of a stored split's name: raise it whenever the same files would be stored differently.
 CONVERTER_VERSION = 1
 _VERSIONS = "versions.arrow"
+_USERS_A_BATCH = 2000
 
 
 @dataclass
@@ -37,12 +38,10 @@ class _Known:
     """A user met so far.
 
     Attributes:
-        where: The record that told of the user first.
         row, items, hash: The history that came first.
         others: Hash -> row of each different history of the same user, among the versions.
     """
 
-    where: str
     row: int
     items: int
     hash: HistoryHash
@@ -57,7 +56,8 @@ def convert(
 
     A history is kept once, however many questions come with it. Where one user's questions come with
     different histories, the history is what all of them share, so that no question can see an item
-    which its own profile does not list; what that leaves out is counted.
+    which its own profile does not list; what that leaves out is counted, and so are users who have no
+    history then.
 
     Args:
         sources: Files, read one after another.
@@ -76,7 +76,7 @@ def convert(
     except BaseException:
         conversion.abandon()
         raise
-    facts = SplitFacts(hashes, next((label for label in labels if label), None), dropped)
+    facts = SplitFacts(hashes, next((label for label in labels if label), None), dropped.items, dropped.users)
     if folder is not None:
         # Written last: a folder with a manifest is a whole one.
         manifest = {"version": CONVERTER_VERSION, **asdict(facts), "bytes": file_sizes(folder)}
@@ -90,11 +90,17 @@ def open_split(folder: Path, key: str) -> Split | None:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if manifest["version"] != CONVERTER_VERSION or manifest["bytes"] != file_sizes(folder):
             return None
-        facts = SplitFacts(manifest["sources"], manifest["label"], manifest["dropped_items"])
+        facts = SplitFacts(manifest["sources"], manifest["label"], manifest["dropped_items"], manifest["dropped_users"])
         histories = pa.concat_tables([open_table(folder / HISTORIES), open_table(folder / RESOLVED)])
         return Split(histories, open_table(folder / USERS), facts, key)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         return None
+
+
+@dataclass(frozen=True)
+class _Dropped:
+    items: int
+    users: int
 
 
 class _Conversion:
@@ -120,33 +126,35 @@ class _Conversion:
             last = block.user_id, block.profile
         return label
 
-    def finish(self) -> tuple[pa.Table, pa.Table, int]:
-        """Histories, users, and how many items were left out."""
+    def finish(self) -> tuple[pa.Table, pa.Table, _Dropped]:
+        """Histories, users, and what was left out."""
         histories, versions = self._histories.finish(), self._versions.finish()
         resolved = HistoryWriter(self._path(RESOLVED))
         users = TableWriter(self._path(USERS), USER_SCHEMA)
         self._open = [resolved, users]
         first, later = ListColumn(histories, "items"), ListColumn(versions, "items")
         dropped = 0
-        for user_id, known in self._users.items():
+        for known in self._users.values():
             if known.others:
-                row, left_out = _resolve(user_id, known, first, later, resolved)
-                known.row = histories.num_rows + row
-                dropped += left_out
-        people = list(self._users.values())
-        users.write(
-            user_batch(
-                list(self._users),
-                [known.row for known in people],
-                [known.items for known in people],
-                [known.hash for known in people],
-                [known.queries for known in people],
+                dropped += _resolve(known, first, later, resolved, histories.num_rows)
+        kept = [(user_id, known) for user_id, known in self._users.items() if known.items]
+        if not kept:
+            raise InputError("no user's questions have a profile item in common; is the history in every question?")
+        for start in range(0, len(kept), _USERS_A_BATCH):
+            part = kept[start : start + _USERS_A_BATCH]
+            users.write(
+                user_batch(
+                    [user_id for user_id, _ in part],
+                    [known.row for _, known in part],
+                    [known.items for _, known in part],
+                    [known.hash for _, known in part],
+                    [known.queries for _, known in part],
+                )
             )
-        )
         tables = pa.concat_tables([histories, resolved.finish()])
         if self._folder is not None:
             (self._folder / _VERSIONS).unlink()
-        return tables, users.finish(), dropped
+        return tables, users.finish(), _Dropped(dropped, len(self._users) - len(kept))
 
     def abandon(self) -> None:
         """Close what is open."""
@@ -169,31 +177,31 @@ class _Conversion:
         except UnicodeEncodeError:
             check_profile(block.profile, task, block.where)
             raise
-        name = history.hash()
+        name = HistoryHash.of_encoded(columns, history)
         known = self._users.get(block.user_id)
         if known is None:
             row = self._histories.append(history)
-            self._users[block.user_id] = _Known(block.where, row, len(columns.ids), name, list(block.queries))
+            self._users[block.user_id] = _Known(row, len(columns.ids), name, list(block.queries))
             return
         known.queries.extend(block.queries)
         if name != known.hash and name.whole not in known.others:
             known.others[name.whole] = self._versions.append(history)
 
 
-def _resolve(
-    user_id: str, known: _Known, histories: ListColumn, versions: ListColumn, resolved: HistoryWriter
-) -> tuple[int, int]:
-    """Store what all of a user's histories share, in the order of the first.
+def _resolve(known: _Known, histories: ListColumn, versions: ListColumn, resolved: HistoryWriter, before: int) -> int:
+    """Store what all of a user's histories share, in the order of the first; how many items that leaves out.
 
-    Returns:
-        The row, and how many items that leaves out.
+    Rows of ``resolved`` count from ``before``. A user whose histories share nothing gets no row.
     """
     first = list(Columns(*histories.row(known.row)).items())
     others = [set(Columns(*versions.row(row)).items()) for row in known.others.values()]
     shared = [item for item in first if all(item in other for other in others)]
+    left_out = len(set(first).union(*others)) - len(shared)
     if not shared:
-        raise InputError(f"{known.where}: the questions of user {user_id!r} have no profile item in common")
-    history = Utf8History.of(Columns(*map(list, zip(*(astuple(item) for item in shared), strict=True))))
-    row = resolved.append(history)
-    known.items, known.hash = len(shared), history.hash()
-    return row, len(set(first).union(*others)) - len(shared)
+        known.items = 0
+        return left_out
+    columns = Columns(*map(list, zip(*(astuple(item) for item in shared), strict=True)))
+    history = Utf8History.of(columns)
+    known.row = before + resolved.append(history)
+    known.items, known.hash = len(shared), HistoryHash.of_encoded(columns, history)
+    return left_out

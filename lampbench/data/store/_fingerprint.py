@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,10 @@ def file_sha256(path: Path) -> str:
             raise InputError(f"{path}: changes while it is read; wait until it is written")
     except OSError as error:
         raise unreadable(path, error) from None
-    try:
+    # Nothing but time is lost; whoever needs the cache itself will say what is wrong with it.
+    with suppress(OSError):
         record.parent.mkdir(parents=True, exist_ok=True)
         write_json(record, {"path": str(path.resolve()), "stamp": stamp, "sha256": sha256})
-    except OSError:
-        # Nothing but time is lost; whoever needs the cache itself will say what is wrong with it.
-        pass
     return sha256
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import overload
+from urllib.parse import quote
 
 from lampbench.core import LabelledQuery, Query, SharedUser, User
 from lampbench.data.store._split import Split, StoredHistory
@@ -77,7 +78,11 @@ class Selection(Sequence[SharedUser]):
         user_id = self.split.ids[window.number]
         columns = self.split.history(window.number, window.stop, window.stop + window.held_out)
         return [
-            LabelledQuery(Query(f"{user_id}/{item.id}", user_id, item.source, item.date), item.target)
+            # Escaped, so that no two users and items make one id.
+            LabelledQuery(
+                Query(f"{quote(user_id, safe='')}/{quote(item.id, safe='')}", user_id, item.source, item.date),
+                item.target,
+            )
             for item in columns.items()
         ]
 

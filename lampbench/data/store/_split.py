@@ -23,11 +23,13 @@ class SplitFacts:
         sources: Name -> SHA-256 of every file it was made from.
         label: What the data calls itself; None for real data.
         dropped_items: History items that are in only some of their user's profiles, and left out.
+        dropped_users: Users who have no history then, left out with their queries.
     """
 
     sources: Mapping[str, str]
     label: str | None
     dropped_items: int
+    dropped_users: int
 
 
 class Split:

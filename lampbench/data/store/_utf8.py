@@ -12,6 +12,9 @@ import pyarrow as pa
 
 from lampbench.data.files import Columns
 
+# What an array and a bytes object take beside their content.
+_OVERHEAD = 200
+
 
 @dataclass(frozen=True, slots=True)
 class HistoryHash:
@@ -19,7 +22,7 @@ class HistoryHash:
 
     Attributes:
         whole: SHA-256 over ids, dates and texts.
-        texts: SHA-256 over texts alone: equal for one person under two ids.
+        texts: SHA-256 over texts alone, in the order of dates: equal for one person under two ids.
     """
 
     whole: str
@@ -28,7 +31,21 @@ class HistoryHash:
     @classmethod
     def of(cls, columns: Columns) -> HistoryHash:
         """Of a history by columns."""
-        return Utf8History.of(columns).hash()
+        return cls.of_encoded(columns, Utf8History.of(columns))
+
+    @classmethod
+    def of_encoded(cls, columns: Columns, history: Utf8History) -> HistoryHash:
+        """Of a history that is encoded already."""
+        texts = in_order = _sha256(history.sources, history.targets)
+        # Files may hold items of equal date in any order; one person's texts are the same all the same.
+        order = sorted(
+            range(len(columns.ids)), key=lambda i: (columns.dates[i], columns.sources[i], columns.targets[i])
+        )
+        if order != list(range(len(order))):
+            moved = ([column[i] for i in order] for column in (columns.sources, columns.targets))
+            texts = _sha256(*map(Utf8Column.of, moved))
+        whole = hashlib.sha256(in_order.digest() + _sha256(history.ids, history.dates).digest())
+        return cls(whole.hexdigest(), texts.hexdigest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +89,8 @@ class Utf8History(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of all strings."""
-        return sum(len(column.data) for column in self)
-
-    def hash(self) -> HistoryHash:
-        """What names the history."""
-        texts = _sha256(self.sources, self.targets)
-        whole = hashlib.sha256(texts.digest())
-        whole.update(_sha256(self.ids, self.dates).digest())
-        return HistoryHash(whole.hexdigest(), texts.hexdigest())
+        """Bytes in memory, roughly."""
+        return sum(len(column.data) + column.sizes.nbytes + _OVERHEAD for column in self)
 
 
 def _sha256(*columns: Utf8Column) -> Any:
