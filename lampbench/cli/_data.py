@@ -71,7 +71,7 @@ def get(setting: Setting, task: str, split: str, source: str | None, cache: Path
         for file in fetch(wanted, folder, source=source or OFFICIAL_SOURCE, progress=DownloadProgress()):
             click.echo(f"{file.how:<10}  {file.bytes:>13,} bytes  sha256 {file.sha256[:12]}  {file.local}")
     except KeyboardInterrupt:
-        click.echo("interrupted; the same command goes on where this one stopped", err=True)
+        click.echo("the same command goes on where this one stopped", err=True)
         raise
     click.echo(f"{len(wanted)} files in {folder}; use them: lampbench run --protocol {setting} …")
 

@@ -63,6 +63,7 @@ def main() -> None:
     try:
         status = cli.main(standalone_mode=False)
     except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
         sys.exit(130)
     except click.ClickException as error:
         error.show()
@@ -73,5 +74,6 @@ def main() -> None:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_status if isinstance(error, LampBenchError) else 1)
     except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
         sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)

@@ -41,5 +41,7 @@ class DownloadProgress:
     @contextmanager
     def file(self, name: str) -> Iterator[_Bar]:
         """A bar for one file."""
-        with tqdm(desc=name, file=sys.stderr, leave=False, unit="B", unit_scale=True, mininterval=0.2) as bar:
+        with tqdm(
+            desc=name, file=sys.stderr, leave=False, disable=None, unit="B", unit_scale=True, mininterval=0.2
+        ) as bar:
             yield _Bar(bar)

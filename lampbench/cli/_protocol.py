@@ -45,7 +45,7 @@ def data_text(facts: Mapping[str, Any]) -> str:
     }
     if facts["tokens"]:
         lines |= {
-            f"tokens ({facts['tokenizer']}): a prompt": _spread(facts["tokens"]["prompts"]),
+            f"tokens ({facts['tokenizer']}, without BOS and EOS): a prompt": _spread(facts["tokens"]["prompts"]),
             "tokens: a user's history to train on": _spread(facts["tokens"]["histories"]),
             "tokens: a shared query to train on": _spread(facts["tokens"]["shared"]),
         }

@@ -22,8 +22,14 @@ _ENGINE = click.Choice(["stacked", "solo"])
 @click.option("--method", help="Methods, comma-separated, or all.")
 @click.option("--task", help="Tasks, comma-separated, or all.")
 @click.option("--protocol", help="Which users and queries: NAME or NAME,KEY=VALUE. Default mini, the bundled suite.")
-@click.option("--data", type=click.Path(path_type=Path), help="The protocol's data folder.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Where data is kept. Default LAMPBENCH_CACHE.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="The protocol's data folder: of LaMP_5 and so on, or of OPPU's."
+)
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    help="Where data is kept. Default LAMPBENCH_CACHE, or ~/.cache/lampbench.",
+)
 @click.option("--strict", is_flag=True, default=None, help="Refuse data in which a leak check finds something.")
 @click.option("--model", help="Backbone: a folder or hub id. Default: the protocol's, if it has one.")
 @click.option("--revision", help="The backbone's revision on the hub.")

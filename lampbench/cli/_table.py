@@ -26,7 +26,8 @@ def run_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     notes: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         method, task = row["identity"]["method"], row["identity"]["task"]
-        of_data |= dict.fromkeys(f"{task}: {note}" for note in _data_notes(row["data"]))
+        whose = task if row["identity"]["limit"] is None else f"{task}, all users of the protocol"
+        of_data |= dict.fromkeys(f"{whose}: {note}" for note in _data_notes(row["data"]))
         for note, count in _row_notes(row):
             notes[f"{task}: {note}"].append(f"{method} {count}".strip())
     return [*of_data, *(f"{note}: {', '.join(methods)}" for note, methods in notes.items())]

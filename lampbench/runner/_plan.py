@@ -143,6 +143,8 @@ class Planner:
             return Skip(method, task.name, f"{task.name} has no labels to score; use greedy or sampled decoding")
         if method_type.engines and self.settings.engine not in method_type.engines:
             return Skip(method, task.name, f"it trains by {', '.join(method_type.engines)}, not {self.settings.engine}")
+        if method_type.needs_backbone and self._model() is None:
+            raise InputError(f"{method} needs a language model: --model PATH_OR_HUB_ID")
         dataset, seconds = self._dataset(task)
         backbone = self._backbone() if method_type.needs_backbone else None
         config = config_from(method_type.Config, overrides, method)
@@ -169,15 +171,15 @@ class Planner:
             raise InputError(f"--strict: {task.name}: {'; '.join(found)}")
         return dataset, time.perf_counter() - start
 
+    def _model(self) -> str | None:
+        return self.settings.model or self._protocol.default_model
+
     def _describe_backbone(self) -> BackboneInfo:
         from lampbench.backbone import describe_backbone
 
         settings = self.settings
-        model = settings.model or self._protocol.default_model
-        if model is None:
-            raise InputError("this method needs a language model: --model PATH_OR_HUB_ID")
         return describe_backbone(
-            model,
+            str(self._model()),
             revision=settings.revision,
             dtype=settings.dtype,
             device=settings.device,

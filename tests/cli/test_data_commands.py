@@ -72,6 +72,12 @@ def test_two_commands_lead_from_nothing_to_a_run(mirror: Path, tmp_path: Path) -
         f"LaMP_5/{split}/{split}_{kind}.json" for split in ("train", "dev") for kind in ("questions", "outputs")
     }
     assert row["data"]["leaks"]["shared_users"] == {"count": 0, "of": 3, "examples": []}
+    golds = tmp_path / "cache" / "lamp-time" / "LaMP_5" / "dev" / "dev_outputs.json"
+    golds.write_text(golds.read_text().replace("in", "IN", 1))
+    for protocol in ("lamp-time", "oppu100-rebuilt,users=2"):
+        message = refused(*MAJORITY, "--protocol", protocol, cwd=tmp_path)
+        assert f"{golds}: its SHA-256 is" in message
+        assert "but lamp.lock.json says" in message
 
 
 def test_a_folder_serves_as_mirror_and_an_option_moves_the_cache(mirror: Path, tmp_path: Path) -> None:
@@ -155,7 +161,7 @@ def test_a_protocol_is_described_in_numbers(tmp_path: Path) -> None:
         "history items a user: median 7, largest 9, 21 in all",
         "answers: ",
         "words an answer: ",
-        "tokens (model): a prompt: median ",
+        "tokens (model, without BOS and EOS): a prompt: median ",
         "leak check: ",
         "leak checks that this data cannot answer: later_history",
         "file: LaMP_5/dev/dev_outputs.json sha256 ",

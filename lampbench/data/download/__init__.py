@@ -6,6 +6,7 @@ from lampbench.data.download._fetch import (
     Fetched,
     RemoteFile,
     Setting,
+    check_lock,
     fetch,
     remote_files,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "Progress",
     "RemoteFile",
     "Setting",
+    "check_lock",
     "fetch",
     "remote_files",
 ]

@@ -14,7 +14,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -145,6 +145,32 @@ def fetch(
                     yield _downloaded(target, file, lock, origin, progress, patience)
 
 
+def check_lock(setting: Setting, task: Task, folder: Path, hashes: Mapping[str, str]) -> None:
+    """Compare files that are about to be used with the lock beside them.
+
+    Args:
+        setting: Whose files they are.
+        task: Of which task.
+        folder: Where they, and perhaps a lock, lie.
+        hashes: Name below ``folder`` -> SHA-256.
+
+    Raises:
+        InputError: A file is not the one that was recorded, or the lock is damaged.
+    """
+    lock = _Lock.read(folder / LOCK_NAME)
+    for file in remote_files(setting, task, tuple(_KINDS)):
+        known, found = lock.get(file), hashes.get(file.local)
+        if known and found and found != known.sha256:
+            raise _differs(folder / file.local, found, known, file, lock)
+
+
+def _differs(target: Path, found: str, known: _Content, file: RemoteFile, lock: _Lock) -> InputError:
+    return InputError(
+        f"{target}: its SHA-256 is {found[:12]}…, but {lock.path.name} says {known.sha256[:12]}…; "
+        f"delete the file to fetch it again, or the entry {file.path!r} in the lock to accept it"
+    )
+
+
 class _Lock:
     """``lamp.lock.json``: what each official path's bytes are."""
 
@@ -216,10 +242,7 @@ def _kept(target: Path, file: RemoteFile, lock: _Lock) -> Fetched:
         with _explained(lock.path):
             lock.record(file, content)
     elif content != known:
-        raise InputError(
-            f"{target}: its SHA-256 is {content.sha256[:12]}…, but {lock.path.name} says {known.sha256[:12]}…; "
-            f"delete the file to fetch it again, or the entry {file.path!r} in the lock to accept it"
-        )
+        raise _differs(target, content.sha256, known, file, lock)
     return Fetched(target, content.bytes, content.sha256, "kept")
 
 

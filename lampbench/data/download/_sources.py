@@ -140,7 +140,10 @@ class _Folder:
             size = os.fstat(stream.fileno()).st_size
         except OSError as error:
             reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
-            raise InputError(f"{file}: {reason}; is --source right?") from None
+            raise InputError(
+                f"{file}: {reason}; a mirror has the layout of LaMP's server (docs/data.md); "
+                "files that are in LaMP_5/train and so on already need no download: --data names their folder"
+            ) from None
         with stream:
             yield Answer(Version(self.url(path), None, size), 0, self._chunks(stream, file))
 

@@ -17,7 +17,10 @@ MODEL = Path(__file__).parent / "lampbench-mini"
 
 
 class MiniProtocol(FileProtocol):
-    """Generates the suite's files and reads them as any other, but leaves nothing in the cache."""
+    """The bundled suite: invented users of six small worlds, and a bundled model; no files, no network.
+
+    Its files are generated and read as any other's; nothing is left in the cache.
+    """
 
     about = f"{LABEL}: invented users and a bundled small model; works anywhere, compares with nothing"
     default_model = str(MODEL)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lampbench.core import InputError, MissingDataError, Task, cache_folder
+from lampbench.data.download import Setting, check_lock
 from lampbench.data.files import LampSplit
 from lampbench.data.protocols._parts import FileProtocol, Parts, dropped_notes, entries_of
 from lampbench.data.store import Selection, Split, stored_split
@@ -53,7 +54,7 @@ class LayoutProtocol(FileProtocol):
 
 
 class FolderProtocol(LayoutProtocol):
-    """Reads a folder of the user's."""
+    """Your own files in LaMP's layout (--data): train users are shared, dev users are evaluated."""
 
     about = "your folder in LaMP's layout (--data): train users are shared, dev users are evaluated"
 
@@ -65,7 +66,19 @@ class FolderProtocol(LayoutProtocol):
 
 
 class _Official(LayoutProtocol):
-    setting: ClassVar[str]
+    setting: ClassVar[Setting]
+
+    def parts(self, task: Task, data: Path | None) -> Parts:
+        """Both splits, which must be what ``lampbench data get`` recorded, where it did."""
+        parts = super().parts(task, data)
+        check_lock(self.setting, task, self.folder(task, data), parts.sources)
+        return parts
+
+    def pooled(self, task: Task, data: Path | None) -> Split:
+        """Train and dev as one, likewise."""
+        split = super().pooled(task, data)
+        check_lock(self.setting, task, self.folder(task, data), split.facts.sources)
+        return split
 
     def folder(self, task: Task, data: Path | None) -> Path:
         """What the user gave, or where ``lampbench data get`` puts the files."""
@@ -98,10 +111,11 @@ class LampUser(_Official):
 
 def _task_folder(data: Path, task: Task) -> Path:
     if not data.is_dir():
-        raise InputError(f"--data {data}: no such folder")
+        raise InputError(f"--data {data}: {'not a' if data.exists() else 'no such'} folder")
     root = data / task.official[0]
     if not root.is_dir():
-        raise MissingDataError(f"--data {data}: no folder {root.name} for {task.name}; found {entries_of(data)}")
+        hint = "; give the folder above it" if data.name == root.name else ""
+        raise MissingDataError(f"--data {data}: no folder {root.name} for {task.name}; found {entries_of(data)}{hint}")
     return root
 
 

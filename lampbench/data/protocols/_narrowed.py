@@ -77,7 +77,10 @@ class Oppu100Rebuilt(Narrowed):
         split = self._base().pooled(task, data)
         wanted = self.config.users
         if len(split) <= wanted:
-            raise InputError(f"{task.name} has {len(split)} users in all; expected more than the {wanted} to evaluate")
+            raise InputError(
+                f"{task.name} has {len(split)} users in all; expected more than the {wanted} to evaluate; "
+                "fewer: oppu100-rebuilt,users=N"
+            )
         order = sorted(range(len(split)), key=lambda number: (-split.lengths[number], split.ids[number]))
         chosen = set(order[:wanted])
         everyone = Selection.whole(split).windows
@@ -179,7 +182,10 @@ class Cold(Narrowed):
 
 
 def _askable(task: Task, selection: Selection, index: int) -> int:
-    """How many of a user's latest items could be queries: at most half, none at or before one without text or valid answer."""
+    """How many of a user's latest items could be queries.
+
+    At most half, and none at or before an item without text or valid answer.
+    """
     history = selection[index].user.history
     latest = history[(len(history) + 1) // 2 :]
     bad = [n for n, item in enumerate(latest) if not (item.source.strip() and task.accepts(item.target.strip()))]

@@ -36,7 +36,7 @@ def _task_folder(task: Task, data: Path | None) -> Path:
     if data is None:
         raise InputError(f"the protocol 'oppu100' needs --data, the release's folder that contains {name}")
     if not data.is_dir():
-        raise InputError(f"--data {data}: no such folder")
+        raise InputError(f"--data {data}: {'not a' if data.exists() else 'no such'} folder")
     root = data / name
     if not root.is_dir():
         raise MissingDataError(f"--data {data}: no folder {name} for {task.name}; found {entries_of(data)}")

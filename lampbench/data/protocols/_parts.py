@@ -82,9 +82,8 @@ def dropped_notes(splits: Mapping[str, Split]) -> tuple[str, ...]:
     notes = []
     for name, facts in ((name, split.facts) for name, split in splits.items()):
         if facts.dropped_items:
-            notes.append(
-                f"{name}: {facts.dropped_items} history items are in only some of their user's profiles and are left out"
-            )
+            items = f"{facts.dropped_items} history items are in only some of their user's profiles"
+            notes.append(f"{name}: {items} and are left out")
         if facts.dropped_users:
             notes.append(f"{name}: {facts.dropped_users} users whose questions share no history item are left out")
     return tuple(notes)
