@@ -17,6 +17,9 @@ _COMMANDS = {
     "list": ("lampbench.cli._list", "list_", "List methods, tasks or protocols."),
     "describe": ("lampbench.cli._describe", "describe", "Show what a method, task or protocol is and its settings."),
     "data": ("lampbench.cli._data", "data", "Fetch LaMP, export users, write the mini suite."),
+    "compare": ("lampbench.cli._leaderboard", "compare", "Compare finished runs query by query."),
+    "leaderboard": ("lampbench.cli._leaderboard", "leaderboard", "Collect finished runs and make boards of them."),
+    "validate": ("lampbench.cli._leaderboard", "validate", "Check results to the last digit."),
     "score": ("lampbench.cli._score", "score", "Score a predictions file against a golds file."),
 }
 

@@ -29,8 +29,8 @@ _Result = TypeVar("_Result")
 
 # Keys of a config file, beside [set] and [set.METHOD].
 _FILE_KEYS = (
-    "method", "task", "protocol", "data", "cache", "strict", "model", "revision", "seed", "users", "k", "dtype",
-    "device", "batch-size", "decoding", "engine", "trust-remote-code", "out",
+    "method", "task", "protocol", "data", "cache", "strict", "model", "revision", "seed", "users", "k", "swap-test",
+    "dtype", "device", "batch-size", "decoding", "engine", "trust-remote-code", "out",
 )  # fmt: skip
 
 

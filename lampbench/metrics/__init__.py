@@ -6,10 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from lampbench.metrics._estimate import Estimate
-from lampbench.metrics._scores import Score, invalid_outputs, score
+from lampbench.metrics._scores import Score, invalid_outputs, score, score_sums
 
 if TYPE_CHECKING:
-    from lampbench.metrics._additive import Additive, additive
+    from lampbench.metrics._additive import Additive, additive, sums_from_json, sums_to_json
     from lampbench.metrics._evaluate import LabelMetric, RatingMetric, RougeMetric
     from lampbench.metrics._statistics import Difference, difference, estimate_mean, holm
 
@@ -27,11 +27,14 @@ __all__ = [
     "holm",
     "invalid_outputs",
     "score",
+    "score_sums",
+    "sums_from_json",
+    "sums_to_json",
 ]
 
 # evaluate and datasets take seconds to import, and numpy is not for --help; only who uses these waits.
 _LATER = {
-    "_additive": ("Additive", "additive"),
+    "_additive": ("Additive", "additive", "sums_from_json", "sums_to_json"),
     "_evaluate": ("LabelMetric", "RatingMetric", "RougeMetric"),
     "_statistics": ("Difference", "difference", "estimate_mean", "holm"),
 }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from lampbench.core import Task
+from lampbench.metrics._estimate import finite
 from lampbench.metrics._functions import accuracy, rating_errors, rouge
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -57,6 +58,33 @@ def additive(
             np.add.at(sums, owner, metric.sums)
         summed[key] = replace(metric, sums=sums)
     return summed
+
+
+def sums_to_json(users: Sequence[str], metrics: Mapping[str, Additive]) -> dict[str, Any]:
+    """Each user's sums as JSON values; null is a number that is not finite."""
+    return {
+        "users": list(dict.fromkeys(users)),
+        "sums": {key: [list(map(finite, row)) for row in metric.sums.tolist()] for key, metric in metrics.items()},
+    }
+
+
+def sums_from_json(task: Task, value: Mapping[str, Any]) -> tuple[list[str], dict[str, Additive]]:
+    """The users and what ``sums_to_json`` wrote of them.
+
+    Raises:
+        KeyError: A metric of the task is missing.
+        ValueError: The sums do not have a row a user, or not the metric's terms.
+    """
+    users = [str(user) for user in value["users"]]
+    # The functions of the sums; what they are taken of comes from the file.
+    templates = terms_of(task.kind, task.labels, ["1"], ["1"])
+    metrics = {}
+    for key, template in templates.items():
+        sums = np.array(value["sums"][key], dtype=float)
+        if sums.shape != (len(users), template.sums.shape[1]):
+            raise ValueError(f"{key}: sums of shape {sums.shape} for {len(users)} users")
+        metrics[key] = replace(template, sums=sums)
+    return users, metrics
 
 
 def terms_of(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lampbench.core import Task
 from lampbench.metrics._estimate import Estimate, finite
+
+if TYPE_CHECKING:
+    from lampbench.metrics._additive import Additive
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +51,24 @@ def score(
         users: The user of each query, for averages over users and for intervals.
     """
     from lampbench.metrics._additive import additive
+
+    return score_sums(task, additive(task, predictions, golds, users), len(golds), by_user=users is not None)
+
+
+def score_sums(task: Task, sums: Mapping[str, Additive], queries: int, *, by_user: bool = True) -> dict[str, Score]:
+    """As ``score``, from sums over each user's queries (``additive``)."""
     from lampbench.metrics._statistics import estimate
 
-    metrics = additive(task, predictions, golds, users)
     scores = {}
     for metric in task.metrics:
-        own = metrics[metric.key]
-        micro, macro = (Estimate(finite(own.micro)), None) if users is None else estimate(own)
+        own = sums[metric.key]
+        micro, macro = estimate(own) if by_user else (Estimate(finite(own.micro)), None)
         scores[metric.key] = Score(
             key=metric.key,
             micro=micro,
             macro=macro,
-            n=len(golds),
-            n_users=None if users is None else len(own.sums),
+            n=queries,
+            n_users=len(own.sums) if by_user else None,
             higher_is_better=metric.higher_is_better,
             primary=metric == task.primary,
         )

@@ -129,9 +129,10 @@ def _tail(users: int) -> float:
     normal quantile stood for Student's; this puts both right (the expanded percentile interval:
     Hesterberg, The American Statistician 69(4), 2015).
     """
-    from scipy.stats import t
+    # Student's quantile; scipy.stats has it too, but takes a second to import.
+    from scipy.special import stdtrit
 
-    quantile = float(t.ppf(0.975, users - 1)) * math.sqrt(users / (users - 1))
+    quantile = float(stdtrit(users - 1, 0.975)) * math.sqrt(users / (users - 1))
     return NormalDist().cdf(-quantile)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import lampbench
 from lampbench.core import LampBenchError, Method, Prediction, Query, User, write_json
 from lampbench.data import Dataset
-from lampbench.metrics import Score, score
+from lampbench.metrics import Score, score, score_sums
 from lampbench.runner._folder import RunFolder
 from lampbench.runner._meter import Meter, OptimizerWatch
 from lampbench.runner._plan import Plan
@@ -66,7 +66,7 @@ def execute(plan: Plan, dataset: Dataset, load_backbone: BackboneLoader, reporte
     """
     folder = RunFolder(plan.folder)
     row = folder.row()
-    if row is not None and row["status"] == "success":
+    if row is not None and row["status"] == "success" and (row.get("swap") or not plan.settings.swap_test):
         reporter.say(f"{plan.task.name} {plan.method}: finished earlier, kept (--force starts over)")
         return row
     folder.create()
@@ -100,8 +100,10 @@ class _Execution:
             self._adapt(method)
             self._predict(method)
             scores = self._score()
+            parameters = method.parameters()
+            swapped = self._swap(method) if self.plan.settings.swap_test else None
             self._end_session(started)
-            row = finished_row(self.plan, self.dataset, self.folder, method.parameters(), scores)
+            row = finished_row(self.plan, self.dataset, self.folder, parameters, scores, swapped)
         except KeyboardInterrupt:
             self._end_session(started)
             self.reporter.say(f"{self.plan.task.name} {self.plan.method}: interrupted; the same command continues")
@@ -224,18 +226,40 @@ class _Execution:
                 bar.move(done, len(queries))
 
     def _score(self) -> dict[str, Score]:
+        # numpy waits until a command has work for it.
+        from lampbench.metrics import additive, sums_to_json
+
         task, queries = self.plan.task, self.dataset.queries
         with self._phase("score", 1) as bar:
             with self._measured("score"):
                 answers = self.folder.predictions()
                 outputs = [answers[query.id] for query in queries]
                 golds = [self.dataset.golds[query.id] for query in queries]
-                scores = score(task, outputs, golds, [query.user_id for query in queries])
+                users = [query.user_id for query in queries]
+                sums = additive(task, outputs, golds, users)
+                write_json(self.folder.sums_path, sums_to_json(users, sums))
+                scores = score_sums(task, sums, len(queries))
                 official = [{"id": q.id, "output": output} for q, output in zip(queries, outputs, strict=True)]
                 label = {"about": self.dataset.label} if self.dataset.label else {}
                 write_json(self.folder.official_path, {"task": task.evaluator_name, **label, "golds": official})
             bar.move(1, 1)
         return scores
+
+    def _swap(self, method: Method) -> dict[str, Score] | None:
+        """Scores when every user has the next user's history and state; None where there is nothing to swap."""
+        users, queries = list(self.dataset.users), self.dataset.queries
+        if type(method).adapt is Method.adapt or len(users) < 2:
+            return None
+        outputs: list[str] = []
+        with self._phase("swap", len(queries)) as bar, self._measured("swap"):
+            for user, other in zip(users, [*users[1:], users[0]], strict=True):
+                method.forget(user.id)
+                method.load_user(User(user.id, other.history), self.folder.user_state(other.id))
+            for chunk in _chunks(queries, self.plan.settings.batch_size * _BATCHES_A_CHUNK):
+                outputs += _checked(method.predict(chunk), chunk)
+                bar.move(len(outputs), len(queries))
+        golds = [self.dataset.golds[query.id] for query in queries]
+        return score(self.plan.task, outputs, golds, [query.user_id for query in queries])
 
     def _phase(self, name: str, total: int) -> AbstractContextManager[Bar]:
         return self.reporter.phase(f"{self.plan.task.name} {self.plan.method} {name}", total)

@@ -6,6 +6,7 @@
         journal.jsonl       what was done and what it cost; one JSON object a line
         predictions.jsonl   one answer a line, flushed as they come
         predictions.json    all answers in LaMP's official shape, once complete
+        user_sums.json      what each user's queries add to every metric: all that statistics need
         state/shared/       the shared stage's state
         state/shared-snapshot/  how far an unfinished shared stage came
         state/users/<id>/   each user's state
@@ -39,6 +40,7 @@ class RunFolder:
         self.row_path = path / "row.json"
         self.predictions_path = path / "predictions.jsonl"
         self.official_path = path / "predictions.json"
+        self.sums_path = path / "user_sums.json"
         self.journal_path = path / "journal.jsonl"
         self.log_path = path / "run.log"
         self.shared_state = path / "state" / "shared"

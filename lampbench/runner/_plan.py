@@ -46,6 +46,7 @@ class Settings:
         engine: How methods that train adapters do it: ``stacked`` or ``solo``.
         seed: Everything random derives from it.
         users: Only the first so many evaluated users; None for all.
+        swap_test: Also ask every query with the state of another user; changes nothing else.
         out: The folder of run folders.
     """
 
@@ -62,6 +63,7 @@ class Settings:
     engine: Literal["stacked", "solo"] = "stacked"
     seed: int = 0
     users: int | None = None
+    swap_test: bool = False
     out: Path = field(default_factory=lambda: Path("runs"))
 
 

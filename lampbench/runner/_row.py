@@ -33,6 +33,7 @@ def open_row(plan: Plan, dataset: Dataset, folder: RunFolder, status: str, error
         "identity": dict(plan.identity),
         "data": _data(dataset),
         "metrics": None,
+        "swap": None,
         "cost": None,
         "environment": environment(plan.backbone.device if plan.backbone else "cpu"),
         "provenance": {
@@ -52,15 +53,24 @@ def open_row(plan: Plan, dataset: Dataset, folder: RunFolder, status: str, error
 
 
 def finished_row(
-    plan: Plan, dataset: Dataset, folder: RunFolder, parameters: Parameters, scores: Mapping[str, Score]
+    plan: Plan,
+    dataset: Dataset,
+    folder: RunFolder,
+    parameters: Parameters,
+    scores: Mapping[str, Score],
+    swapped: Mapping[str, Score] | None,
 ) -> dict[str, Any]:
-    """The row of a finished run: everything above with metrics, cost, checks and artifacts."""
+    """The row of a finished run: everything above with metrics, cost, checks and artifacts.
+
+    ``swapped`` are the scores with other users' states, where that was asked for.
+    """
     events = folder.journal()
     users = dataset.users
     outputs = list(folder.predictions().values())
     return open_row(plan, dataset, folder, "success") | {
         "data": _data(dataset) | {"invalid_outputs": invalid_outputs(plan.task, outputs)} | _cut_prompts(events),
         "metrics": _metrics(scores),
+        "swap": None if swapped is None else {key: own.value for key, own in swapped.items()},
         "cost": _cost(events, parameters)
         | {
             "bytes": {
@@ -69,7 +79,9 @@ def finished_row(
             }
         },
         "checks": {"parameters": _parameter_check(events, parameters)},
-        "artifacts": {path.name: _sha256(path) for path in (folder.official_path, folder.predictions_path)},
+        "artifacts": {
+            path.name: _sha256(path) for path in (folder.official_path, folder.predictions_path, folder.sums_path)
+        },
     }
 
 

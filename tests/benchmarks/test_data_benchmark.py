@@ -19,7 +19,8 @@ def test_converting_and_opening_are_measured(tmp_path: Path) -> None:
     assert record["converting"]["train"]["result"] == 120
     assert all(split["mb_per_second"] > 0 and split["peak_mb"] > 20 for split in record["converting"].values())
     opened = {name: entry["again"]["result"][:3] for name, entry in record["opening"].items()}
-    assert opened["lamp-time"] == opened["cold-k,k=8"] == [18, 18, 120]
+    assert opened["lamp-time"] == [18, 18, 120]
+    assert opened["cold-k,k=8"] == [18, 18, 114]
     assert opened["powered"][0] == 18
     assert opened["powered"][1] >= 1500
     # Six users are in both splits: not shared where they are evaluated, and one person where splits are pooled.

@@ -17,6 +17,7 @@ HEAVY = ("torch", "transformers", "datasets", "evaluate", "pandas", "peft", "num
 LAYERS = (
     "cli",
     "pretrain",
+    "leaderboard",
     "runner",
     "methods",
     "bases",

@@ -1,0 +1,44 @@
+"""From finished runs to boards: results, comparison, ranking, validation."""
+
+from lampbench.leaderboard._board import Board, Entry, boards
+from lampbench.leaderboard._compare import Comparison, Moved, adjusted, check_comparable, compare, query_changes
+from lampbench.leaderboard._golds import KnownGolds
+from lampbench.leaderboard._render import board_json, write_boards
+from lampbench.leaderboard._results import (
+    Result,
+    add,
+    read_predictions,
+    read_result,
+    read_results,
+    result_path,
+)
+from lampbench.leaderboard._rows import migrated, read_row, row_faults, row_schema, run_id
+from lampbench.leaderboard._validate import result_faults, validate
+
+__all__ = [
+    "Board",
+    "Comparison",
+    "Entry",
+    "KnownGolds",
+    "Moved",
+    "Result",
+    "add",
+    "adjusted",
+    "board_json",
+    "boards",
+    "check_comparable",
+    "compare",
+    "migrated",
+    "query_changes",
+    "read_predictions",
+    "read_result",
+    "read_results",
+    "read_row",
+    "result_faults",
+    "result_path",
+    "row_faults",
+    "row_schema",
+    "run_id",
+    "validate",
+    "write_boards",
+]

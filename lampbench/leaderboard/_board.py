@@ -1,0 +1,321 @@
+"""From results to boards: who may share a ranking, seeds pooled, honest ties."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from lampbench.core import Metric, Task, canonical_json, tasks
+from lampbench.leaderboard._compare import Moved, moved, user_changes
+from lampbench.leaderboard._results import Result
+from lampbench.metrics import Additive, Difference, Estimate, difference, estimate_mean, holm
+
+# A board resamples for every entry; runs themselves record 10,000.
+RESAMPLES = 2000
+_LEVEL = 0.05
+_BASELINE, _REFERENCE = "zero-shot", "oppu"
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What an entry gains over zero-shot.
+
+    Attributes:
+        differences: Metric -> the difference.
+        p: Of the primary metric, adjusted by Holm over the board.
+        moved: Users helped and hurt.
+        swapped: The share of the gain that is left when users have another user's state; None where
+            that was not tried (--swap-test), or there is no gain.
+    """
+
+    differences: Mapping[str, Difference]
+    p: float
+    moved: Moved
+    swapped: float | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method with one config on one board: all its seeds.
+
+    Attributes:
+        name: The method, with the settings that tell it from others of the same method on the board.
+        results: A result a seed.
+        scores: Metric -> over queries, and over users, the mean over seeds.
+        rank: Of its rank group: what cannot be told apart from the group's best shares its rank. None for
+            what is not ranked.
+        unranked: Why it is not ranked.
+        gain: Against zero-shot; None where the board has none, and for zero-shot itself.
+        invalid: The share of answers that are no valid answer of the task, the mean over seeds.
+        seconds_per_user, shared_seconds, query_ms, query_tokens, peak_bytes: Costs, the mean over seeds.
+        parameter_reduction, time_reduction: Against OPPU: 1 - this / that, of a user's parameters, and
+            of a user's seconds on the same hardware.
+    """
+
+    name: str
+    results: tuple[Result, ...]
+    scores: Mapping[str, tuple[Estimate, Estimate | None]]
+    rank: int | None
+    unranked: str | None
+    gain: Gain | None
+    invalid: float | None
+    shared_parameters: int
+    user_parameters: int
+    user_bytes: int | None
+    seconds_per_user: float | None
+    shared_seconds: float | None
+    query_ms: float | None
+    query_tokens: float | None
+    peak_bytes: int | None
+    parameter_reduction: float | None
+    time_reduction: float | None
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return str(self.results[0].identity["method"])
+
+    @property
+    def hardware(self) -> str:
+        """Where it ran; several classes are joined."""
+        return ", ".join(sorted({str(result.row["environment"]["hardware_class"]) for result in self.results}))
+
+
+@dataclass(frozen=True)
+class Board:
+    """Entries that may be ranked together: one task version, protocol hash, backbone and decoding.
+
+    Attributes:
+        protocol: As written on the command line.
+        backbone: Its id; None where no entry uses one.
+        label: What the data calls itself, such as "mini (synthetic)".
+        entries: Ranked ones first, best first.
+    """
+
+    task: Task
+    protocol: str
+    protocol_hash: str
+    limit: int | None
+    backbone: str | None
+    decoding: str | None
+    label: str | None
+    users: int
+    queries: int
+    entries: tuple[Entry, ...]
+
+    @property
+    def slug(self) -> str:
+        """A file name that tells boards of one task and protocol apart."""
+        parts = [self.task.name, self.protocol_hash[:8], self.backbone, self.decoding]
+        return "-".join(part for part in parts if part).replace("/", "-")
+
+
+def boards(results: Iterable[Result]) -> list[Board]:
+    """Every board, in order of protocol, task and name."""
+    data: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        identity = result.identity
+        shared = ("task", "task_version", "protocol", "protocol_hash", "limit", "prompt_hash")
+        data[canonical_json([identity[key] for key in shared])].append(result)
+    made = [board for own in data.values() for board in _boards_of_data(own)]
+    return sorted(made, key=lambda board: (board.protocol, board.task.name, board.slug))
+
+
+def _boards_of_data(results: Sequence[Result]) -> list[Board]:
+    """Boards on the same queries: one a backbone; methods that use none are on each of them."""
+    without = [result for result in results if result.identity["backbone"] is None]
+    groups: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        backbone = result.identity["backbone"]
+        if backbone is not None:
+            model = [backbone[key] for key in ("id", "revision", "dtype")]
+            groups[canonical_json([model, result.identity["decoding"]["mode"]])].append(result)
+    return [_board([*without, *own]) for own in groups.values()] or [_board(without)]
+
+
+def _board(results: Sequence[Result]) -> Board:
+    base = next((result for result in results if result.identity["backbone"]), results[0])
+    identity = base.identity
+    task: Task = tasks().load(identity["task"])
+    pools = _pools(results)
+    ranked = {name: pool for name, pool in pools.items() if not _reason(pool)}
+    ranks = _ranks(ranked, task.primary)
+    gains = _gains(pools, task)
+    reference = next((pool for pool in pools.values() if _method(pool) == _REFERENCE), None)
+    entries = [_entry(name, pool, task, ranks.get(name), gains.get(name), reference) for name, pool in pools.items()]
+    backbone, decoding = identity["backbone"], identity["decoding"]
+    return Board(
+        task=task,
+        protocol=identity["protocol"],
+        protocol_hash=identity["protocol_hash"],
+        limit=identity["limit"],
+        backbone=backbone["id"] if backbone else None,
+        decoding=decoding["mode"] if decoding else None,
+        label=base.row["data"]["label"],
+        users=base.row["data"]["users"],
+        queries=base.row["data"]["queries"],
+        entries=tuple(sorted(entries, key=lambda entry: _order(entry, task.primary))),
+    )
+
+
+def _pools(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """Name -> results that differ in the seed alone; names tell configs of one method apart."""
+    pools: dict[str, list[Result]] = defaultdict(list)
+    for result in sorted(results, key=lambda result: (result.identity["method"], result.row["run_id"])):
+        pools[canonical_json({key: value for key, value in result.identity.items() if key != "seed"})].append(result)
+    by_method: dict[str, list[list[Result]]] = defaultdict(list)
+    for pool in pools.values():
+        by_method[_method(pool)].append(sorted(pool, key=lambda result: int(result.identity["seed"])))
+    return {_name(pool, own): pool for own in by_method.values() for pool in own}
+
+
+def _name(pool: Sequence[Result], same_method: Sequence[Sequence[Result]]) -> str:
+    """The method's name, and what tells this config from the method's others on the board."""
+    if len(same_method) == 1:
+        return _method(pool)
+    flat = [_flat(other[0].identity) for other in same_method]
+    own = _flat(pool[0].identity)
+    telling = sorted(key for key in own if len({canonical_json(other.get(key)) for other in flat}) > 1)
+    return f"{_method(pool)} ({', '.join(f'{key}={own[key]}' for key in telling)})"
+
+
+def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("method_version", "engine", "decoding", "backbone")
+    return {**identity["config"], **{name: identity[name] for name in names}}
+
+
+def _reason(pool: Sequence[Result]) -> str | None:
+    """Why a pool is not ranked."""
+    failed = sorted({name for result in pool for name in result.failed_checks})
+    return f"failed checks: {', '.join(failed)}" if failed else None
+
+
+def _ranks(pools: Mapping[str, Sequence[Result]], primary: Metric) -> dict[str, int]:
+    """Rank groups, from the best score down.
+
+    A group ends with the first entry that is significantly worse than the group's best (permutation
+    test over users, 5%); that entry's place is the next group's rank. What cannot be told apart from
+    the best of its group shares its rank.
+    """
+    sums = {name: _sums(pool, primary.key) for name, pool in pools.items()}
+    order = sorted(pools, key=lambda name: (_worse(sums[name], primary), name))
+    ranks: dict[str, int] = {}
+    best, rank = "", 0
+    for place, name in enumerate(order, start=1):
+        if not best or difference(sums[name], sums[best], resamples=RESAMPLES).p <= _LEVEL:
+            best, rank = name, place
+        ranks[name] = rank
+    return ranks
+
+
+def _gains(pools: Mapping[str, Sequence[Result]], task: Task) -> dict[str, Gain]:
+    """Every other entry against zero-shot."""
+    base = next((pool for pool in pools.values() if _method(pool) == _BASELINE), None)
+    if base is None:
+        return {}
+    others = {name: pool for name, pool in pools.items() if pool is not base}
+    differences = {
+        name: {m.key: difference(_sums(pool, m.key), _sums(base, m.key), resamples=RESAMPLES) for m in task.metrics}
+        for name, pool in others.items()
+    }
+    adjusted = holm([own[task.primary.key].p for own in differences.values()])
+    return {
+        name: Gain(
+            differences[name], p, moved(user_changes(pool, base, task.primary)), _swapped_gain(pool, base, task.primary)
+        )
+        for (name, pool), p in zip(others.items(), adjusted, strict=True)
+    }
+
+
+def _swapped_gain(pool: Sequence[Result], base: Sequence[Result], primary: Metric) -> float | None:
+    own, plain = (fmean(sums.micro for sums in _sums(part, primary.key)) for part in (pool, base))
+    swapped = _mean(result.row["swap"] and result.row["swap"][primary.key] for result in pool)
+    gain = (own - plain) * (1 if primary.higher_is_better else -1)
+    return None if swapped is None or gain <= 0 else (swapped - plain) / (own - plain)
+
+
+def _entry(
+    name: str,
+    pool: Sequence[Result],
+    task: Task,
+    rank: int | None,
+    gain: Gain | None,
+    reference: Sequence[Result] | None,
+) -> Entry:
+    costs = [result.row["cost"] for result in pool]
+    queries = pool[0].row["data"]["queries"]
+    per_user = _mean(cost["seconds_per_user"] and cost["seconds_per_user"]["mean"] for cost in costs)
+    parameters = costs[0]["parameters"]
+    return Entry(
+        name=name,
+        results=tuple(pool),
+        scores={m.key: estimate_mean(_sums(pool, m.key), resamples=RESAMPLES) for m in task.metrics},
+        rank=rank,
+        unranked=_reason(pool),
+        gain=gain,
+        invalid=_mean(_share(result.row["data"]["invalid_outputs"], queries) for result in pool),
+        shared_parameters=parameters["shared"],
+        user_parameters=parameters["per_user"],
+        user_bytes=costs[0]["bytes"]["per_user"],
+        seconds_per_user=per_user,
+        shared_seconds=_mean(cost["seconds"]["fit_shared"] for cost in costs),
+        query_ms=_mean(cost["seconds"]["predict"] and 1000 * cost["seconds"]["predict"] / queries for cost in costs),
+        query_tokens=_mean(cost["tokens"]["prompt"] and cost["tokens"]["prompt"] / queries for cost in costs),
+        peak_bytes=max(
+            (peak for cost in costs for own in cost["memory"].values() for peak in own.values() if peak), default=None
+        ),
+        parameter_reduction=_reduction(
+            parameters["per_user"], reference[0].row["cost"]["parameters"]["per_user"] if reference else None
+        ),
+        time_reduction=_time_reduction(pool, reference),
+    )
+
+
+def _time_reduction(pool: Sequence[Result], reference: Sequence[Result] | None) -> float | None:
+    """Of a user's seconds against OPPU's, where both ran on one class of hardware."""
+    if reference is None or len({r.row["environment"]["hardware_class"] for r in [*pool, *reference]}) > 1:
+        return None
+    own, theirs = (_mean(_user_seconds(result) for result in part) for part in (pool, reference))
+    return _reduction(own, theirs)
+
+
+def _user_seconds(result: Result) -> float | None:
+    spread = result.row["cost"]["seconds_per_user"]
+    return None if spread is None else float(spread["mean"])
+
+
+def _share(count: int | None, of: int) -> float | None:
+    return None if count is None else count / of
+
+
+def _reduction(own: float | None, theirs: float | None) -> float | None:
+    return 1 - own / theirs if own and theirs else None
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = list(values)
+    measured = [value for value in known if value is not None]
+    return fmean(measured) if measured and len(measured) == len(known) else None
+
+
+def _sums(pool: Sequence[Result], key: str) -> list[Additive]:
+    return [result.sums[key] for result in pool]
+
+
+def _worse(sums: Sequence[Additive], metric: Metric) -> float:
+    value = fmean(own.micro for own in sums)
+    return -value if metric.higher_is_better else value
+
+
+def _order(entry: Entry, primary: Metric) -> tuple[bool, float, str]:
+    value = entry.scores[primary.key][0].value
+    if value is None:
+        return True, float("inf"), entry.name
+    return entry.rank is None, -value if primary.higher_is_better else value, entry.name
+
+
+def _method(pool: Sequence[Result]) -> str:
+    return str(pool[0].identity["method"])

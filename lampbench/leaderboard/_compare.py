@@ -1,0 +1,128 @@
+"""Runs side by side: the same queries, the difference and how sure it is, users and queries that moved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lampbench.core import InputError, Metric, Task, tasks
+from lampbench.leaderboard._results import Result, read_predictions
+from lampbench.metrics import Additive, Difference, additive, difference, holm
+
+# A user's own value must move by more than rounding to count.
+_TOLERANCE = 1e-9
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Moved:
+    """How many users one result serves better or worse than another, by the primary metric.
+
+    Attributes:
+        worst_tenth: The mean change of the tenth of users who lose most; positive is better.
+    """
+
+    helped: int
+    unchanged: int
+    hurt: int
+    worst_tenth: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One method against another on one task.
+
+    Attributes:
+        first, second: Names.
+        differences: Metric -> first minus second.
+        moved: Users, from second to first; None where one user's value says nothing.
+        users: Users with the largest change first: id, change (positive is better).
+    """
+
+    task: Task
+    first: str
+    second: str
+    differences: Mapping[str, Difference]
+    moved: Moved | None
+    users: tuple[tuple[str, float], ...]
+
+
+def compare(
+    first: Sequence[Result], second: Sequence[Result], names: tuple[str, str], *, resamples: int = RESAMPLES
+) -> Comparison:
+    """Compare two methods' runs, each perhaps over several seeds, on the same users and queries.
+
+    Raises:
+        InputError: They are of different tasks, users or queries.
+    """
+    results = [*first, *second]
+    task: Task = tasks().load(results[0].identity["task"])
+    check_comparable(results)
+    differences = {
+        metric.key: difference(_sums(first, metric.key), _sums(second, metric.key), resamples=resamples)
+        for metric in task.metrics
+    }
+    changes = user_changes(first, second, task.primary)
+    order = np.argsort(-np.abs(changes), kind="stable")
+    users = tuple((results[0].users[i], float(changes[i])) for i in order)
+    return Comparison(task, *names, differences, moved(changes), users)
+
+
+def check_comparable(results: Sequence[Result]) -> None:
+    """Raise InputError unless all are of one task version, protocol hash and users."""
+    base = results[0]
+    for other in results[1:]:
+        for key in ("task", "task_version", "protocol_hash", "limit"):
+            ours, theirs = base.identity[key], other.identity[key]
+            if ours != theirs:
+                raise InputError(
+                    f"{other.folder}: its {key} is {theirs!r}, that of {base.folder} is {ours!r}; "
+                    "only answers to the same queries can be compared"
+                )
+        if other.users != base.users:
+            raise InputError(f"{other.folder}: its users are not those of {base.folder}")
+
+
+def user_changes(first: Sequence[Result], second: Sequence[Result], metric: Metric) -> Any:
+    """Each user's change of a metric from ``second`` to ``first``, shape (users,); positive is better."""
+    ours, theirs = (np.mean([m.own for m in _sums(part, metric.key)], axis=0) for part in (first, second))
+    return (ours - theirs) * (1 if metric.higher_is_better else -1)
+
+
+def moved(changes: Any) -> Moved:
+    """Count users by the direction of their change."""
+    helped, hurt = int((changes > _TOLERANCE).sum()), int((changes < -_TOLERANCE).sum())
+    tenth = np.sort(changes)[: max(1, len(changes) // 10)]
+    return Moved(helped, len(changes) - helped - hurt, hurt, float(tenth.mean()))
+
+
+def query_changes(task: Task, first: Result, second: Result, golds: Mapping[str, str]) -> list[tuple[str, float]]:
+    """Queries by their change of the primary metric from ``second`` to ``first``, largest first; positive is better.
+
+    Raises:
+        InputError: Answers are missing, or golds of them.
+    """
+    ours, theirs = ({r["id"]: r["output"] for r in read_predictions(result.folder)} for result in (first, second))
+    ids = list(ours)
+    missing = [query for query in ids if query not in theirs or query not in golds]
+    if missing:
+        raise InputError(f"{second.folder}: no answer or no gold of query {missing[0]!r}")
+    key, sign = task.primary.key, 1 if task.primary.higher_is_better else -1
+    own = [
+        additive(task, [answers[query] for query in ids], [golds[query] for query in ids])[key].own
+        for answers in (ours, theirs)
+    ]
+    changes = (own[0] - own[1]) * sign
+    return [(ids[i], float(changes[i])) for i in np.argsort(-np.abs(changes), kind="stable")]
+
+
+def adjusted(comparisons: Sequence[Comparison]) -> list[float]:
+    """Holm's adjustment of the primary metric's p over several comparisons, in their order."""
+    return holm([own.differences[own.task.primary.key].p for own in comparisons])
+
+
+def _sums(results: Sequence[Result], key: str) -> list[Additive]:
+    return [result.sums[key] for result in results]

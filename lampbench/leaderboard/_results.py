@@ -1,0 +1,139 @@
+"""The results folder: rows with what stands behind them, append-only.
+
+::
+
+    <root>/results/<protocol>/<task>/<method>/<run id>/
+        row.json               the row
+        predictions.jsonl.gz   id, user, output of every query; never a text or a gold of the data
+        user_sums.json         what each user's queries add to every metric
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from lampbench.core import InputError, Task, canonical_json, new_folder, tasks, write_json
+from lampbench.leaderboard._rows import read_row, row_faults
+from lampbench.metrics import Additive, sums_from_json
+
+ROW, PREDICTIONS, SUMS = "row.json", "predictions.jsonl.gz", "user_sums.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A row and what each user's queries add to its metrics.
+
+    Attributes:
+        folder: Where it was read.
+        users: User ids, in the order of the sums' rows.
+        sums: Metric -> sums.
+    """
+
+    folder: Path
+    row: Mapping[str, Any]
+    users: tuple[str, ...]
+    sums: Mapping[str, Additive]
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What the run was."""
+        identity: Mapping[str, Any] = self.row["identity"]
+        return identity
+
+    @property
+    def failed_checks(self) -> list[str]:
+        """Names of isolation checks that the run failed: such a row is kept and not ranked."""
+        return [name for name, check in self.row["checks"].items() if check["passed"] is False]
+
+
+def add(run: Path, root: Path) -> Path | None:
+    """Copy a finished run into the results below ``root``; its new folder, or None where it is there already.
+
+    Raises:
+        InputError: The run is not finished, or its files are not what its row says.
+    """
+    row = read_row(run / ROW)
+    if row.get("status") != "success":
+        raise InputError(f"{run}: status {row.get('status')!r}; only finished runs can be added")
+    faults = list(row_faults(row))
+    if faults:
+        raise InputError(f"{run / ROW}: {faults[0]}")
+    files = {name: _artifact(run / name, row["artifacts"].get(name)) for name in ("predictions.jsonl", SUMS)}
+    target = root / result_path(row["identity"], row["run_id"])
+    if target.exists():
+        if canonical_json(read_row(target / ROW)) == canonical_json(row):
+            return None
+        raise InputError(f"{target}: another row of the same identity is there; results are never changed")
+    with new_folder(target) as folder:
+        write_json(folder / ROW, row)
+        # No time stamp: the same answers are the same bytes.
+        (folder / PREDICTIONS).write_bytes(gzip.compress(files["predictions.jsonl"], mtime=0))
+        (folder / SUMS).write_bytes(files[SUMS])
+    return target
+
+
+def result_path(identity: Mapping[str, Any], run_id: str) -> PurePosixPath:
+    """Where a row of this identity lies below the root."""
+    return PurePosixPath("results", identity["protocol"], identity["task"], identity["method"], run_id)
+
+
+def read_result(folder: Path) -> Result:
+    """A result; raises InputError where a file is missing or wrong."""
+    row = read_row(folder / ROW)
+    faults = list(row_faults(row))
+    if faults:
+        raise InputError(f"{folder / ROW}: {faults[0]}")
+    users, sums = read_sums(folder / SUMS, tasks().load(row["identity"]["task"]))
+    return Result(folder, row, tuple(users), sums)
+
+
+def read_results(root: Path) -> Iterator[Result]:
+    """Every result below ``root``, in order of path."""
+    for path in sorted((root / "results").glob(f"*/*/*/*/{ROW}")):
+        yield read_result(path.parent)
+
+
+def read_predictions(folder: Path) -> list[dict[str, str]]:
+    """The predictions of a result or of a run folder: ``id``, ``user``, ``output`` each.
+
+    Raises:
+        InputError: There are none, or they are damaged.
+    """
+    packed, plain = folder / PREDICTIONS, folder / "predictions.jsonl"
+    path = packed if packed.exists() else plain
+    try:
+        raw = path.read_bytes()
+        lines = (gzip.decompress(raw) if path == packed else raw).decode("utf-8").splitlines()
+        records = [json.loads(line) for line in lines if line]
+    except (OSError, EOFError, ValueError) as error:
+        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    for number, record in enumerate(records):
+        if not isinstance(record, dict) or not all(isinstance(record.get(k), str) for k in ("id", "user", "output")):
+            raise InputError(f"{path}: line {number + 1}: expected id, user and output, all strings")
+    return records
+
+
+def read_sums(path: Path, task: Task) -> tuple[list[str], dict[str, Additive]]:
+    """Users and their sums; raises InputError where the file is missing or wrong."""
+    try:
+        return sums_from_json(task, json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not the sums of {task.name}: {error}") from None
+
+
+def _artifact(path: Path, sha256: str | None) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise InputError(f"{path}: not the file that the row names (another SHA-256); run it again with --force")
+    return content

@@ -1,0 +1,227 @@
+"""Is a results folder what it claims? Every fault in a line of its own."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import math
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lampbench.core import InputError, Task, methods, tasks
+from lampbench.leaderboard._results import PREDICTIONS, ROW, SUMS, read_predictions, read_sums, result_path
+from lampbench.leaderboard._rows import read_row, row_faults
+from lampbench.metrics import Additive, additive, invalid_outputs, score_sums
+
+_TOLERANCE = 1e-9
+_DRAWN = ("ci95", "stderr")
+
+# Golds of a row's queries, by id; None where they are not at hand.
+Golds = Callable[[Mapping[str, Any]], Mapping[str, str] | None]
+
+
+def validate(root: Path, golds: Golds, since: str | None = None) -> Iterator[str]:
+    """Every fault of the results below ``root``.
+
+    Args:
+        root: The leaderboards' folder, or the folder of one result or of some.
+        golds: Gives the golds of a row's queries.
+        since: A git revision: results that it has must be there, unchanged.
+    """
+    rows = sorted(root.rglob(ROW))
+    if not rows:
+        yield f"{root}: no {ROW} in it"
+    seen: dict[str, Path] = {}
+    for path in rows:
+        for fault in result_faults(path.parent, golds):
+            yield f"{path.parent}: {fault}"
+        name = path.parent.name
+        if name in seen:
+            yield f"{path.parent}: the run id is also that of {seen[name]}"
+        seen[name] = path.parent
+    for folder in sorted({p.parent for p in root.rglob(PREDICTIONS)} | {p.parent for p in root.rglob(SUMS)}):
+        if not (folder / ROW).exists():
+            yield f"{folder}: no {ROW}"
+    if since is not None:
+        yield from _changed(root, since)
+
+
+def result_faults(folder: Path, golds: Golds) -> Iterator[str]:
+    """What is wrong with one result."""
+    try:
+        row = read_row(folder / ROW)
+    except InputError as error:
+        yield str(error)
+        return
+    faults = list(row_faults(row))
+    yield from faults
+    if faults:
+        # What does not have the shape of a row cannot be looked into.
+        return
+    yield from _place_faults(folder, row)
+    task = _known_task(row["identity"])
+    if isinstance(task, str):
+        yield task
+        return
+    yield from _method_faults(row["identity"])
+    yield from _extra_files(folder)
+    yield from _answer_faults(folder, row, task, golds)
+
+
+def _place_faults(folder: Path, row: Mapping[str, Any]) -> Iterator[str]:
+    expected = result_path(row["identity"], row["run_id"]).parts[1:]
+    found = folder.resolve().parts[-len(expected) :]
+    if found != expected:
+        yield f"lies in {'/'.join(found)}, but its identity belongs into {'/'.join(expected)}"
+
+
+def _known_task(identity: Mapping[str, Any]) -> Task | str:
+    try:
+        task: Task = tasks().load(identity["task"])
+    except InputError as error:
+        return str(error)
+    if task.version != identity["task_version"]:
+        return f"task_version {identity['task_version']}, this LampBench has {task.version} of {task.name}"
+    return task
+
+
+def _method_faults(identity: Mapping[str, Any]) -> Iterator[str]:
+    try:
+        known = methods().load(identity["method"])
+    except InputError as error:
+        yield str(error)
+        return
+    if known.version != identity["method_version"]:
+        yield f"method_version {identity['method_version']}, this LampBench has {known.version} of {identity['method']}"
+
+
+def _extra_files(folder: Path) -> Iterator[str]:
+    for path in sorted(folder.iterdir()):
+        if path.name not in (ROW, PREDICTIONS, SUMS):
+            yield f"{path.name} does not belong here"
+
+
+def _answer_faults(folder: Path, row: Mapping[str, Any], task: Task, golds: Golds) -> Iterator[str]:
+    """Faults of predictions and sums: hashes, counts, and every number that follows from them."""
+    try:
+        yield from _hash_faults(folder, row["artifacts"])
+        records = read_predictions(folder)
+        users, sums = read_sums(folder / SUMS, task)
+    except InputError as error:
+        yield str(error)
+        return
+    data = row["data"]
+    ids = [record["id"] for record in records]
+    if len(set(ids)) != len(ids):
+        yield f"{PREDICTIONS}: a query is answered twice"
+    if len(records) != data["queries"]:
+        yield f"{PREDICTIONS}: {len(records)} answers, data.queries is {data['queries']}"
+    if users != list(dict.fromkeys(record["user"] for record in records)) or len(users) != data["users"]:
+        yield f"{SUMS}: not the users of {PREDICTIONS} in their order, or not data.users"
+        return
+    invalid = invalid_outputs(task, [record["output"] for record in records])
+    if invalid != data["invalid_outputs"]:
+        yield f"data.invalid_outputs: {data['invalid_outputs']}, recomputed {invalid}"
+    yield from _metric_faults(row["metrics"], task, sums, len(records))
+    try:
+        known = golds(row)
+    except InputError as error:
+        yield str(error)
+        return
+    if known is not None:
+        yield from _gold_faults(row, task, records, known, sums)
+
+
+def _gold_faults(
+    row: Mapping[str, Any],
+    task: Task,
+    records: Sequence[Mapping[str, str]],
+    golds: Mapping[str, str],
+    sums: Mapping[str, Additive],
+) -> Iterator[str]:
+    """What does not follow from predictions and golds."""
+    different = {record["id"] for record in records} ^ set(golds)
+    if different:
+        yield f"{PREDICTIONS}: answers and golds are of different queries, one is {min(different)!r}"
+        return
+    outputs, users = [record["output"] for record in records], [record["user"] for record in records]
+    fresh = additive(task, outputs, [golds[record["id"]] for record in records], users)
+    for key, metric in fresh.items():
+        # Both are in the order of the users' first answers.
+        if not np.allclose(metric.sums, sums[key].sums, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
+            yield f"{SUMS}: {key} does not follow from predictions and golds"
+    yield from _metric_faults(row["metrics"], task, fresh, len(records), "predictions and golds")
+
+
+def _hash_faults(folder: Path, artifacts: Mapping[str, str]) -> Iterator[str]:
+    try:
+        found = {
+            "predictions.jsonl": gzip.decompress((folder / PREDICTIONS).read_bytes()),
+            SUMS: (folder / SUMS).read_bytes(),
+        }
+    except (OSError, EOFError, ValueError) as error:
+        raise InputError(f"{getattr(error, 'filename', None) or PREDICTIONS}: {error}") from None
+    for name, content in found.items():
+        if hashlib.sha256(content).hexdigest() != artifacts[name]:
+            yield f"{name}: not the file that the row's artifacts name (another SHA-256)"
+
+
+def _metric_faults(
+    metrics: Mapping[str, Any], task: Task, sums: Mapping[str, Any], queries: int, source: str = SUMS
+) -> Iterator[str]:
+    """Numbers of the row that do not follow from the sums."""
+    expected = score_sums(task, sums, queries)
+    if set(metrics) != set(expected):
+        yield f"metrics: {', '.join(sorted(metrics))}; {task.name} has {', '.join(sorted(expected))}"
+        return
+    for key, own in expected.items():
+        macro = metrics[key]["macro"] or {}
+        pairs = {
+            "value": (metrics[key]["value"], own.micro.value),
+            "stderr": (metrics[key]["stderr"], own.micro.stderr),
+            "ci95": (metrics[key]["ci95"], own.micro.ci95 and list(own.micro.ci95)),
+            "macro": (macro.get("value"), own.macro and own.macro.value),
+            "n": (metrics[key]["n"], own.n),
+            "n_users": (metrics[key]["n_users"], own.n_users),
+            "higher_is_better": (metrics[key]["higher_is_better"], own.higher_is_better),
+            "primary": (metrics[key]["primary"], own.primary),
+        }
+        for name, (found, wanted) in pairs.items():
+            # Intervals are drawn: another version of the generator may move them by a little.
+            slack = 0.1 * (own.micro.stderr or 0) if name in _DRAWN else _TOLERANCE
+            # Rows of before intervals were recorded have none.
+            if not _close(found, wanted, slack) and not (found is None and name in _DRAWN):
+                yield f"metrics.{key}.{name}: {found}, recomputed from {source} {wanted}"
+
+
+def _close(found: Any, wanted: Any, slack: float) -> bool:
+    if isinstance(found, list) and isinstance(wanted, list):
+        return len(found) == len(wanted) and all(_close(a, b, slack) for a, b in zip(found, wanted, strict=True))
+    if isinstance(found, float) and isinstance(wanted, float):
+        return math.isclose(found, wanted, rel_tol=_TOLERANCE, abs_tol=slack)
+    return bool(found == wanted)
+
+
+def _changed(root: Path, since: str) -> Iterator[str]:
+    """Results of a git revision that are gone or differ now."""
+    try:
+        top = Path(_git(root, "rev-parse", "--show-toplevel").strip())
+        below = root.resolve().relative_to(top.resolve())
+        lines = _git(top, "diff", "--name-status", "--no-renames", since, "--", str(below)).splitlines()
+    except (OSError, subprocess.CalledProcessError, ValueError) as error:
+        cause = getattr(error, "stderr", "") or str(error)
+        yield f"{root}: cannot be compared with {since}: {cause.strip().splitlines()[0]}"
+        return
+    for line in lines:
+        status, _, name = line.partition("\t")
+        if status != "A" and Path(name).name in (ROW, PREDICTIONS, SUMS):
+            yield f"{name}: {'removed' if status == 'D' else 'changed'} since {since}; results are only added"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command: Sequence[str] = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
