@@ -166,11 +166,9 @@ def _comparison_text(comparison: Comparison, adjusted_p: float, comparisons: int
         lines.append(f"  {key}: {micro.value:+.4f}{interval}, p={own.p:.4f}{macro}")
     if comparisons > 1:
         lines.append(f"  p of {comparison.task.primary.key} by Holm over {comparisons} comparisons: {adjusted_p:.4f}")
-    if comparison.moved:
-        m = comparison.moved
-        lines.append(
-            f"  users helped {m.helped}, unchanged {m.unchanged}, hurt {m.hurt}; worst tenth {m.worst_tenth:+.4f}"
-        )
+    m = comparison.moved
+    lines.append(f"  users helped {m.helped}, unchanged {m.unchanged}, hurt {m.hurt}; worst tenth {m.worst_tenth:+.4f}")
+    lines.append(f"  answers that differ: {comparison.changed:.1%}")
     moved = [f"{user} {change:+.3f}" for user, change in comparison.users[:_MOST] if change]
     return "\n".join([*lines, f"  users that moved most (positive is better): {', '.join(moved) or 'none'}"])
 

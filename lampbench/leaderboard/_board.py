@@ -11,7 +11,7 @@ from typing import Any
 from lampbench.core import Metric, Task, canonical_json, tasks
 from lampbench.leaderboard._compare import Moved, moved, user_changes
 from lampbench.leaderboard._results import Result
-from lampbench.metrics import Additive, Difference, Estimate, difference, estimate_mean, holm
+from lampbench.metrics import Additive, Difference, Estimate, difference, estimate_mean, holm, permutation_p
 
 # A board resamples for every entry; runs themselves record 10,000.
 RESAMPLES = 2000
@@ -205,7 +205,7 @@ def _ranks(pools: Mapping[str, Sequence[Result]], primary: Metric) -> dict[str, 
     ranks: dict[str, int] = {}
     best, rank = "", 0
     for place, name in enumerate(order, start=1):
-        if not best or difference(sums[name], sums[best], resamples=RESAMPLES).p <= _LEVEL:
+        if not best or permutation_p(sums[name], sums[best], resamples=RESAMPLES) <= _LEVEL:
             best, rank = name, place
         ranks[name] = rank
     return ranks

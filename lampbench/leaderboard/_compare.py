@@ -38,7 +38,8 @@ class Comparison:
     Attributes:
         first, second: Names.
         differences: Metric -> first minus second.
-        moved: Users, from second to first; None where one user's value says nothing.
+        moved: Users, from second to first.
+        changed: The share of answers that are not the same.
         users: Users with the largest change first: id, change (positive is better).
     """
 
@@ -46,7 +47,8 @@ class Comparison:
     first: str
     second: str
     differences: Mapping[str, Difference]
-    moved: Moved | None
+    moved: Moved
+    changed: float
     users: tuple[tuple[str, float], ...]
 
 
@@ -68,7 +70,7 @@ def compare(
     changes = user_changes(first, second, task.primary)
     order = np.argsort(-np.abs(changes), kind="stable")
     users = tuple((results[0].users[i], float(changes[i])) for i in order)
-    return Comparison(task, *names, differences, moved(changes), users)
+    return Comparison(task, *names, differences, moved(changes), _changed(first[0], second[0]), users)
 
 
 def check_comparable(results: Sequence[Result]) -> None:
@@ -97,6 +99,13 @@ def moved(changes: Any) -> Moved:
     helped, hurt = int((changes > _TOLERANCE).sum()), int((changes < -_TOLERANCE).sum())
     tenth = np.sort(changes)[: max(1, len(changes) // 10)]
     return Moved(helped, len(changes) - helped - hurt, hurt, float(tenth.mean()))
+
+
+def _changed(first: Result, second: Result) -> float:
+    ours, theirs = (
+        {record["id"]: record["output"] for record in read_predictions(result.folder)} for result in (first, second)
+    )
+    return sum(output != theirs.get(query) for query, output in ours.items()) / len(ours)
 
 
 def query_changes(task: Task, first: Result, second: Result, golds: Mapping[str, str]) -> list[tuple[str, float]]:

@@ -48,9 +48,9 @@ _COLUMNS: Mapping[str, Callable[[Board, Entry], str]] = {
 _NOTE = """\
 Scores over queries with 95% intervals from a bootstrap over users, seeds averaged; *over users*: the mean of users'
 own scores. Entries of one rank cannot be told apart from the best of their group (permutation test over users, 5%).
-*Against zero-shot*: the difference, p adjusted by Holm over the board. *Left with another's state*: of a significant gain
-over zero-shot, when every user has the next user's state. *Saved*: against OPPU, of a user's trainable parameters, and of
-a user's seconds where both ran on the same hardware. Absent is –.\
+*Against zero-shot*: the difference, p adjusted by Holm over the board. *Left with another's state*: of a significant
+gain over zero-shot, when every user has the next user's state. *Saved*: against OPPU, of a user's trainable parameters,
+and of a user's seconds where both ran on the same hardware. Absent is –.\
 """
 
 

@@ -47,12 +47,8 @@ def migrated(row: dict[str, Any], where: str) -> dict[str, Any]:
 
 def row_faults(row: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with a row by itself: its schema, numbers that are not finite, an id that is not its identity's."""
-    from jsonschema import Draft202012Validator
-
-    for error in sorted(
-        Draft202012Validator(row_schema()).iter_errors(row), key=lambda error: list(map(str, error.path))
-    ):
-        place = ".".join(map(str, error.absolute_path)) or "the row"
+    for error in sorted(_validator().iter_errors(row), key=lambda error: list(map(str, error.instance_path))):
+        place = ".".join(map(str, error.instance_path)) or "the row"
         yield f"{place}: {error.message.splitlines()[0][:200]}"
     for place, value in _leaves(row):
         if isinstance(value, float) and not math.isfinite(value):
@@ -75,6 +71,13 @@ def row_schema() -> Mapping[str, Any]:
     text = resources.files("lampbench.leaderboard").joinpath("row.schema.json").read_text(encoding="utf-8")
     schema: Mapping[str, Any] = json.loads(text)
     return schema
+
+
+@cache
+def _validator() -> Any:
+    from jsonschema_rs import validator_for
+
+    return validator_for(dict(row_schema()))
 
 
 def _from_1(row: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -24,11 +25,14 @@ class Additive:
         value: Maps summed terms, shape (..., terms), to the metric, shape (...).
         per_user: Whether one user's own value says something; macro-F1's does not, since one user
             meets few labels.
+        linear: Whether the mean of several sets' values is the value of their mean sums (of answers to
+            the same queries).
     """
 
     sums: Array
     value: Callable[[Array], Array]
     per_user: bool = True
+    linear: bool = False
 
     @property
     def micro(self) -> float:
@@ -76,15 +80,19 @@ def sums_from_json(task: Task, value: Mapping[str, Any]) -> tuple[list[str], dic
         ValueError: The sums do not have a row a user, or not the metric's terms.
     """
     users = [str(user) for user in value["users"]]
-    # The functions of the sums; what they are taken of comes from the file.
-    templates = terms_of(task.kind, task.labels, ["1"], ["1"])
     metrics = {}
-    for key, template in templates.items():
+    for key, template in _templates(task.kind, task.labels).items():
         sums = np.array(value["sums"][key], dtype=float)
         if sums.shape != (len(users), template.sums.shape[1]):
             raise ValueError(f"{key}: sums of shape {sums.shape} for {len(users)} users")
         metrics[key] = replace(template, sums=sums)
     return users, metrics
+
+
+@cache
+def _templates(kind: Literal["labels", "rating", "text"], labels: tuple[str, ...]) -> Mapping[str, Additive]:
+    """Every metric of a kind of task, of one made-up answer: for the functions of the sums."""
+    return terms_of(kind, labels, ["1"], ["1"])
 
 
 def terms_of(
@@ -94,13 +102,16 @@ def terms_of(
     if kind == "labels":
         right = _counted(accuracy(predictions, golds))
         mentions = _mentions(labels, predictions, golds)
-        return {"accuracy": Additive(right, _mean), "f1": Additive(mentions, _f1, per_user=False)}
+        return {"accuracy": Additive(right, _mean, linear=True), "f1": Additive(mentions, _f1, per_user=False)}
     if kind == "rating":
         errors = np.array(rating_errors(predictions, golds))
         with np.errstate(all="ignore"):
             squares = errors * errors
-        return {"MAE": Additive(_counted(np.abs(errors)), _mean), "RMSE": Additive(_counted(squares), _root_mean)}
-    return {key: Additive(_counted(values), _mean) for key, values in rouge(predictions, golds).items()}
+        return {
+            "MAE": Additive(_counted(np.abs(errors)), _mean, linear=True),
+            "RMSE": Additive(_counted(squares), _root_mean),
+        }
+    return {key: Additive(_counted(values), _mean, linear=True) for key, values in rouge(predictions, golds).items()}
 
 
 def _counted(values: Sequence[float] | Array) -> Array:

@@ -7,12 +7,10 @@ is seeded and vectorised over resamples.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
-from itertools import product
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 
@@ -50,7 +48,8 @@ def estimate_mean(
 ) -> tuple[Estimate, Estimate | None]:
     """The mean of one metric over several seeds' answers to the same queries; users are resampled once for all."""
     own = _own(metrics) if metrics[0].per_user else None
-    return _both(lambda weights: _over_queries(metrics, weights), own, len(metrics[0].sums), seed, resamples)
+    pooled = _pooled(metrics)
+    return _both(lambda weights: _over_queries(pooled, weights), own, len(metrics[0].sums), seed, resamples)
 
 
 def difference(
@@ -65,12 +64,41 @@ def difference(
         resamples: Bootstrap resamples, and as many permutations.
     """
 
+    ours, theirs = _pooled(first), _pooled(second)
+
     def micro(weights: Array) -> Array:
-        return _over_queries(first, weights) - _over_queries(second, weights)
+        return _over_queries(ours, weights) - _over_queries(theirs, weights)
 
     own = _own(first) - _own(second) if first[0].per_user else None
     over_queries, over_users = _both(micro, own, len(first[0].sums), seed, resamples)
-    return Difference(over_queries, over_users, _permutation_p(first, second, seed, resamples))
+    return Difference(over_queries, over_users, permutation_p(first, second, seed=seed, resamples=resamples))
+
+
+def permutation_p(
+    first: Sequence[Additive], second: Sequence[Additive], *, seed: int = 0, resamples: int = RESAMPLES
+) -> float:
+    """Two-sided p of the difference over queries: under the null, who answered a user is a coin flip.
+
+    NaN where the difference is not finite.
+    """
+    users = len(first[0].sums)
+    parts = _pooled(first), _pooled(second)
+
+    def statistic(swapped: Array) -> Array:
+        kept = 1 - swapped
+        ours, theirs = ([(kept @ m.sums, swapped @ m.sums) for m in part] for part in parts)
+        value = first[0].value
+        # Every seed of one with every seed of the other: the means over pairs are the methods' own means.
+        gaps = [
+            value(a_kept + b_moved) - value(b_kept + a_moved) for a_kept, a_moved in ours for b_kept, b_moved in theirs
+        ]
+        return np.asarray(np.abs(np.mean(gaps, axis=0)))
+
+    observed = float(statistic(np.zeros((1, users)))[0])
+    if not math.isfinite(observed):
+        return math.nan
+    extreme = sum(int((statistic(part) >= observed - 1e-12).sum()) for part in _drawn(users, seed, resamples, _coins))
+    return (1 + extreme) / (1 + resamples)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -82,6 +110,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted
+
+
+def _pooled(metrics: Sequence[Additive]) -> Sequence[Additive]:
+    """Fewer metrics of the same mean, where sums can be averaged instead of values."""
+    if not metrics[0].linear or len(metrics) == 1:
+        return metrics
+    return [replace(metrics[0], sums=np.mean([metric.sums for metric in metrics], axis=0))]
 
 
 def _over_queries(metrics: Sequence[Additive], weights: Array) -> Array:
@@ -136,33 +171,37 @@ def _tail(users: int) -> float:
     return NormalDist().cdf(-quantile)
 
 
-def _resamples(users: int, seed: int, resamples: int) -> Any:
+def _resamples(users: int, seed: int, resamples: int) -> Iterable[Array]:
     """How often each user is drawn, shape (part of resamples, users), until all resamples are done."""
+    return _drawn(users, seed, resamples, _multinomial) if users > 1 else ()
+
+
+def _drawn(
+    users: int, seed: int, count: int, draw: Callable[[np.random.Generator, int, int], Array]
+) -> Iterable[Array]:
+    """Seeded draws, a block at a time; those of one block are kept, since a board asks for them again and again."""
+    if users * count <= _BLOCK:
+        return (_one_block(users, seed, count, draw),)
+    return _blocks(users, seed, count, draw)
+
+
+@lru_cache(maxsize=8)
+def _one_block(users: int, seed: int, count: int, draw: Callable[[np.random.Generator, int, int], Array]) -> Array:
+    return next(iter(_blocks(users, seed, count, draw)))
+
+
+def _blocks(
+    users: int, seed: int, count: int, draw: Callable[[np.random.Generator, int, int], Array]
+) -> Iterator[Array]:
     generator = np.random.default_rng([seed, users])
-    step = max(1, _BLOCK // max(users, 1))
-    for start in range(0, resamples if users > 1 else 0, step):
-        count = min(step, resamples - start)
-        yield generator.multinomial(users, np.full(users, 1 / users), size=count).astype(float)
+    step = max(1, _BLOCK // users)
+    for start in range(0, count, step):
+        yield draw(generator, users, min(step, count - start))
 
 
-def _permutation_p(first: Sequence[Additive], second: Sequence[Additive], seed: int, resamples: int) -> float:
-    generator = np.random.default_rng([seed, len(first[0].sums), 1])
-    users = len(first[0].sums)
+def _multinomial(generator: np.random.Generator, users: int, count: int) -> Array:
+    return generator.multinomial(users, np.full(users, 1 / users), size=count).astype(float)
 
-    # Every seed of one with every seed of the other: the means over pairs are the methods' own means.
-    pairs = list(product(first, second))
 
-    def statistic(swapped: Array) -> Array:
-        kept = 1 - swapped
-        gaps = [a.value(kept @ a.sums + swapped @ b.sums) - a.value(kept @ b.sums + swapped @ a.sums) for a, b in pairs]
-        return np.asarray(np.abs(np.mean(gaps, axis=0)))
-
-    observed = float(statistic(np.zeros((1, users)))[0])
-    if not math.isfinite(observed):
-        return math.nan
-    extreme = 0
-    step = max(1, _BLOCK // max(users, 1))
-    for start in range(0, resamples, step):
-        swapped = generator.integers(0, 2, size=(min(step, resamples - start), users)).astype(float)
-        extreme += int((statistic(swapped) >= observed - 1e-12).sum())
-    return (1 + extreme) / (1 + resamples)
+def _coins(generator: np.random.Generator, users: int, count: int) -> Array:
+    return generator.integers(0, 2, size=(count, users)).astype(float)

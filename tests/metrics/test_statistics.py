@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def of_values(values: Sequence[Sequence[float]]) -> Additive:
     pairs = [("1", "1") for own in values for _ in own]
     users = [str(user) for user, own in enumerate(values) for _ in own]
     template = additive(task("lamp3"), [p for p, _ in pairs], [g for _, g in pairs], users)["MAE"]
-    return Additive(np.array([[sum(own), len(own)] for own in values], dtype=float), template.value)
+    return replace(template, sums=np.array([[sum(own), len(own)] for own in values], dtype=float))
 
 
 def clustered(generator: np.random.Generator, users: int, sizes: np.ndarray) -> list[list[float]]:
@@ -138,6 +139,14 @@ def test_seeds_are_pooled_by_their_mean_and_users_drawn_once() -> None:
     assert pooled.ci95 == pytest.approx(mean.ci95)
     against = difference([of_values(v.tolist()) for v in values], [of_values((values[0] - 1).tolist())])
     assert against.micro.value == pytest.approx(values.mean() - values[0].mean() + 1)
+
+
+def test_seeds_of_a_metric_that_is_no_mean_are_averaged_value_by_value() -> None:
+    answers = [["1", "3", "5", "2"], ["2", "5", "5", "1"]]
+    golds, users = ["1", "4", "2", "2"], ["a", "a", "b", "c"]
+    seeds = [additive(task("lamp3"), own, golds, users)["RMSE"] for own in answers]
+    pooled, _ = estimate_mean(seeds)
+    assert pooled.value == pytest.approx(np.mean([seed.micro for seed in seeds]))
 
 
 def test_the_same_seed_gives_the_same_interval_whatever_the_block(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,108 @@
+"""Boards of many rows: reading, pooling, statistics and writing of 10,000 made-up results.
+
+    python benchmarks/leaderboard.py                 # 10,000 rows: six tasks, three seeds, 48 users
+    python benchmarks/leaderboard.py --rows 600
+
+The rows are those of `majority` on mini with other names, seeds and random sums; nothing about them is a
+result. Reading (JSON and schema of every row) and building (intervals, ranks, gains, files) are timed apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lampbench.core import tasks
+from lampbench.leaderboard import boards, read_results, result_path, run_id, write_boards
+from lampbench.runner import Plan, Planner, Session, Settings
+
+_SEEDS = 3
+
+
+class _Quiet:
+    def phase(self, name: str, total: int) -> Any:
+        from contextlib import nullcontext
+
+        return nullcontext(self)
+
+    def move(self, done: int, total: int) -> None:
+        """Show nothing."""
+
+    def say(self, text: str) -> None:
+        """Say nothing."""
+
+
+def template(task: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A real row and its sums."""
+    planner = Planner(Settings(out=folder))
+    plan = planner.plan("majority", task, {})
+    assert isinstance(plan, Plan)
+    row = Session(planner, _Quiet()).run(plan)
+    return row, json.loads((plan.folder / "user_sums.json").read_text())
+
+
+def write_results(root: Path, rows: int) -> int:
+    """Made-up results; how many."""
+    generator = np.random.default_rng(0)
+    names = tasks().names()
+    entries = rows // (len(names) * _SEEDS)
+    for task in names:
+        with tempfile.TemporaryDirectory() as folder:
+            row, sums = template(task, Path(folder))
+        for entry in range(entries):
+            quality = generator.uniform(0.5, 1.0)
+            for seed in range(_SEEDS):
+                write_result(root, row, sums, entry, seed, quality, generator)
+    return entries * len(names) * _SEEDS
+
+
+def write_result(
+    root: Path, row: dict[str, Any], sums: dict[str, Any], entry: int, seed: int, quality: float, generator: Any
+) -> None:
+    """One result: the first entry of a board is called zero-shot, the second oppu."""
+    made = copy.deepcopy(row)
+    method = ("zero-shot", "oppu")[entry] if entry < 2 else f"method-{entry}"
+    backbone = {"id": "made-up", "revision": "r", "dtype": "float32", "device": "cpu"}
+    made["identity"] |= {"method": method, "seed": seed, "backbone": backbone, "decoding": {"mode": "greedy"}}
+    made["run_id"] = run_id(made["identity"])
+    folder = root / result_path(made["identity"], made["run_id"])
+    folder.mkdir(parents=True)
+    (folder / "row.json").write_text(json.dumps(made))
+    own = {
+        key: [[value * quality * generator.uniform(0.8, 1.2) for value in user[:-1]] + user[-1:] for user in users]
+        for key, users in sums["sums"].items()
+    }
+    (folder / "user_sums.json").write_text(json.dumps({"users": sums["users"], "sums": own}))
+
+
+def main() -> None:
+    """Write, read, build; print seconds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=10_000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="lampbench-boards-") as folder:
+        root = Path(folder)
+        rows = write_results(root, options.rows)
+        start = time.perf_counter()
+        results = list(read_results(root))
+        read = time.perf_counter() - start
+        made = boards(results)
+        counted = time.perf_counter() - start - read
+        files = write_boards(made, root)
+        written = time.perf_counter() - start - read - counted
+    entries = sum(len(board.entries) for board in made)
+    print(
+        f"{rows:,} rows, {entries:,} entries, {len(made)} boards, {len(files)} files: reading {read:.1f} s, "
+        f"statistics {counted:.1f} s, writing {written:.1f} s, together {read + counted + written:.1f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()

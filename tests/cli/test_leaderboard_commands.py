@@ -1,0 +1,103 @@
+"""``lampbench leaderboard``, ``compare`` and ``validate``, as a user runs them; and ``run --swap-test``."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = ("run", "--method", "majority,zero-shot,rag,reft", "--task", "lamp3", "--users", "3", "--set", "epochs=1")
+
+
+def lampbench(*arguments: str, cwd: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lampbench", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=dict(os.environ), check=False)
+    assert result.returncode == status, result.stderr
+    assert "Traceback" not in result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which four methods ran on three users of mini, with the swap test."""
+    folder = tmp_path_factory.mktemp("finished")
+    lampbench(*RUN, "--swap-test", cwd=folder)
+    return folder
+
+
+def row(folder: Path, method: str) -> dict[str, object]:
+    (path,) = folder.glob(f"runs/mini/lamp3/{method}/*/row.json")
+    loaded: dict[str, object] = json.loads(path.read_text())
+    return loaded
+
+
+def test_from_runs_to_valid_boards(finished: Path, tmp_path: Path) -> None:
+    runs, root = str(finished / "runs"), ("--root", "boards")
+    assert lampbench("leaderboard", "add", runs, *root, cwd=tmp_path).stdout.count("added ") == 4
+    assert lampbench("leaderboard", "add", runs, *root, cwd=tmp_path).stdout.count("there already") == 4
+    text = lampbench("leaderboard", "build", *root, "--latex", cwd=tmp_path).stdout
+    assert "1 boards, 4 entries" in text
+    page = (tmp_path / "boards" / "mini" / "lamp3.md").read_text()
+    assert all(f" {method} " in page for method in ("majority", "zero-shot", "rag", "reft"))
+    assert "first 3 users" in page
+    assert "\\toprule" in (tmp_path / "boards" / "mini" / "lamp3.tex").read_text()
+    assert "4 rows, 0 faults" in lampbench("validate", "boards", cwd=tmp_path).stdout
+    (path,) = (tmp_path / "boards").glob("results/*/*/rag/*/row.json")
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    faults = lampbench("validate", "boards", cwd=tmp_path, status=1)
+    assert "run_id: " in faults.stdout
+    assert "4 rows, 1 faults" in faults.stderr
+
+
+def test_runs_are_compared_with_the_first(finished: Path, tmp_path: Path) -> None:
+    folders = [
+        str(next((finished / "runs" / "mini" / "lamp3" / m).iterdir())) for m in ("zero-shot", "rag", "majority")
+    ]
+    text = lampbench("compare", *folders, cwd=tmp_path).stdout
+    assert re.findall(r"^(\S+) against zero-shot$", text, re.MULTILINE) == ["rag", "majority"]
+    assert len(re.findall(r"  MAE: [+-]\d\.\d{4} \[[+-]\d\.\d{4}, [+-]\d\.\d{4}\], p=\d\.\d{4}; over users", text)) == 2
+    assert text.count("users helped ") == 2
+    assert "by Holm over 2 comparisons" in text
+    assert text.count("queries that moved most") == 2
+    assert re.search(r"^    mini-lamp3-dev-\d-q\d: [+-]\d\.\d{3}$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("leaderboard", "add", "nothing"), "nothing: no row.json in it"),
+        (("leaderboard", "build"), "no results; add finished runs: lampbench leaderboard add RUN"),
+        (("compare", "one"), "compare needs two runs or more"),
+        (("compare", "one", "two"), "row.json: No such file"),
+        (("validate", "nothing", "--golds", "none.json"), "none.json: no such file"),
+    ],
+)
+def test_what_is_missing_is_said(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    assert message in lampbench(*arguments, cwd=tmp_path, status=2).stderr
+
+
+def test_a_swap_test_gives_every_user_anothers_state(finished: Path) -> None:
+    own, plain = row(finished, "reft"), row(finished, "zero-shot")
+    assert isinstance(own["swap"], dict)
+    assert isinstance(own["metrics"], dict)
+    assert isinstance(plain["metrics"], dict)
+    assert own["swap"]["MAE"] != own["metrics"]["MAE"]["value"]
+    # What nobody learned cannot be another's.
+    assert plain["swap"] == {key: pytest.approx(metric["value"]) for key, metric in plain["metrics"].items()}
+
+
+def test_a_swap_test_can_be_asked_for_later_and_changes_no_answer(finished: Path, tmp_path: Path) -> None:
+    lampbench(*RUN, cwd=tmp_path)
+    before = row(tmp_path, "reft")
+    assert before["swap"] is None
+    lampbench(*RUN, "--swap-test", cwd=tmp_path)
+    after = row(tmp_path, "reft")
+    assert after["swap"] == row(finished, "reft")["swap"]
+    assert (after["run_id"], after["metrics"], after["artifacts"]) == (
+        before["run_id"],
+        before["metrics"],
+        before["artifacts"],
+    )
