@@ -52,14 +52,18 @@ def add(runs: Sequence[Path], root: Path) -> None:
 def build(root: Path, latex: bool) -> None:
     """Make the boards of results/ below --root: Markdown, CSV, JSON, and an overview.
 
-    The same results give the same bytes.
+    Papers' numbers from reported/ go to published.md, beside ours and never among them. The same results
+    give the same bytes.
     """
-    from lampbench.leaderboard import boards, read_results, write_boards
+    from lampbench.leaderboard import boards, read_reported, read_results, reported_page, write_boards
 
     made = boards(read_results(root))
     if not made:
         raise InputError(f"{root / 'results'}: no results; add finished runs: lampbench leaderboard add RUN")
+    reported = read_reported(root)
     written = write_boards(made, root, ("md", "csv", "json", *(("tex",) if latex else ())))
+    if reported:
+        (root / "published.md").write_text(reported_page(reported, made), encoding="utf-8")
     entries = sum(len(board.entries) for board in made)
     click.echo(f"{len(made)} boards, {entries} entries; {len(written)} files in {root}, begin at {written[-1]}")
 

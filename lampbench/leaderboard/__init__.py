@@ -4,6 +4,7 @@ from lampbench.leaderboard._board import Board, Entry, boards
 from lampbench.leaderboard._compare import Comparison, Moved, adjusted, check_comparable, compare, query_changes
 from lampbench.leaderboard._golds import KnownGolds
 from lampbench.leaderboard._render import board_json, write_boards
+from lampbench.leaderboard._reported import Reported, read_reported, reported_page
 from lampbench.leaderboard._results import (
     Result,
     add,
@@ -21,6 +22,7 @@ __all__ = [
     "Entry",
     "KnownGolds",
     "Moved",
+    "Reported",
     "Result",
     "add",
     "adjusted",
@@ -31,9 +33,11 @@ __all__ = [
     "migrated",
     "query_changes",
     "read_predictions",
+    "read_reported",
     "read_result",
     "read_results",
     "read_row",
+    "reported_page",
     "result_faults",
     "result_path",
     "row_faults",

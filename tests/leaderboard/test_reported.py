@@ -1,0 +1,84 @@
+"""Papers' numbers: read with care, shown beside ours, never among them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from board_rows import made_run
+
+from lampbench.core import InputError
+from lampbench.leaderboard import add, boards, read_reported, read_results, reported_page, write_boards
+
+SHIPPED = Path(__file__).parents[2] / "leaderboards"
+
+
+def reported(**changes: Any) -> dict[str, Any]:
+    row = {"method": "oppu", "task": "lamp2m", "metrics": {"accuracy": 0.6, "f1": 0.493}}
+    whole = {"source": "A paper", "protocol": "mini", "backbone": "Some-7b", "why_ours_may_differ": ["it is made up"]}
+    return {**whole, "rows": [row], **changes}
+
+
+def write(root: Path, value: Any) -> Path:
+    (root / "reported").mkdir(parents=True, exist_ok=True)
+    (root / "reported" / "paper.json").write_text(value if isinstance(value, str) else json.dumps(value))
+    return root
+
+
+def test_published_numbers_stand_beside_our_runs_of_the_same_protocol(tmp_path: Path) -> None:
+    root = write(tmp_path / "boards", reported())
+    target = add(made_run(tmp_path / "runs", "lamp2m", "oppu", 0.7), root)
+    assert target is not None
+    value = json.loads((target / "row.json").read_text())["metrics"]["accuracy"]["value"]
+    page = reported_page(read_reported(root), boards(read_results(root)))
+    (line,) = [line for line in page.splitlines() if "accuracy" in line and "0.600" in line]
+    assert [cell.strip() for cell in line.split("|")[1:-1]] == [
+        "oppu", "lamp2m", "accuracy", "0.600", f"{value:.4f}", f"{value - 0.6:+.4f}", "made-up",
+    ]  # fmt: skip
+    assert "* it is made up" in page
+
+
+def test_a_published_number_is_on_no_board(tmp_path: Path) -> None:
+    root = write(tmp_path / "boards", reported())
+    add(made_run(tmp_path / "runs", "lamp2m", "rag", 0.7), root)
+    made = boards(read_results(root))
+    write_boards(made, root)
+    for path in root.rglob("*.md"):
+        assert "A paper" not in path.read_text()
+    page = reported_page(read_reported(root), made)
+    assert "| \u2013" in page
+    assert "made-up" not in page
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r.pop("source"), "expected an object with exactly backbone, protocol, rows, source, why_ours"),
+        (lambda r: r.update(rank=1), "expected an object with exactly"),
+        (lambda r: r.update(source=""), "must be a text"),
+        (lambda r: r["rows"][0].update(task="lamp9"), "unknown task 'lamp9'"),
+        (
+            lambda r: r["rows"][0]["metrics"].update({"rouge-1": 0.5}),
+            "'rouge-1': 0.5; lamp2m has numbers for accuracy, f1",
+        ),
+        (lambda r: r["rows"][0]["metrics"].update(accuracy="0.6"), "'accuracy': '0.6'"),
+        (lambda r: r["rows"][0].pop("method"), r"rows\[0\]: expected method, task and metrics"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path: Path, change: Callable[[dict[str, Any]], Any], message: str) -> None:
+    value = reported()
+    change(value)
+    with pytest.raises(InputError, match=message):
+        read_reported(write(tmp_path, value))
+    with pytest.raises(InputError, match=r"paper\.json: not valid JSON"):
+        read_reported(write(tmp_path, "{"))
+
+
+@pytest.mark.skipif(not SHIPPED.is_dir(), reason="no source tree here")
+def test_what_the_repository_ships_is_read() -> None:
+    sources = read_reported(SHIPPED)
+    assert [len(source.rows) for source in sources] == [15, 15, 12]
+    perfit = sources[-1]
+    assert {row.method for row in perfit.rows} == {"oppu", "perfit"}
+    assert perfit.protocol == "oppu100"
