@@ -230,6 +230,8 @@ class _Execution:
         from lampbench.metrics import additive, sums_to_json
 
         task, queries = self.plan.task, self.dataset.queries
+        # Two made-up answers: what scoring imports is loaded outside of what is measured.
+        score(task, ["1", "1"], ["1", "1"], ["a", "b"])
         with self._phase("score", 1) as bar:
             with self._measured("score"):
                 answers = self.folder.predictions()
