@@ -20,6 +20,9 @@ def main() -> None:
             sys.exit(f"{wheel.name} lacks {package}/py.typed")
     sources = {str(path.relative_to(".")) for path in Path("lampbench").rglob("*.py")}
     sources |= {f"lampbench_methods/{path.name}" for path in Path("methods").glob("*.py")}
+    sources |= {
+        str(path) for part in ("templates", "assets") for path in Path("lampbench/leaderboard/site", part).iterdir()
+    }
     if missing := sorted(sources - set(names)):
         sys.exit(f"{wheel.name} lacks {missing}")
     sys.stdout.write(f"{wheel.name}: {len(names)} files, {wheel.stat().st_size / 1e6:.2f} MB\n")

@@ -50,22 +50,23 @@ def add(runs: Sequence[Path], root: Path) -> None:
 @_ROOT
 @click.option("--latex", is_flag=True, help="Write LaTeX tables, too.")
 def build(root: Path, latex: bool) -> None:
-    """Make the boards of results/ below --root: Markdown, CSV, JSON, and an overview.
+    """Make the boards of results/ below --root: Markdown, CSV, JSON, an overview, and a site.
 
     Papers' numbers from reported/ go to published.md, beside ours and never among them. The same results
     give the same bytes.
     """
     from lampbench.leaderboard import boards, read_reported, read_results, reported_page, write_boards
+    from lampbench.leaderboard.site import write_site
 
-    made = boards(read_results(root))
-    if not made:
+    made, reported = boards(read_results(root)), read_reported(root)
+    if not made and not reported:
         raise InputError(f"{root / 'results'}: no results; add finished runs: lampbench leaderboard add RUN")
-    reported = read_reported(root)
     written = write_boards(made, root, ("md", "csv", "json", *(("tex",) if latex else ())))
     if reported:
         (root / "published.md").write_text(reported_page(reported, made), encoding="utf-8")
+    written += write_site(made, root / "site")
     entries = sum(len(board.entries) for board in made)
-    click.echo(f"{len(made)} boards, {entries} entries; {len(written)} files in {root}, begin at {written[-1]}")
+    click.echo(f"{len(made)} boards, {entries} entries; {len(written)} files in {root}, begin at site/index.html")
 
 
 @click.command()

@@ -11,7 +11,7 @@ from typing import Any
 from lampbench.core import Metric, Task, canonical_json, tasks
 from lampbench.leaderboard._compare import Moved, moved, user_changes
 from lampbench.leaderboard._results import Result
-from lampbench.metrics import Additive, Difference, Estimate, difference, estimate_mean, holm, permutation_p
+from lampbench.metrics import Additive, Difference, Estimate, differences, estimate_means, holm, permutation_p
 
 # A board resamples for every entry; runs themselves record 10,000.
 RESAMPLES = 2000
@@ -145,7 +145,10 @@ def _board(results: Sequence[Result]) -> Board:
     ranks = _ranks(ranked, task.primary)
     gains = _gains(pools, task)
     reference = next((pool for pool in pools.values() if _method(pool) == _REFERENCE), None)
-    entries = [_entry(name, pool, task, ranks.get(name), gains.get(name), reference) for name, pool in pools.items()]
+    scores = _scores(pools, task)
+    entries = [
+        _entry(name, pool, scores[name], ranks.get(name), gains.get(name), reference) for name, pool in pools.items()
+    ]
     backbone, decoding = identity["backbone"], identity["decoding"]
     return Board(
         task=task,
@@ -211,20 +214,32 @@ def _ranks(pools: Mapping[str, Sequence[Result]], primary: Metric) -> dict[str, 
     return ranks
 
 
+def _scores(
+    pools: Mapping[str, Sequence[Result]], task: Task
+) -> dict[str, dict[str, tuple[Estimate, Estimate | None]]]:
+    """Every entry's metrics, the mean over its seeds."""
+    by_metric = {
+        m.key: estimate_means([_sums(pool, m.key) for pool in pools.values()], resamples=RESAMPLES)
+        for m in task.metrics
+    }
+    return {name: {key: made[place] for key, made in by_metric.items()} for place, name in enumerate(pools)}
+
+
 def _gains(pools: Mapping[str, Sequence[Result]], task: Task) -> dict[str, Gain]:
     """Every other entry against zero-shot."""
     base = next((pool for pool in pools.values() if _method(pool) == _BASELINE), None)
     if base is None:
         return {}
     others = {name: pool for name, pool in pools.items() if pool is not base}
-    differences = {
-        name: {m.key: difference(_sums(pool, m.key), _sums(base, m.key), resamples=RESAMPLES) for m in task.metrics}
-        for name, pool in others.items()
+    by_metric = {
+        m.key: differences([_sums(pool, m.key) for pool in others.values()], _sums(base, m.key), resamples=RESAMPLES)
+        for m in task.metrics
     }
-    adjusted = holm([own[task.primary.key].p for own in differences.values()])
+    gaps = {name: {key: made[place] for key, made in by_metric.items()} for place, name in enumerate(others)}
+    adjusted = holm([own[task.primary.key].p for own in gaps.values()])
     return {
         name: Gain(
-            differences[name], p, moved(user_changes(pool, base, task.primary)), _swapped_gain(pool, base, task.primary)
+            gaps[name], p, moved(user_changes(pool, base, task.primary)), _swapped_gain(pool, base, task.primary)
         )
         for (name, pool), p in zip(others.items(), adjusted, strict=True)
     }
@@ -240,7 +255,7 @@ def _swapped_gain(pool: Sequence[Result], base: Sequence[Result], primary: Metri
 def _entry(
     name: str,
     pool: Sequence[Result],
-    task: Task,
+    scores: Mapping[str, tuple[Estimate, Estimate | None]],
     rank: int | None,
     gain: Gain | None,
     reference: Sequence[Result] | None,
@@ -252,7 +267,7 @@ def _entry(
     return Entry(
         name=name,
         results=tuple(pool),
-        scores={m.key: estimate_mean(_sums(pool, m.key), resamples=RESAMPLES) for m in task.metrics},
+        scores=scores,
         rank=rank,
         unranked=_reason(pool),
         gain=gain,

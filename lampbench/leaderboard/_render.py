@@ -190,7 +190,7 @@ def _overview_table(boards: Sequence[Board]) -> str:
     rows = []
     for name in names:
         entries = [next((e for e in board.entries if e.name == name), None) for board in boards]
-        better = _better(boards, entries)
+        better = better_places(boards, entries)
         rows.append(
             [
                 name,
@@ -203,12 +203,12 @@ def _overview_table(boards: Sequence[Board]) -> str:
     return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
 
 
-def _better(boards: Sequence[Board], entries: Sequence[Entry | None]) -> set[int]:
+def better_places(boards: Sequence[Board], entries: Sequence[Entry | None]) -> set[int]:
     """Places of the boards on which a method beats zero-shot, p adjusted over them."""
     gains = {
         place: (entry.gain.differences[board.task.primary.key], board.task.primary.higher_is_better)
         for place, (board, entry) in enumerate(zip(boards, entries, strict=True))
-        if entry and entry.gain
+        if entry and entry.gain and entry.rank
     }
     adjusted = holm([own.p for own, _ in gains.values()])
     return {

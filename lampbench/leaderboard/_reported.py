@@ -97,10 +97,10 @@ def _read(path: Path) -> Reported:
     if not isinstance(value, dict) or set(value) != _FIELDS or not isinstance(value["rows"], list):
         raise InputError(f"{path}: expected an object with exactly {', '.join(sorted(_FIELDS))}")
     rows = tuple(_row(row, f"{path}: rows[{number}]") for number, row in enumerate(value["rows"]))
-    texts = [value[key] for key in ("source", "protocol", "backbone")]
-    if not all(isinstance(text, str) and text for text in (*texts, *value["why_ours_may_differ"])):
+    source, protocol, backbone, reasons = (value[k] for k in ("source", "protocol", "backbone", "why_ours_may_differ"))
+    if not all(isinstance(text, str) and text for text in (source, protocol, backbone, *reasons)):
         raise InputError(f"{path}: source, protocol, backbone and every reason must be a text")
-    return Reported(*texts, tuple(value["why_ours_may_differ"]), rows)
+    return Reported(source, protocol, backbone, tuple(reasons), rows)
 
 
 def _row(row: Any, where: str) -> ReportedRow:

@@ -11,7 +11,7 @@ from lampbench.metrics._scores import Score, invalid_outputs, score, score_sums
 if TYPE_CHECKING:
     from lampbench.metrics._additive import Additive, additive, sums_from_json, sums_to_json
     from lampbench.metrics._evaluate import LabelMetric, RatingMetric, RougeMetric
-    from lampbench.metrics._statistics import Difference, difference, estimate_mean, holm, permutation_p
+    from lampbench.metrics._statistics import Difference, difference, differences, estimate_means, holm, permutation_p
 
 __all__ = [
     "Additive",
@@ -23,7 +23,8 @@ __all__ = [
     "Score",
     "additive",
     "difference",
-    "estimate_mean",
+    "differences",
+    "estimate_means",
     "holm",
     "invalid_outputs",
     "permutation_p",
@@ -37,7 +38,7 @@ __all__ = [
 _LATER = {
     "_additive": ("Additive", "additive", "sums_from_json", "sums_to_json"),
     "_evaluate": ("LabelMetric", "RatingMetric", "RougeMetric"),
-    "_statistics": ("Difference", "difference", "estimate_mean", "holm", "permutation_p"),
+    "_statistics": ("Difference", "difference", "differences", "estimate_means", "holm", "permutation_p"),
 }
 
 

@@ -1,7 +1,8 @@
 """How sure a score is, and whether two methods differ: users are what is resampled, never queries.
 
 Queries of one user are alike; resampling them one by one would call noise a result. Everything here
-is seeded and vectorised over resamples.
+is seeded, and vectorised over resamples and over methods; what is found of one method does not depend
+on which others are looked at with it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from statistics import NormalDist
+from statistics import NormalDist, fmean
+from typing import TypeAlias
 
 import numpy as np
 
@@ -20,6 +22,12 @@ from lampbench.metrics._estimate import Estimate, finite
 RESAMPLES = 10_000
 # How many numbers a block of resamples may hold.
 _BLOCK = 4_000_000
+_PART = 400_000
+# Sums of many methods at once are added up in another order than alone: digits beyond these are noise.
+_DIGITS = 12
+
+# One metric of one method: an entry a seed.
+Seeds: TypeAlias = Sequence[Additive]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,65 +48,58 @@ class Difference:
 
 def estimate(metric: Additive, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[Estimate, Estimate | None]:
     """The metric over queries and over users, each with an interval from a bootstrap over users."""
-    return estimate_mean([metric], seed=seed, resamples=resamples)
+    return estimate_means([[metric]], seed=seed, resamples=resamples)[0]
 
 
-def estimate_mean(
-    metrics: Sequence[Additive], *, seed: int = 0, resamples: int = RESAMPLES
-) -> tuple[Estimate, Estimate | None]:
-    """The mean of one metric over several seeds' answers to the same queries; users are resampled once for all."""
-    own = _own(metrics) if metrics[0].per_user else None
-    pooled = _pooled(metrics)
-    return _both(lambda weights: _over_queries(pooled, weights), own, len(metrics[0].sums), seed, resamples)
+def estimate_means(
+    groups: Sequence[Seeds], *, seed: int = 0, resamples: int = RESAMPLES
+) -> list[tuple[Estimate, Estimate | None]]:
+    """For each method the mean of one metric over its seeds' answers to the same queries.
+
+    Users are resampled once for all seeds, and alike for all methods.
+    """
+    made = []
+    for part in _parts(groups, resamples):
+        drawn = [_over_queries(part, weights) for weights in _resamples(_users(part), seed, resamples)]
+        values = [fmean(metric.micro for metric in group) for group in part]
+        made += _estimates(values, drawn, _own(part), _users(part), seed, resamples)
+    return made
 
 
-def difference(
-    first: Sequence[Additive], second: Sequence[Additive], *, seed: int = 0, resamples: int = RESAMPLES
-) -> Difference:
-    """Compare two methods' answers to the same queries, each perhaps over several seeds.
+def difference(first: Seeds, second: Seeds, *, seed: int = 0, resamples: int = RESAMPLES) -> Difference:
+    """Compare two methods' answers to the same queries: the first minus the second."""
+    return differences([first], second, seed=seed, resamples=resamples)[0]
+
+
+def differences(groups: Sequence[Seeds], base: Seeds, *, seed: int = 0, resamples: int = RESAMPLES) -> list[Difference]:
+    """Compare several methods' answers with one method's to the same queries.
 
     Args:
-        first: One metric of the first method, an entry a seed; users in one order everywhere.
-        second: The same of the second.
+        groups: One metric of each method; users in one order everywhere.
+        base: The same of the method that is subtracted.
         seed: Of the resampling.
         resamples: Bootstrap resamples, and as many permutations.
     """
+    plain, theirs = fmean(metric.micro for metric in base), _own([base])
+    made = []
+    for part in _parts(groups, resamples):
+        weights = _resamples(_users(part), seed, resamples)
+        drawn = [_over_queries(part, block) - _over_queries([base], block) for block in weights]
+        values = [fmean(metric.micro for metric in group) - plain for group in part]
+        own = _own(part)
+        changes = None if own is None or theirs is None else own - theirs
+        estimates = _estimates(values, drawn, changes, _users(part), seed, resamples)
+        p_values = _permutation_p(part, base, seed, resamples)
+        made += [Difference(micro, macro, p) for (micro, macro), p in zip(estimates, p_values, strict=True)]
+    return made
 
-    ours, theirs = _pooled(first), _pooled(second)
 
-    def micro(weights: Array) -> Array:
-        return _over_queries(ours, weights) - _over_queries(theirs, weights)
-
-    own = _own(first) - _own(second) if first[0].per_user else None
-    over_queries, over_users = _both(micro, own, len(first[0].sums), seed, resamples)
-    return Difference(over_queries, over_users, permutation_p(first, second, seed=seed, resamples=resamples))
-
-
-def permutation_p(
-    first: Sequence[Additive], second: Sequence[Additive], *, seed: int = 0, resamples: int = RESAMPLES
-) -> float:
+def permutation_p(first: Seeds, second: Seeds, *, seed: int = 0, resamples: int = RESAMPLES) -> float:
     """Two-sided p of the difference over queries: under the null, who answered a user is a coin flip.
 
     NaN where the difference is not finite.
     """
-    users = len(first[0].sums)
-    parts = _pooled(first), _pooled(second)
-
-    def statistic(swapped: Array) -> Array:
-        kept = 1 - swapped
-        ours, theirs = ([(kept @ m.sums, swapped @ m.sums) for m in part] for part in parts)
-        value = first[0].value
-        # Every seed of one with every seed of the other: the means over pairs are the methods' own means.
-        gaps = [
-            value(a_kept + b_moved) - value(b_kept + a_moved) for a_kept, a_moved in ours for b_kept, b_moved in theirs
-        ]
-        return np.asarray(np.abs(np.mean(gaps, axis=0)))
-
-    observed = float(statistic(np.zeros((1, users)))[0])
-    if not math.isfinite(observed):
-        return math.nan
-    extreme = sum(int((statistic(part) >= observed - 1e-12).sum()) for part in _drawn(users, seed, resamples, _coins))
-    return (1 + extreme) / (1 + resamples)
+    return _permutation_p([first], second, seed, resamples)[0]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -112,48 +113,115 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _pooled(metrics: Sequence[Additive]) -> Sequence[Additive]:
+def _parts(groups: Sequence[Seeds], resamples: int) -> Iterator[Sequence[Seeds]]:
+    """Methods, so many at a time that their resamples stay in a processor's cache."""
+    if not groups:
+        return
+    terms = groups[0][0].sums.shape[1] * max(map(len, groups))
+    step = max(1, _PART // (min(resamples, _rows(_users(groups))) * terms))
+    for start in range(0, len(groups), step):
+        yield groups[start : start + step]
+
+
+def _users(groups: Sequence[Seeds]) -> int:
+    return len(groups[0][0].sums)
+
+
+def _sums(groups: Sequence[Seeds]) -> tuple[Array, list[int]]:
+    """Sums of all seeds, shape (users, seeds, terms), and how many seeds each method has."""
+    pooled = [_pooled(group) for group in groups]
+    return np.stack([metric.sums for group in pooled for metric in group], axis=1), [len(group) for group in pooled]
+
+
+def _pooled(metrics: Seeds) -> Seeds:
     """Fewer metrics of the same mean, where sums can be averaged instead of values."""
     if not metrics[0].linear or len(metrics) == 1:
         return metrics
     return [replace(metrics[0], sums=np.mean([metric.sums for metric in metrics], axis=0))]
 
 
-def _over_queries(metrics: Sequence[Additive], weights: Array) -> Array:
-    """The mean over seeds of the metric over all queries, for each row of weights of users."""
-    return np.asarray(np.mean([metric.value(weights @ metric.sums) for metric in metrics], axis=0))
+def _weighed(weights: Array, sums: Array) -> Array:
+    """Weighted sums over users, shape (weights, seeds, terms)."""
+    users, seeds, terms = sums.shape
+    return (weights @ sums.reshape(users, seeds * terms)).reshape(-1, seeds, terms)
 
 
-def _own(metrics: Sequence[Additive]) -> Array:
-    """Each user's own value, the mean over seeds."""
-    return np.asarray(np.mean([metric.own for metric in metrics], axis=0))
+def _by_method(values: Array, seeds: Sequence[int]) -> Array:
+    """The mean over each method's seeds, shape (weights, methods)."""
+    starts = np.cumsum([0, *seeds[:-1]])
+    return np.asarray(np.add.reduceat(values, starts, axis=1) / np.array(seeds))
 
 
-def _both(
-    micro: Callable[[Array], Array], own: Array | None, users: int, seed: int, resamples: int
-) -> tuple[Estimate, Estimate | None]:
-    everyone = np.ones((1, users))
-    drawn_micro, drawn_macro = [], []
-    value = float(micro(everyone)[0])
-    if not math.isfinite(value):
-        return Estimate(None), None if own is None else Estimate(finite(float(own.mean())))
-    for weights in _resamples(users, seed, resamples):
-        drawn_micro.append(micro(weights))
-        if own is not None:
-            drawn_macro.append(weights @ own / users)
-    over_queries = _estimate(value, drawn_micro, users)
-    return over_queries, None if own is None else _estimate(float(own.mean()), drawn_macro, users)
+def _over_queries(groups: Sequence[Seeds], weights: Array) -> Array:
+    """The mean over seeds of each method's metric over all queries, shape (weights, methods)."""
+    sums, seeds = _sums(groups)
+    with np.errstate(all="ignore"):
+        return _by_method(groups[0][0].value(_weighed(weights, sums)), seeds)
 
 
-def _estimate(value: float, drawn: Sequence[Array], users: int) -> Estimate:
-    resampled = np.concatenate(drawn) if drawn else np.empty(0)
-    if users < 2 or not np.isfinite(resampled).all():
-        return Estimate(value)
-    tail = _tail(users)
-    low, high = np.quantile(resampled, [tail, 1 - tail])
-    # The plug-in variance is too small by (users - 1) / users, as the quantiles are.
-    stderr = float(resampled.std() * math.sqrt(users / (users - 1)))
-    return Estimate(value, (float(low), float(high)), stderr)
+def _own(groups: Sequence[Seeds]) -> Array | None:
+    """Each user's own values, the mean over seeds, shape (methods, users); None where they say nothing."""
+    if not groups[0][0].per_user:
+        return None
+    with np.errstate(all="ignore"):
+        return np.array([np.mean([metric.own for metric in group], axis=0) for group in groups])
+
+
+def _estimates(
+    values: Sequence[float], drawn: Sequence[Array], own: Array | None, users: int, seed: int, resamples: int
+) -> list[tuple[Estimate, Estimate | None]]:
+    """Of each method over queries, from values and resamples, and over users, from their own values."""
+    micro = _intervals(values, drawn, users)
+    if own is None:
+        return [(estimate, None) for estimate in micro]
+    with np.errstate(all="ignore"):
+        means = [weights @ own.T / users for weights in _resamples(users, seed, resamples)]
+        macro = _intervals([float(row.mean()) for row in own], means, users)
+    return list(zip(micro, macro, strict=True))
+
+
+def _intervals(values: Sequence[float], drawn: Sequence[Array], users: int) -> list[Estimate]:
+    """An estimate of each value; ``drawn`` are resamples, a column a value."""
+    if not drawn:
+        return [Estimate(finite(value)) for value in values]
+    resampled = np.concatenate(drawn)
+    with np.errstate(all="ignore"):
+        low, high = np.quantile(resampled, [_tail(users), 1 - _tail(users)], axis=0)
+        # The plug-in variance is too small by (users - 1) / users, as the quantiles are.
+        spread = resampled.std(axis=0) * math.sqrt(users / (users - 1))
+    sure = np.all(np.isfinite(resampled), axis=0).tolist()
+    return [
+        Estimate(value, (_rounded(low[i]), _rounded(high[i])), _rounded(spread[i]))
+        if math.isfinite(value) and sure[i]
+        else Estimate(finite(value))
+        for i, value in enumerate(values)
+    ]
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
+
+
+def _permutation_p(groups: Sequence[Seeds], base: Seeds, seed: int, resamples: int) -> list[float]:
+    sums, seeds = _sums(groups)
+    theirs, their_seeds = _sums([base])
+    value = base[0].value
+    # Seed by seed where all have as many, else every seed with every seed of the base: either way the
+    # means over pairs are the methods' own means.
+    count = their_seeds[0]
+    partners = [list(range(count)) * len(seeds)] if set(seeds) == {count} else [[j] for j in range(count)]
+
+    def statistic(swapped: Array) -> Array:
+        kept, moved = ((_weighed(weights, sums), _weighed(weights, theirs)) for weights in (1 - swapped, swapped))
+        gaps = [value(kept[0] + moved[1][:, place]) - value(kept[1][:, place] + moved[0]) for place in partners]
+        return np.abs(_by_method(np.mean(gaps, axis=0), seeds))
+
+    with np.errstate(all="ignore"):
+        observed = statistic(np.zeros((1, len(sums))))[0]
+        blocks = _drawn(len(sums), seed, resamples, _coins)
+        extreme = sum((statistic(block) >= observed - 1e-12).sum(axis=0) for block in blocks)
+    p_values = (1 + extreme) / (1 + resamples)
+    return [float(p) if math.isfinite(gap) else math.nan for p, gap in zip(p_values, observed, strict=True)]
 
 
 @cache
@@ -180,7 +248,7 @@ def _drawn(
     users: int, seed: int, count: int, draw: Callable[[np.random.Generator, int, int], Array]
 ) -> Iterable[Array]:
     """Seeded draws, a block at a time; those of one block are kept, since a board asks for them again and again."""
-    if users * count <= _BLOCK:
+    if count <= _rows(users):
         return (_one_block(users, seed, count, draw),)
     return _blocks(users, seed, count, draw)
 
@@ -194,9 +262,13 @@ def _blocks(
     users: int, seed: int, count: int, draw: Callable[[np.random.Generator, int, int], Array]
 ) -> Iterator[Array]:
     generator = np.random.default_rng([seed, users])
-    step = max(1, _BLOCK // users)
-    for start in range(0, count, step):
-        yield draw(generator, users, min(step, count - start))
+    for start in range(0, count, _rows(users)):
+        yield draw(generator, users, min(_rows(users), count - start))
+
+
+def _rows(users: int) -> int:
+    """How many resamples a block holds."""
+    return max(1, _BLOCK // users)
 
 
 def _multinomial(generator: np.random.Generator, users: int, count: int) -> Array:

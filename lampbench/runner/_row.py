@@ -41,7 +41,8 @@ def open_row(plan: Plan, dataset: Dataset, folder: RunFolder, status: str, error
             "commit": commit,
             "dirty": dirty,
             "plugin": {"distribution": plan.plugin.distribution, "entry_point": plan.plugin.value},
-            "argv": sys.argv,
+            # The command, and not where it is installed.
+            "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "started": sessions[0]["time"] if sessions else None,
             "finished": now() if status == "success" else None,
             "resumed": max(0, len(sessions) - 1),

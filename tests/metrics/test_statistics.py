@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 from support import task
 
-from lampbench.metrics import Additive, additive, difference, estimate_mean, holm, score
+from lampbench.metrics import Additive, Estimate, additive, difference, differences, estimate_means, holm, score
 from lampbench.metrics._statistics import _tail
 
 LABELS = task("lamp2m").labels
@@ -24,6 +24,11 @@ def of_values(values: Sequence[Sequence[float]]) -> Additive:
     users = [str(user) for user, own in enumerate(values) for _ in own]
     template = additive(task("lamp3"), [p for p, _ in pairs], [g for _, g in pairs], users)["MAE"]
     return replace(template, sums=np.array([[sum(own), len(own)] for own in values], dtype=float))
+
+
+def estimate_mean(seeds: Sequence[Additive], **options: int) -> tuple[Estimate, Estimate | None]:
+    """Of one method."""
+    return estimate_means([seeds], **options)[0]
 
 
 def clustered(generator: np.random.Generator, users: int, sizes: np.ndarray) -> list[list[float]]:
@@ -154,6 +159,29 @@ def test_the_same_seed_gives_the_same_interval_whatever_the_block(monkeypatch: p
     first = estimate_mean([own], resamples=300)
     assert estimate_mean([own], resamples=300) == first
     assert estimate_mean([own], resamples=300, seed=1) != first
+
+
+@pytest.mark.parametrize("name", ["lamp2m", "lamp3", "lamp5"])
+def test_what_is_found_of_a_method_does_not_depend_on_its_company(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(4)
+    golds = list(generator.choice(list(task(name).labels or ["a b", "b c d", "a d"]), size=60))
+    users = [str(user) for user in generator.integers(0, 9, size=60)]
+    methods = [
+        [additive(task(name), list(generator.permutation(golds)), golds, users) for _ in range(seeds)]
+        for seeds in (1, 3, 2, 1)
+    ]
+    for key in (metric.key for metric in task(name).metrics):
+        groups = [[seed[key] for seed in method] for method in methods]
+        together = estimate_means(groups, resamples=300), differences(groups, groups[1], resamples=300)
+        alone = (
+            [estimate_means([group], resamples=300)[0] for group in groups],
+            [difference(group, groups[1], resamples=300) for group in groups],
+        )
+        assert together == alone
+        # The same in many small blocks of resamples.
+        with monkeypatch.context() as patch:
+            patch.setattr("lampbench.metrics._statistics._BLOCK", 450)
+            assert (estimate_means(groups, resamples=300), differences(groups, groups[1], resamples=300)) == alone
 
 
 def test_one_user_has_no_interval() -> None:

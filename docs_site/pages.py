@@ -1,0 +1,221 @@
+"""Pages that are made when the site is built, and the boards' site beside the docs: a hook of mkdocs.
+
+The pages of methods, tasks and protocols come from what is installed, as ``lampbench describe`` does;
+the contract comes from the docstrings of the classes that plug-ins derive from. Nothing is written
+into the repository.
+
+Where the folder that ``LAMPBENCH_BOARDS`` names (default ``leaderboards/site``) has an ``index.html``,
+it becomes ``leaderboards/`` of the site, with an entry in the menu.
+"""
+
+from __future__ import annotations
+
+import html
+import inspect
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.nav import Link, Navigation
+
+from lampbench import AdapterMethod, Method, PromptMethod, Task
+from lampbench.core import HistoryItem, Registry, config_fields, methods, protocols, tasks
+
+_BOARDS = "leaderboards"
+# Prompts are long lines; all of them is to be seen.
+_STYLE = "pre code.language-text { white-space: pre-wrap; }\n"
+_SECTION = re.compile(r"^(Args|Attributes|Raises|Returns|Yields):$")
+_ENTRY = re.compile(r"^    (\S.*?): (.*)$")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the made pages, and the boards' site where there is one."""
+    for name, page in _PAGES.items():
+        files.append(File.generated(config, name, content=page()))
+    files.append(File.generated(config, "site.css", content=_STYLE))
+    config.extra_css.append("site.css")
+    for path in _board_files(config):
+        target = f"{_BOARDS}/{path.relative_to(_boards_folder(config)).as_posix()}"
+        files.append(File.generated(config, target, abs_src_path=str(path)))
+    return files
+
+
+def on_nav(nav: Navigation, config: MkDocsConfig, files: Files) -> Navigation:
+    """Put the boards into the menu where they are part of the site."""
+    if _board_files(config):
+        nav.items.append(Link("Boards", f"{_BOARDS}/"))
+    return nav
+
+
+def methods_page() -> str:
+    """Every installed method: what it is, where it comes from, what can be set."""
+    return _plugin_page(
+        "Methods",
+        "What is installed, as `lampbench describe NAME` shows it. Settings are given by `--set KEY=VALUE`, or\n"
+        "`--set METHOD.KEY=VALUE` where a command runs several methods. Where a method has presets, a default of\n"
+        "none is filled from one: from `mini` on the mini suite, else from `lamp`.",
+        methods(),
+        _method_parts,
+    )
+
+
+def tasks_page() -> str:
+    """Every installed task: what is asked, how, and how answers are scored."""
+    return _plugin_page("Tasks", "The first metric is the one that boards rank by.", tasks(), _task_parts)
+
+
+def protocols_page() -> str:
+    """Every installed protocol: which users and queries it stands for."""
+    return _plugin_page(
+        "Protocols",
+        "Which users and queries a number stands for. Settings follow the name: `--protocol cold-k,k=4,base=mini`.\n"
+        "More in [Data](data.md#protocols).",
+        protocols(),
+        _protocol_parts,
+    )
+
+
+def contract_page() -> str:
+    """What a method must do, from the classes that plug-ins derive from."""
+    parts = [
+        "# The contract of a method",
+        "From the docstrings of `lampbench`. [Add a method](add-a-method.md) shows it in use.",
+    ]
+    for kind in (Method, PromptMethod, AdapterMethod):
+        parts += [f"## {kind.__name__}", _markdown(inspect.getdoc(kind) or "")]
+        for name, member in vars(kind).items():
+            function = member.__func__ if isinstance(member, classmethod) else member
+            if inspect.isfunction(function) and not name.startswith("_"):
+                parts += _hook_parts(name, function)
+    return _page(parts)
+
+
+def _plugin_page(title: str, about: str, registry: Registry, parts: Callable[[Any], Iterable[str]]) -> str:
+    """A page with a section for each plug-in; one that cannot be imported fails the build."""
+    page = [f"# {title}", about]
+    for name in registry.names():
+        plugin = registry.plugin(name)
+        page += [f"## {name}", *parts(plugin.load()), f"From {plugin.distribution}: `{plugin.value}`."]
+    return _page(page)
+
+
+def _method_parts(method: type[Method]) -> Iterator[str]:
+    yield _markdown(inspect.getdoc(method) or "")
+    facts = {
+        "Paper": _text(method.paper),
+        "Version": str(method.version),
+        "Language model": "needed" if method.needs_backbone else "none",
+        "Engines": ", ".join(f"`{engine}`" for engine in method.engines),
+    }
+    yield _list(facts)
+    yield _settings(method.Config)
+
+
+def _task_parts(task: Task) -> Iterator[str]:
+    item = HistoryItem("id", "<text>" if task.item_source else "", "<target>")
+    yield _text(task.about[:1].upper() + task.about[1:]) + "."
+    facts = {
+        "Files": ", ".join(f"`{name}`" for name in task.official),
+        "Version": str(task.version),
+        "Longest answer": f"{task.max_new_tokens} tokens",
+        "Metrics": ", ".join(
+            f"{m.key} ({'higher' if m.higher_is_better else 'lower'} is better)" for m in task.metrics
+        ),
+        "Labels": ", ".join(f"`{label}`" for label in task.labels),
+    }
+    yield _list(facts)
+    yield f"Instruction:\n\n{_code(task.instruction)}"
+    yield f"Prompt:\n\n{_code(task.prompt('<text>').text)}"
+    yield f"A history item in a prompt:\n\n{_code(task.render(item).rstrip())}"
+
+
+def _protocol_parts(protocol: Any) -> Iterator[str]:
+    yield _markdown(inspect.getdoc(protocol) or "")
+    yield _settings(protocol.Config)
+
+
+def _hook_parts(name: str, function: Callable[..., Any]) -> Iterator[str]:
+    signature = inspect.signature(function)
+    parameters = [parameter for parameter in signature.parameters.values() if parameter.name not in ("self", "cls")]
+    yield f"### {name}"
+    yield _code(f"{name}{signature.replace(parameters=parameters)}".replace("'", ""))
+    yield _markdown(inspect.getdoc(function) or "")
+
+
+def _settings(config: type) -> str:
+    rows = [
+        (f"`{field.name}`", f"`{field.type}`", f"`{_default(field.default)}`", _text(field.help))
+        for field in config_fields(config)
+    ]
+    return _table(("setting", "type", "default", "what it does"), rows) if rows else "Nothing can be set."
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return "none" if value is None else str(value)
+
+
+def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _list(facts: Mapping[str, str]) -> str:
+    return "\n".join(f"* {name}: {value}" for name, value in facts.items() if value)
+
+
+def _code(text: str) -> str:
+    return f"```text\n{text}\n```"
+
+
+def _text(text: str) -> str:
+    """Plain text as Markdown, outside code."""
+    return re.sub(r"([\\`*|\[\]])", r"\\\1", html.escape(text, quote=False))
+
+
+def _markdown(docstring: str) -> str:
+    """A docstring of this project as Markdown: roles, literal blocks, sections of names."""
+    text = re.sub(r":\w+:`([^`]+)`", r"`\1`", docstring)
+    text = re.sub(r"::$", ":", text, flags=re.MULTILINE)
+    lines: list[str] = []
+    in_section = False
+    for line in text.splitlines():
+        if header := _SECTION.match(line):
+            in_section = True
+            lines += [f"**{header[1]}**", ""]
+        elif in_section and (entry := _ENTRY.match(line)):
+            lines.append(f"* `{entry[1]}`: {entry[2]}")
+        elif in_section:
+            lines.append(line.strip())
+        else:
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def _page(parts: Iterable[str]) -> str:
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _boards_folder(config: MkDocsConfig) -> Path:
+    root = Path(config.config_file_path).parent
+    return root / os.environ.get("LAMPBENCH_BOARDS", f"{_BOARDS}/site")
+
+
+def _board_files(config: MkDocsConfig) -> list[Path]:
+    folder = _boards_folder(config)
+    if not (folder / "index.html").is_file():
+        return []
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+_PAGES: Mapping[str, Callable[[], str]] = {
+    "methods.md": methods_page,
+    "tasks.md": tasks_page,
+    "protocols.md": protocols_page,
+    "contract.md": contract_page,
+}

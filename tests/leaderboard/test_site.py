@@ -1,0 +1,673 @@
+"""The site: the same bytes, whole links, nothing from outside, nothing of the data, and what a browser makes of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from board_rows import answers, made_row, mini_data
+
+from lampbench.core import InputError, tasks
+from lampbench.leaderboard import Board, Result, boards
+from lampbench.leaderboard.site import write_site
+from lampbench.metrics import additive
+
+Change = Callable[[dict[str, Any]], None]
+NOTE = "mini (synthetic): invented users; these scores compare with no score on LaMP."
+HOSTILE = """</script><script>alert(1)</script>"'&<img src=x onerror=alert(2)>{{ 7*7 }}\ud800"""
+# Method -> the share of right answers, parameters and seconds a user.
+METHODS = {
+    "zero-shot": (0.2, 0, None),
+    "majority": (0.25, 0, 0.0001),
+    "rag": (0.5, 0, 0.01),
+    "oppu": (0.7, 30_000, 10.0),
+    "perfit": (0.72, 1_000, 1.0),
+    "reft": (0.6, 1_000, 2.0),
+}
+
+
+def made(task: str, method: str, quality: float, seed: int = 0, change: Change | None = None) -> Result:
+    """A result that was never on disk, so that anything can stand in it."""
+
+    def with_seed(row: dict[str, Any]) -> None:
+        row["identity"]["seed"] = seed
+        if change:
+            change(row)
+
+    outputs, data = answers(task, quality, seed), mini_data(task)
+    users = [query.user_id for query in data.queries]
+    sums = additive(tasks().load(task), outputs, [data.golds[query.id] for query in data.queries], users)
+    row = made_row(task, method, outputs, with_seed)
+    return Result(Path("nowhere"), row, tuple(dict.fromkeys(users)), sums)
+
+
+def costing(parameters: int, seconds: float | None, hardware: str = "one", passed: bool = True) -> Change:
+    def change(row: dict[str, Any]) -> None:
+        row["cost"]["parameters"]["per_user"] = parameters
+        spread = None if seconds is None else {"mean": seconds, "p50": seconds, "p95": seconds}
+        row["cost"]["seconds_per_user"] = spread
+        row["environment"]["hardware_class"] = hardware
+        row["checks"]["parameters"]["passed"] = passed
+
+    return change
+
+
+def results() -> list[Result]:
+    """Three tasks, six methods, two seeds of one, one that is not ranked."""
+    rows = [
+        made(task, method, quality, 0, costing(parameters, seconds))
+        for task in ("lamp2m", "lamp3", "lamp5")
+        for method, (quality, parameters, seconds) in METHODS.items()
+        if (task, method) != ("lamp5", "majority")
+    ]
+    rows.append(made("lamp2m", "perfit", 0.72, 1, costing(1_000, 1.0)))
+    rows.append(made("lamp2m", "latest-nowhere", 0.9, 0, costing(1, 1.0, passed=False)))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def shown() -> list[Board]:
+    return boards(results())
+
+
+@pytest.fixture(scope="module")
+def site(shown: list[Board], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("published") / "site"
+    write_site(shown, out)
+    return out
+
+
+class Page(HTMLParser):
+    """What a page links to, which ids it has, and its text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.references: list[tuple[str, str]] = []
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[str] = []
+        self.texts: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            self.attributes.append(name)
+            if name in ("href", "src", "srcset", "action", "data", "poster", "xlink:href"):
+                self.references.append((tag, value or ""))
+            elif name == "id":
+                self.ids.append(value or "")
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+def pages(folder: Path) -> Iterator[tuple[Path, Page]]:
+    for path in sorted(folder.rglob("*.html")):
+        yield path, Page(path)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def board_path(site: Path, task: str) -> Path:
+    (path,) = (site / "boards").glob(f"mini-{task}-*.html")
+    return path
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table's body, as text."""
+
+    rows: tuple[tuple[str, ...], ...]
+
+
+def grid(html: str, after: str) -> Grid:
+    """The first part of a table after a mark."""
+    body = html[html.index(after) :]
+    table = body[body.index("<tbody") :].partition("</tbody>")[0]
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", table, re.DOTALL)
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in rows]
+    return Grid(tuple(tuple(re.sub("<[^>]+>", "", cell).strip() for cell in row) for row in cells))
+
+
+def test_the_same_results_give_the_same_bytes(site: Path, tmp_path: Path) -> None:
+    files = write_site(boards(reversed(results())), tmp_path / "again")
+    assert contents(tmp_path / "again") == contents(site)
+    assert files == sorted(path for path in (tmp_path / "again").rglob("*") if path.is_file())
+
+
+def test_there_is_a_page_for_each_board_run_and_method(site: Path, shown: Sequence[Board]) -> None:
+    runs = {result.row["run_id"] for board in shown for entry in board.entries for result in entry.results}
+    assert {path.stem for path in (site / "runs").iterdir()} == runs
+    assert {path.stem for path in (site / "methods").iterdir()} == {*METHODS, "latest-nowhere"}
+    assert len(list((site / "boards").iterdir())) == len(shown) == 3
+
+
+def test_every_link_leads_to_a_page_of_the_site_and_a_place_on_it(site: Path) -> None:
+    known = {path.resolve(): set(page.ids) for path, page in pages(site)}
+    known |= {path.resolve(): set() for path in (site / "assets").iterdir()}
+    links = [(path, link) for path, page in pages(site) for _, link in page.references if link != "data:,"]
+    assert len(links) > 200
+    for path, link in links:
+        parts = urlsplit(link)
+        target = (path.parent / unquote(parts.path)).resolve() if parts.path else path.resolve()
+        assert target in known, f"{path}: {link}"
+        assert not parts.fragment or parts.fragment in known[target], f"{path}: {link}"
+
+
+def test_every_page_can_be_reached_from_the_first(site: Path) -> None:
+    links = {path.resolve(): page.references for path, page in pages(site)}
+    reached, open_pages = set(), [(site / "index.html").resolve()]
+    while open_pages:
+        path = open_pages.pop()
+        if path not in reached and path in links:
+            reached.add(path)
+            open_pages += [(path.parent / urlsplit(link).path).resolve() for _, link in links[path]]
+    assert reached == set(links)
+
+
+def test_nothing_is_asked_of_any_other_host(site: Path) -> None:
+    for path, page in pages(site):
+        outside = [link for _, link in page.references if urlsplit(link).scheme not in ("", "data") or "//" in link]
+        assert outside == [], path
+        assert "default-src 'none'" in path.read_text(encoding="utf-8")
+    for path in (site / "assets").iterdir():
+        assert not re.search(r"https?:|//\w+\.|@import|url\(|fetch\(|XMLHttp", path.read_text(encoding="utf-8")), path
+
+
+def test_no_id_occurs_twice_on_a_page(site: Path) -> None:
+    for path, page in pages(site):
+        assert len(page.ids) == len(set(page.ids)), path
+
+
+def test_whatever_a_row_says_is_text(tmp_path: Path) -> None:
+    def hostile(row: dict[str, Any]) -> None:
+        row["identity"]["config"] = {HOSTILE: HOSTILE}
+        row["identity"]["backbone"]["id"] = HOSTILE
+        row["data"] |= {"label": HOSTILE, "notes": [HOSTILE], "source_hashes": {HOSTILE: HOSTILE}}
+        row["environment"] |= {"hardware_class": HOSTILE, "packages": {HOSTILE: HOSTILE}}
+        row["provenance"] |= {"argv": [HOSTILE], "version": HOSTILE, "commit": HOSTILE, "finished": HOSTILE}
+        row["checks"] = {HOSTILE: {"passed": False, HOSTILE: HOSTILE}}
+        row["data"]["leaks"] = {HOSTILE: {"count": 1, "of": 1, "examples": [HOSTILE]}}
+
+    def other(row: dict[str, Any]) -> None:
+        hostile(row)
+        row["identity"]["config"] = {HOSTILE: "another"}
+
+    result = made("lamp2m", HOSTILE, 0.5, 0, hostile)
+    result = replace(result, users=tuple(f"{user}{HOSTILE}" for user in result.users))
+    made_boards = boards([result, made("lamp2m", HOSTILE, 0.5, 0, other)])
+    names = [path.relative_to(tmp_path / "site") for path in write_site(made_boards, tmp_path / "site")]
+    assert all(re.fullmatch(r"[a-z0-9._/-]+", name.as_posix()) for name in names)
+    for path, page in pages(tmp_path / "site"):
+        assert "img" not in page.tags, path
+        assert page.tags.count("script") == 1, path
+        assert not [name for name in page.attributes if name.startswith("on")], path
+        assert "<script>alert(1)</script>" in page.text, path
+        assert "{{ 7*7 }}" in page.text, path
+
+
+def test_every_page_of_synthetic_results_says_so(site: Path) -> None:
+    for path, page in pages(site):
+        assert NOTE in page.text.replace("(synthetic) :", "(synthetic):"), path
+
+
+def test_pages_of_real_results_call_nothing_synthetic(tmp_path: Path) -> None:
+    write_site(boards([made("lamp2m", "rag", 0.5, 0, lambda row: row["data"].update(label=None))]), tmp_path / "site")
+    for path, page in pages(tmp_path / "site"):
+        assert "invented users" not in page.text, path
+
+
+def test_no_text_and_no_gold_of_the_data_is_anywhere(site: Path) -> None:
+    everything = " ".join(page.text for _, page in pages(site))
+    assert "mini-lamp2m-dev" in everything
+    for task in ("lamp2m", "lamp3", "lamp5"):
+        data = mini_data(task)
+        texts = {query.text for query in data.queries}
+        texts |= {text for user in data.users for item in user.history for text in (item.source, item.target)}
+        # Ratings and labels are words that a page may have of itself; no cell is one of a query.
+        if tasks().load(task).kind == "text":
+            texts |= set(data.golds.values())
+        known = {" ".join(text.split()) for text in texts}
+        assert not [text for text in known if len(text) > 20 and text in everything]
+    cells = {text.strip() for _, page in pages(site) for text in page.texts}
+    assert not cells & set(mini_data("lamp2m").golds.values())
+
+
+def test_what_is_not_ranked_stands_apart_with_its_reason(site: Path) -> None:
+    html = board_path(site, "lamp2m").read_text(encoding="utf-8")
+    ranked, _, unranked = html[: html.index("</table>")].partition("data-unranked")
+    assert "latest-nowhere" in unranked
+    assert "latest-nowhere" not in ranked[ranked.index("data-ranked") :]
+    assert "failed checks: parameters" in unranked
+    run = re.search(r"runs/\w+\.html", unranked)
+    assert run
+    assert "Not ranked. Failed checks: parameters." in Page(site / run[0]).text
+    plots = html[html.index('id="plots"') :]
+    assert "latest-nowhere" not in plots
+
+
+def test_a_board_shows_every_column_of_the_other_formats(site: Path) -> None:
+    from lampbench.leaderboard._render import _COLUMNS
+
+    html = board_path(site, "lamp2m").read_text(encoding="utf-8")
+    head = Page(board_path(site, "lamp2m")).text
+    others = {"primary": "accuracy", "secondary": "f1"}
+    assert not [name for name in _COLUMNS if others.get(name, name) not in head]
+    (row,) = [row for row in grid(html, "<tbody data-ranked").rows if row[1] == "perfit"]
+    score, swapped = row[2], row[9]
+    assert re.fullmatch(r"0\.\d{4} \[0\.\d{4}, 0\.\d{4}\]", score)
+    assert swapped == "–"
+
+
+@pytest.mark.parametrize("task", ["lamp2m", "lamp3"])
+@pytest.mark.parametrize("key", ["params", "seconds"])
+def test_the_marked_front_is_what_nothing_beats_on_both(
+    site: Path, shown: Sequence[Board], task: str, key: str
+) -> None:
+    (board,) = [board for board in shown if board.task.name == task]
+    sign = 1 if board.task.primary.higher_is_better else -1
+    points = {}
+    for entry in board.entries:
+        value = entry.scores[board.task.primary.key][0].value
+        cost = entry.user_parameters if key == "params" else entry.seconds_per_user
+        if entry.rank is not None and cost is not None and value is not None:
+            points[entry.name] = (sign * value, -float(cost))
+    expected = {
+        name
+        for name, own in points.items()
+        if not any(other != own and other[0] >= own[0] and other[1] >= own[1] for other in points.values())
+    }
+    assert front_of(site, task, key) == expected
+    assert expected < set(points)
+
+
+def front_of(site: Path, task: str, key: str) -> set[str]:
+    html = board_path(site, task).read_text(encoding="utf-8")
+    marked = {row[0] for row in grid(html, f'id="plot-{key}"').rows if row[3] == "yes"}
+    plot = html[html.index(f'id="plot-{key}"') :].partition("</svg>")[0]
+    assert plot.count('class="dot front"') == len(marked)
+    return marked
+
+
+def test_fronts_of_many_points_agree_with_brute_force() -> None:
+    import random
+
+    from lampbench.leaderboard.site._plot_costs import pareto
+
+    draw = random.Random(1)
+    for _ in range(200):
+        points = [(float(draw.randint(0, 6)), float(draw.randint(0, 6))) for _ in range(draw.randint(1, 12))]
+        beaten = [any(o != own and o[0] >= own[0] and o[1] <= own[1] for o in points) for own in points]
+        assert pareto(points) == [not own for own in beaten]
+
+
+def test_time_is_compared_on_the_same_hardware_only(tmp_path: Path) -> None:
+    rows = [
+        made("lamp2m", "rag", 0.7, 0, costing(0, 1.0, "slow")),
+        made("lamp2m", "oppu", 0.3, 0, costing(9, 2.0, "slow")),
+        made("lamp2m", "reft", 0.5, 0, costing(9, 3.0, "fast")),
+    ]
+    write_site(boards(rows), tmp_path / "site")
+    assert front_of(tmp_path / "site", "lamp2m", "seconds") == {"rag", "reft"}
+    assert front_of(tmp_path / "site", "lamp2m", "params") == {"rag"}
+
+
+def test_a_run_says_how_it_was_made_and_who_was_served_worst(site: Path, shown: Sequence[Board]) -> None:
+    (board,) = [board for board in shown if board.task.name == "lamp2m"]
+    (entry,) = [entry for entry in board.entries if entry.name == "perfit"]
+    result = entry.results[0]
+    path = site / "runs" / f"{result.row['run_id']}.html"
+    text = Page(path).text
+    for expected in ("seed 0", "one", result.identity["protocol_hash"], "cannot tell", "numpy"):
+        assert expected in text
+    own = result.sums["accuracy"].own
+    rows = grid(path.read_text(encoding="utf-8"), "Users with the lowest own score").rows
+    assert [float(score) for _, score in rows] == pytest.approx(sorted(own)[:10], abs=5e-5)
+    assert all(own[result.users.index(user)] == pytest.approx(float(score), abs=5e-5) for user, score in rows)
+    other = f"{entry.results[1].row['run_id']}.html"
+    assert other in path.read_text(encoding="utf-8")
+
+
+def test_for_errors_the_largest_are_the_worst(site: Path, shown: Sequence[Board]) -> None:
+    (board,) = [board for board in shown if board.task.name == "lamp3"]
+    result = board.entries[0].results[0]
+    html = (site / "runs" / f"{result.row['run_id']}.html").read_text(encoding="utf-8")
+    rows = grid(html, "Users with the largest own error").rows
+    assert float(rows[0][1]) == pytest.approx(max(result.sums["MAE"].own), abs=5e-5)
+
+
+def test_a_method_shows_what_it_says_of_itself_and_its_entries(site: Path) -> None:
+    text = Page(site / "methods" / "perfit.html").text
+    for expected in ("A collective shift for all users", "Liu et al., PerFit, ICLR 2026", "AdamW learning rate"):
+        assert expected in text
+    assert text.count("under mini") == 3
+    missing = Page(site / "methods" / "latest-nowhere.html").text
+    assert "It is not installed where this page was made." in missing
+    assert "lamp2m under mini" in missing
+
+
+def test_a_method_without_a_model_is_one_page_on_several_boards(tmp_path: Path) -> None:
+    other = {"id": "other", "revision": "r", "dtype": "float32", "device": "cpu"}
+    rows = [
+        made("lamp2m", "majority", 0.3),
+        made("lamp2m", "rag", 0.5),
+        made("lamp2m", "oppu", 0.5, 0, lambda row: row["identity"].update(backbone=other)),
+        made("lamp2m", "oppu", 0.6, 0, lambda row: row["identity"].update(backbone=other | {"dtype": "bfloat16"})),
+    ]
+    write_site(boards(rows), tmp_path / "site")
+    assert len(list((tmp_path / "site" / "boards").iterdir())) == 3
+    html = (tmp_path / "site" / "runs" / f"{rows[0].row['run_id']}.html").read_text(encoding="utf-8")
+    assert len(set(re.findall(r"boards/[^\"#]+\.html", html))) == 3
+
+
+def test_two_boards_of_one_task_are_told_apart(tmp_path: Path) -> None:
+    rows = [
+        made("lamp2m", "rag", 0.5),
+        made("lamp2m", "rag", 0.6, 0, lambda row: row["identity"].update(protocol_hash="ab" * 32)),
+    ]
+    write_site(boards(rows), tmp_path / "site")
+    text = Page(tmp_path / "site" / "index.html").text
+    assert "version 1, protocol abababab" in text
+    assert f"version 1, protocol {rows[0].identity['protocol_hash'][:8]}" in text
+
+
+def test_a_site_replaces_a_site_and_nothing_else(shown: Sequence[Board], tmp_path: Path) -> None:
+    out = tmp_path / "site"
+    write_site(shown[:1], out)
+    (out / "stale.html").write_text("of before")
+    write_site(shown[1:2], out)
+    assert not (out / "stale.html").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["site"]
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "thesis.tex").write_text("all of it")
+    with pytest.raises(InputError, match="something else than a site"):
+        write_site(shown, home)
+    assert (home / "thesis.tex").exists()
+
+
+def test_a_build_that_fails_leaves_the_old_site(
+    shown: Sequence[Board], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lampbench.leaderboard.site import _write
+
+    write_site(shown[:1], tmp_path / "site")
+    before = contents(tmp_path / "site")
+
+    def fails(place: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(_write, "run_view", fails)
+    with pytest.raises(OSError, match="no space left"):
+        write_site(shown, tmp_path / "site")
+    assert contents(tmp_path / "site") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["site"]
+
+
+def test_no_results_are_a_page_that_says_so(tmp_path: Path) -> None:
+    write_site([], tmp_path / "site")
+    assert "No results yet." in Page(tmp_path / "site" / "index.html").text
+
+
+def test_a_big_board_draws_the_best_and_lists_all(shown: Sequence[Board], tmp_path: Path) -> None:
+    (board,) = [board for board in shown if board.task.name == "lamp5"]
+    many = tuple(replace(board.entries[0], name=f"entry {n}") for n in range(200))
+    write_site([replace(board, entries=many)], tmp_path / "site")
+    html = board_path(tmp_path / "site", "lamp5").read_text(encoding="utf-8")
+    assert len(grid(html, "<tbody data-ranked").rows) == 200
+    assert len(grid(html, 'id="plot-scores"').rows) == 60
+    assert "140 more are in the table above only." in html
+
+
+def test_text_has_enough_contrast_in_both_schemes(site: Path) -> None:
+    css = (site / "assets" / "site.css").read_text(encoding="utf-8")
+    pairs = dict(re.findall(r"--(\w+): (light-dark\([^)]+\))", css))
+    for scheme in (0, 1):
+        colours = {name: re.findall(r"#\w{6}", pair)[scheme] for name, pair in pairs.items()}
+        for text in ("text", "quiet", "link", "worse"):
+            for ground in ("page", "raised", "notice"):
+                if (text, ground) != ("worse", "notice"):  # nothing is written so
+                    assert contrast(colours[text], colours[ground]) >= 4.5, (scheme, text, ground)
+
+
+def contrast(one: str, other: str) -> float:
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+# In a browser.
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMEDRIVER = shutil.which("chromedriver")
+in_browser = pytest.mark.skipif(
+    not (CHROMIUM and CHROMEDRIVER),
+    reason="no chromium or no chromedriver on PATH: apt-get install chromium chromium-driver",
+)
+
+
+def started(folder: Path, preferences: Mapping[str, Any]) -> Any:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM or ""
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--disable-dev-shm-usage",
+        f"--user-data-dir={folder}",
+        "--window-size=1300,900",
+    ):
+        options.add_argument(argument)
+    options.add_experimental_option("prefs", dict(preferences))
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    return webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
+
+
+@pytest.fixture(scope="module")
+def one_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    driver = started(tmp_path_factory.mktemp("profile"), {})
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def browser(one_browser: Any) -> Iterator[Any]:
+    """A browser whose pages must log no error and ask for nothing but files."""
+    one_browser.get_log("browser")
+    one_browser.get_log("performance")
+    yield one_browser
+    assert one_browser.get_log("browser") == []
+    events = [json.loads(entry["message"])["message"] for entry in one_browser.get_log("performance")]
+    requests = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
+    # The browser's own first page is none of ours.
+    asked = [own["request"]["url"] for own in requests if not own["documentURL"].startswith("chrome")]
+    assert asked
+    assert {urlsplit(url).scheme for url in asked} <= {"file", "data"}
+
+
+def find(driver: Any, selector: str) -> Any:
+    return driver.find_element("css selector", selector)
+
+
+def listed(driver: Any) -> list[str]:
+    """Names of the entries that can be seen, in order."""
+    script = (
+        "return [...document.querySelectorAll('#board .method a')].filter(a => a.offsetParent).map(a => a.textContent)"
+    )
+    return [str(name) for name in driver.execute_script(script)]
+
+
+def heading(driver: Any, title: str) -> Any:
+    return driver.find_element("xpath", f"//table[@id='board']//button[text()='{title}']")
+
+
+def by(board: Board, value: Callable[[Any], float | None]) -> list[str]:
+    """Ranked names in ascending order of a value, absent ones last, then the one that is not ranked."""
+    ranked = [entry for entry in board.entries if entry.rank is not None]
+    known = sorted((own for own in ranked if value(own) is not None), key=lambda own: value(own) or 0)
+    rest = [own for own in ranked if value(own) is None]
+    return [own.name for own in (*known, *rest)] + ["latest-nowhere"]
+
+
+@pytest.fixture
+def lamp2m(shown: Sequence[Board]) -> Board:
+    return next(board for board in shown if board.task.name == "lamp2m")
+
+
+@in_browser
+def test_a_column_is_sorted_by_a_click(browser: Any, site: Path, lamp2m: Board) -> None:
+    browser.get(board_path(site, "lamp2m").as_uri())
+    assert listed(browser) == [entry.name for entry in lamp2m.entries]
+    seconds = heading(browser, "s/user")
+    seconds.click()
+    assert listed(browser) == by(lamp2m, lambda entry: entry.seconds_per_user)
+    assert seconds.find_element("xpath", "ancestor::th").get_attribute("aria-sort") == "ascending"
+    seconds.click()
+    assert listed(browser)[:2] == ["oppu", "reft"]
+    # What was not measured stays last, and what is not ranked stays apart.
+    assert listed(browser)[-2:] == ["zero-shot", "latest-nowhere"]
+    heading(browser, "method").click()
+    assert listed(browser)[:-1] == sorted(METHODS)
+    assert len(browser.find_elements("css selector", "#board [aria-sort]")) == 1
+
+
+@in_browser
+def test_a_column_is_sorted_by_the_keyboard(browser: Any, site: Path, lamp2m: Board) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    browser.get(board_path(site, "lamp2m").as_uri())
+    for _ in range(40):
+        ActionChains(browser).send_keys(Keys.TAB).perform()
+        if browser.switch_to.active_element.text == "f1":
+            break
+    head = browser.switch_to.active_element.find_element("xpath", "ancestor::th")
+    ActionChains(browser).send_keys(Keys.ENTER).perform()
+    assert head.get_attribute("aria-sort") == "descending"
+    ActionChains(browser).send_keys(Keys.SPACE).perform()
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert listed(browser) == by(lamp2m, lambda entry: entry.scores["f1"][0].value)
+
+
+@in_browser
+def test_entries_are_filtered_by_name_and_by_rank(browser: Any, site: Path) -> None:
+    browser.get(board_path(site, "lamp2m").as_uri())
+    text = find(browser, "input[name=text]")
+    text.send_keys("EFT")
+    assert listed(browser) == ["reft"]
+    text.clear()
+    text.send_keys("t")
+    assert "oppu" not in listed(browser)
+    assert "latest-nowhere" in listed(browser)
+    find(browser, "input[name=ranked]").click()
+    assert "latest-nowhere" not in listed(browser)
+    assert not find(browser, ".divider").is_displayed()
+    assert find(browser, "output").text == f"{len(listed(browser))} of 7 shown"
+
+
+@in_browser
+def test_links_lead_from_the_front_page_to_a_board_a_run_and_back(browser: Any, site: Path) -> None:
+    browser.get((site / "index.html").as_uri())
+    find(browser, "main table thead a").click()
+    assert find(browser, "h1").text.startswith("lamp2m under mini")
+    find(browser, "a[aria-label='run of seed 1']").click()
+    assert find(browser, "h1").text.startswith("perfit lamp2m under mini, seed 1")
+    find(browser, "ul.links a").click()
+    assert find(browser, "tr:target .method").text == "perfit"
+    find(browser, "tr:target .method a").click()
+    assert find(browser, "h1").text == "perfit method"
+
+
+@in_browser
+def test_the_colours_can_be_chosen_and_are_remembered(browser: Any, site: Path) -> None:
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "light"}]}
+    )
+    browser.get((site / "index.html").as_uri())
+    colour = "return getComputedStyle(document.body).backgroundColor"
+    light = browser.execute_script(colour)
+    find(browser, "#theme").click()
+    dark = browser.execute_script(colour)
+    assert (light, dark) == ("rgb(255, 255, 255)", "rgb(21, 24, 28)")
+    browser.get(board_path(site, "lamp2m").as_uri())
+    assert browser.execute_script(colour) == dark
+    find(browser, "#theme").click()
+    assert browser.execute_script(colour) == light
+    browser.execute_script("localStorage.clear()")
+
+
+@in_browser
+def test_the_colours_can_be_chosen_where_storage_is_refused(browser: Any, site: Path) -> None:
+    script = "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no', 'SecurityError'); }})"
+    added = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": script})
+    try:
+        browser.get((site / "index.html").as_uri())
+        find(browser, "#theme").click()
+        assert browser.execute_script("return document.documentElement.dataset.theme") in ("light", "dark")
+    finally:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", {"identifier": added["identifier"]})
+
+
+@in_browser
+def test_no_page_is_wider_than_a_narrow_screen(browser: Any, site: Path) -> None:
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    )
+    run = next(iter(sorted((site / "runs").iterdir())))
+    for path in (site / "index.html", board_path(site, "lamp2m"), run, site / "methods" / "perfit.html"):
+        browser.get(path.as_uri())
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 400, path
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@in_browser
+def test_hostile_rows_run_nothing(browser: Any, tmp_path: Path) -> None:
+    def hostile(row: dict[str, Any]) -> None:
+        row["identity"]["config"] = {"k": HOSTILE}
+        row["data"]["notes"] = [HOSTILE]
+
+    for path in write_site(boards([made("lamp2m", HOSTILE, 0.5, 0, hostile)]), tmp_path / "site"):
+        if path.suffix == ".html":
+            browser.get(path.as_uri())
+            # An alert would make this raise; the text itself is there to read.
+            assert "alert(1)" in find(browser, "main").text
+
+
+@in_browser
+def test_without_scripts_the_table_is_there(site: Path, tmp_path: Path, lamp2m: Board) -> None:
+    driver = started(tmp_path / "profile", {"profile.managed_default_content_settings.javascript": 2})
+    try:
+        driver.get(board_path(site, "lamp2m").as_uri())
+        names = [cell.text.splitlines()[0] for cell in driver.find_elements("css selector", "#board tbody .method")]
+        assert names == [entry.name for entry in lamp2m.entries]
+        assert driver.find_elements("css selector", "#board button") == []
+        assert not find(driver, "form.filter").is_displayed()
+        assert not find(driver, "#theme").is_displayed()
+    finally:
+        driver.quit()
