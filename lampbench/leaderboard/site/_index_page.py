@@ -87,7 +87,7 @@ def _column(place: BoardPlace, places: Sequence[BoardPlace]) -> OverviewColumn:
         place,
         metric.key,
         direction(metric),
-        "descending" if metric.higher_isbetter_places else "ascending",
+        "descending" if metric.higher_is_better else "ascending",
         f"version {version}, protocol {place.board.protocol_hash[:8]}" if several else "",
     )
 
