@@ -67,7 +67,9 @@ def text_of(page: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("page", "registry"), [("methods", methods()), ("tasks", tasks()), ("protocols", protocols())], ids=lambda v: str(v)
+    ("page", "registry"),
+    [("methods", methods()), ("tasks", tasks()), ("protocols", protocols())],
+    ids=("methods", "tasks", "protocols"),
 )
 def test_a_made_page_names_every_plugin_and_every_setting(site: Path, page: str, registry: Registry) -> None:
     path = site / page / "index.html"
