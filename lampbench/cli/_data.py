@@ -9,18 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lampbench.cli._options import for_tasks, task_names, use_cache
+from lampbench.cli._options import cache_option, for_tasks, task_names, use_cache
 from lampbench.core import InputError, Task, cache_folder, new_folder
 
 if TYPE_CHECKING:
     from lampbench.data.download import Setting
     from lampbench.data.files import Layout
-
-_CACHE = click.option(
-    "--cache",
-    type=click.Path(path_type=Path),
-    help="Where data is kept. Default LAMPBENCH_CACHE, or ~/.cache/lampbench.",
-)
 
 
 @click.group()
@@ -46,7 +40,7 @@ def mini(out: Path, seed: int) -> None:
 @click.option("--task", required=True, help="Tasks, comma-separated, or all.")
 @click.option("--split", default="train,dev", show_default=True, help="train, dev or test, comma-separated.")
 @click.option("--source", help="Where from: a mirror's URL, file://… or a folder. Default: LaMP's own server.")
-@_CACHE
+@cache_option
 def get(setting: Setting, task: str, split: str, source: str | None, cache: Path | None) -> None:
     """Download LaMP's files, time-based or user-based.
 
@@ -82,7 +76,7 @@ def get(setting: Setting, task: str, split: str, source: str | None, cache: Path
 @click.option("--data", "folder", type=click.Path(path_type=Path), help="The protocol's data folder.")
 @click.option("--format", "layout", required=True, type=click.Choice(["lamp", "oppu"]), help="LaMP's or OPPU's layout.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="An empty or new folder.")
-@_CACHE
+@cache_option
 def export(protocol: str, task: str, folder: Path | None, layout: Layout, out: Path, cache: Path | None) -> None:
     """Write a protocol's users in LaMP's or OPPU's file layout.
 

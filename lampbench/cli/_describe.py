@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from lampbench.cli._options import use_cache
+from lampbench.cli._options import cache_option, use_cache
 from lampbench.cli._protocol import data_text, protocol_data
 from lampbench.core import InputError, Plugin, Task, config_fields, methods, protocols, tasks, unknown_name
 from lampbench.runner import load_method
@@ -23,7 +23,7 @@ _REGISTRIES = {"method": methods, "task": tasks, "protocol": protocols}
 @click.option("--data", type=click.Path(path_type=Path), help="Of a protocol: its data folder.")
 @click.option("--model", help="Of a protocol: the model whose tokenizer counts. Default: the protocol's, if any.")
 @click.option("--strict", is_flag=True, help="Of a protocol: refuse data in which a leak check finds something.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Where data is kept. Default LAMPBENCH_CACHE.")
+@cache_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def describe(names: tuple[str, ...], as_json: bool, cache: Path | None, **data_options: Any) -> None:
     """Show what NAME (a method, task or protocol) is, where it comes from and what can be set.

@@ -37,7 +37,7 @@ def leaderboard() -> None:
 def add(runs: Sequence[Path], root: Path) -> None:
     """Copy finished RUNS (run folders, or folders of some) into results/ below --root.
 
-    Row, answers and per-user sums are copied; no text and no gold of the data. What is there stays.
+    Row, answers and per-user sums are copied, and no file of the data. What is there stays.
     """
     from lampbench.leaderboard import add as add_run
 

@@ -27,6 +27,12 @@ from lampbench.runner import load_method, load_task
 
 _Result = TypeVar("_Result")
 
+cache_option = click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    help="Where data is kept. Default LAMPBENCH_CACHE, or ~/.cache/lampbench.",
+)
+
 # Keys of a config file, beside [set] and [set.METHOD].
 _FILE_KEYS = (
     "method", "task", "protocol", "data", "cache", "strict", "model", "revision", "seed", "users", "k", "swap-test",

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from lampbench.cli._options import method_names, overrides, read_config_file, task_names, use_cache
+from lampbench.cli._options import cache_option, method_names, overrides, read_config_file, task_names, use_cache
 from lampbench.core import InputError, config_to_json, convert
 from lampbench.runner import Plan, Planner, RunFolder, Session, Settings, Skip, load_method
 
@@ -25,11 +25,7 @@ _ENGINE = click.Choice(["stacked", "solo"])
 @click.option(
     "--data", type=click.Path(path_type=Path), help="The protocol's data folder: of LaMP_5 and so on, or of OPPU's."
 )
-@click.option(
-    "--cache",
-    type=click.Path(path_type=Path),
-    help="Where data is kept. Default LAMPBENCH_CACHE, or ~/.cache/lampbench.",
-)
+@cache_option
 @click.option("--strict", is_flag=True, default=None, help="Refuse data in which a leak check finds something.")
 @click.option("--model", help="Backbone: a folder or hub id. Default: the protocol's, if it has one.")
 @click.option("--revision", help="The backbone's revision on the hub.")

@@ -106,22 +106,20 @@ class Board:
     queries: int
     entries: tuple[Entry, ...]
 
-    @property
-    def slug(self) -> str:
-        """A file name that tells boards of one task and protocol apart."""
-        parts = [self.task.name, self.protocol_hash[:8], self.backbone, self.decoding]
-        return "-".join(part for part in parts if part).replace("/", "-")
-
 
 def boards(results: Iterable[Result]) -> list[Board]:
-    """Every board, in order of protocol, task and name."""
+    """Every board, in order of protocol, task, queries, backbone and decoding."""
     data: dict[str, list[Result]] = defaultdict(list)
     for result in results:
         identity = result.identity
         shared = ("task", "task_version", "protocol", "protocol_hash", "limit", "prompt_hash")
         data[canonical_json([identity[key] for key in shared])].append(result)
     made = [board for own in data.values() for board in _boards_of_data(own)]
-    return sorted(made, key=lambda board: (board.protocol, board.task.name, board.slug))
+    return sorted(made, key=_place)
+
+
+def _place(board: Board) -> tuple[str, ...]:
+    return board.protocol, board.task.name, board.protocol_hash, board.backbone or "", board.decoding or ""
 
 
 def _boards_of_data(results: Sequence[Result]) -> list[Board]:
