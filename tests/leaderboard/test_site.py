@@ -511,6 +511,26 @@ def browser(one_browser: Any) -> Iterator[Any]:
     assert {urlsplit(url).scheme for url in asked} <= {"file", "data"}
 
 
+def go_to(driver: Any, page: Path) -> None:
+    """Opens a page and waits for all of it: the driver's own wait can end on the empty document before it."""
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    address = page.as_uri()
+    driver.get(address)
+    there = "return location.href === arguments[0] && document.readyState === 'complete'"
+    WebDriverWait(driver, 20).until(lambda own: own.execute_script(there, address))
+
+
+def follow(driver: Any, selector: str, title: str) -> None:
+    """Clicks a link and waits for the page whose heading starts with that title."""
+    from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    find(driver, selector).click()
+    moving = (NoSuchElementException, StaleElementReferenceException)
+    WebDriverWait(driver, 20, ignored_exceptions=moving).until(lambda own: find(own, "h1").text.startswith(title))
+
+
 def find(driver: Any, selector: str) -> Any:
     return driver.find_element("css selector", selector)
 
@@ -542,7 +562,7 @@ def lamp2m(shown: Sequence[Board]) -> Board:
 
 @in_browser
 def test_a_column_is_sorted_by_a_click(browser: Any, site: Path, lamp2m: Board) -> None:
-    browser.get(board_path(site, "lamp2m").as_uri())
+    go_to(browser, board_path(site, "lamp2m"))
     assert listed(browser) == [entry.name for entry in lamp2m.entries]
     seconds = heading(browser, "s/user")
     seconds.click()
@@ -562,7 +582,7 @@ def test_a_column_is_sorted_by_the_keyboard(browser: Any, site: Path, lamp2m: Bo
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
 
-    browser.get(board_path(site, "lamp2m").as_uri())
+    go_to(browser, board_path(site, "lamp2m"))
     for _ in range(40):
         ActionChains(browser).send_keys(Keys.TAB).perform()
         if browser.switch_to.active_element.text == "f1":
@@ -577,7 +597,7 @@ def test_a_column_is_sorted_by_the_keyboard(browser: Any, site: Path, lamp2m: Bo
 
 @in_browser
 def test_entries_are_filtered_by_name_and_by_rank(browser: Any, site: Path) -> None:
-    browser.get(board_path(site, "lamp2m").as_uri())
+    go_to(browser, board_path(site, "lamp2m"))
     text = find(browser, "input[name=text]")
     text.send_keys("EFT")
     assert listed(browser) == ["reft"]
@@ -593,15 +613,12 @@ def test_entries_are_filtered_by_name_and_by_rank(browser: Any, site: Path) -> N
 
 @in_browser
 def test_links_lead_from_the_front_page_to_a_board_a_run_and_back(browser: Any, site: Path) -> None:
-    browser.get((site / "index.html").as_uri())
-    find(browser, "main table thead a").click()
-    assert find(browser, "h1").text.startswith("lamp2m under mini")
-    find(browser, "a[aria-label='run of seed 1']").click()
-    assert find(browser, "h1").text.startswith("perfit lamp2m under mini, seed 1")
-    find(browser, "ul.links a").click()
+    go_to(browser, (site / "index.html"))
+    follow(browser, "main table thead a", "lamp2m under mini")
+    follow(browser, "a[aria-label='run of seed 1']", "perfit lamp2m under mini, seed 1")
+    follow(browser, "ul.links a", "lamp2m under mini")
     assert find(browser, "tr:target .method").text == "perfit"
-    find(browser, "tr:target .method a").click()
-    assert find(browser, "h1").text == "perfit method"
+    follow(browser, "tr:target .method a", "perfit method")
 
 
 @in_browser
@@ -609,13 +626,13 @@ def test_the_colours_can_be_chosen_and_are_remembered(browser: Any, site: Path) 
     browser.execute_cdp_cmd(
         "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "light"}]}
     )
-    browser.get((site / "index.html").as_uri())
+    go_to(browser, (site / "index.html"))
     colour = "return getComputedStyle(document.body).backgroundColor"
     light = browser.execute_script(colour)
     find(browser, "#theme").click()
     dark = browser.execute_script(colour)
     assert (light, dark) == ("rgb(255, 255, 255)", "rgb(21, 24, 28)")
-    browser.get(board_path(site, "lamp2m").as_uri())
+    go_to(browser, board_path(site, "lamp2m"))
     assert browser.execute_script(colour) == dark
     find(browser, "#theme").click()
     assert browser.execute_script(colour) == light
@@ -627,7 +644,7 @@ def test_the_colours_can_be_chosen_where_storage_is_refused(browser: Any, site: 
     script = "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no', 'SecurityError'); }})"
     added = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": script})
     try:
-        browser.get((site / "index.html").as_uri())
+        go_to(browser, (site / "index.html"))
         find(browser, "#theme").click()
         assert browser.execute_script("return document.documentElement.dataset.theme") in ("light", "dark")
     finally:
@@ -641,7 +658,7 @@ def test_no_page_is_wider_than_a_narrow_screen(browser: Any, site: Path) -> None
     )
     run = next(iter(sorted((site / "runs").iterdir())))
     for path in (site / "index.html", board_path(site, "lamp2m"), run, site / "methods" / "perfit.html"):
-        browser.get(path.as_uri())
+        go_to(browser, path)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 400, path
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
@@ -654,7 +671,7 @@ def test_hostile_rows_run_nothing(browser: Any, tmp_path: Path) -> None:
 
     for path in write_site(boards([made("lamp2m", HOSTILE, 0.5, 0, hostile)]), tmp_path / "site"):
         if path.suffix == ".html":
-            browser.get(path.as_uri())
+            go_to(browser, path)
             # An alert would make this raise; the text itself is there to read.
             assert "alert(1)" in find(browser, "main").text
 
@@ -663,7 +680,7 @@ def test_hostile_rows_run_nothing(browser: Any, tmp_path: Path) -> None:
 def test_without_scripts_the_table_is_there(site: Path, tmp_path: Path, lamp2m: Board) -> None:
     driver = started(tmp_path / "profile", {"profile.managed_default_content_settings.javascript": 2})
     try:
-        driver.get(board_path(site, "lamp2m").as_uri())
+        go_to(driver, board_path(site, "lamp2m"))
         names = [cell.text.splitlines()[0] for cell in driver.find_elements("css selector", "#board tbody .method")]
         assert names == [entry.name for entry in lamp2m.entries]
         assert driver.find_elements("css selector", "#board button") == []
