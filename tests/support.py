@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +57,22 @@ def load_backbone(folder: Path = TINY_MODEL, **options: Any) -> Any:
     mode = options.pop("mode", "greedy")
     info = describe_backbone(str(folder), dtype="float32", device="cpu")
     return TransformersBackbone.load(info, **{"decoding": Decoding(mode), "batch_size": 8, "seed": 0, **options})
+
+
+class Silence:
+    """A reporter that keeps what was said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.phases: list[str] = []
+
+    @contextmanager
+    def phase(self, name: str, total: int) -> Iterator[Any]:
+        self.phases.append(name)
+        yield self
+
+    def move(self, done: int, total: int) -> None:
+        assert 0 <= done <= total
+
+    def say(self, text: str) -> None:
+        self.said.append(text)

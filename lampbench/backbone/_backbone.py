@@ -14,7 +14,7 @@ from torch import Tensor
 from lampbench.backbone._adapter import Adapter
 from lampbench.backbone._decode import generate, score_answers
 from lampbench.backbone._encode import PromptEncoder, Usage
-from lampbench.backbone._load import BackboneInfo, find_layers, load_model
+from lampbench.backbone._load import BackboneInfo, find_layers, load_model, load_skeleton
 from lampbench.core import BackboneShape, DecodingMode, Pair, Prompt, Sampling, Task, derive_seed
 
 # OPPU's released decoding; an option here, greedy being the default.
@@ -81,6 +81,12 @@ class TransformersBackbone:
     def load(cls, info: BackboneInfo, *, decoding: Decoding, batch_size: int, seed: int) -> TransformersBackbone:
         """Load the weights that ``info`` names; raises InputError where they are missing or wrong."""
         model, tokenizer = load_model(info)
+        return cls(info, model, tokenizer, decoding=decoding, batch_size=batch_size, seed=seed)
+
+    @classmethod
+    def skeleton(cls, info: BackboneInfo, *, decoding: Decoding, batch_size: int, seed: int) -> TransformersBackbone:
+        """The same without weights: it has shapes, and answers nothing; raises as ``load`` does."""
+        model, tokenizer = load_skeleton(info)
         return cls(info, model, tokenizer, decoding=decoding, batch_size=batch_size, seed=seed)
 
     @property

@@ -75,6 +75,25 @@ def load_model(info: BackboneInfo) -> tuple[Any, Any]:
     return model.to(info.device).eval().requires_grad_(False), tokenizer
 
 
+def load_skeleton(info: BackboneInfo) -> tuple[Any, Any]:
+    """The model's modules with shapes and no weights, and its tokenizer: for counting, not for running.
+
+    Raises:
+        InputError: Files are missing or wrong.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    tokenizer = load_tokenizer(info)
+    try:
+        config = AutoConfig.from_pretrained(info.source.location, **info.source.load_options)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=info.source.trust_remote_code)
+    except Exception as error:  # transformers raises many kinds for wrong files
+        raise InputError(f"--model {info.source.location}: cannot be built: {_first_line(error)}") from error
+    return model.eval().requires_grad_(False), tokenizer
+
+
 def load_tokenizer(info: BackboneInfo) -> Any:
     """The tokenizer alone; raises InputError where there is none, or it has no EOS token."""
     from transformers import AutoTokenizer

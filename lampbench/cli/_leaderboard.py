@@ -52,8 +52,8 @@ def add(runs: Sequence[Path], root: Path) -> None:
 def build(root: Path, latex: bool) -> None:
     """Make the boards of results/ below --root: Markdown, CSV, JSON, an overview, and a site.
 
-    Papers' numbers from reported/ go to published.md, beside ours and never among them. The same results
-    give the same bytes.
+    Papers' numbers from reported/ go to published.md and to a page of the site, beside ours and never among
+    them. The same results give the same bytes.
     """
     from lampbench.leaderboard import boards, read_reported, read_results, reported_page, write_boards
     from lampbench.leaderboard.site import write_site
@@ -64,7 +64,7 @@ def build(root: Path, latex: bool) -> None:
     written = write_boards(made, root, ("md", "csv", "json", *(("tex",) if latex else ())))
     if reported:
         (root / "published.md").write_text(reported_page(reported, made), encoding="utf-8")
-    written += write_site(made, root / "site")
+    written += write_site(made, root / "site", reported)
     entries = sum(len(board.entries) for board in made)
     click.echo(f"{len(made)} boards, {entries} entries; {len(written)} files in {root}, begin at site/index.html")
 
@@ -99,17 +99,24 @@ def compare(runs: Sequence[Path], golds: Sequence[Path]) -> None:
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_GOLDS
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Folder of a backbone that rows name: trainable parameters are counted on it again. mini's is known.",
+)
 @click.option("--since", metavar="REVISION", help="Nothing that this git revision has may be changed or gone.")
-def validate(paths: Sequence[Path], golds: Sequence[Path], since: str | None) -> int:
+def validate(paths: Sequence[Path], golds: Sequence[Path], models: Sequence[Path], since: str | None) -> int:
     """Check results below PATHS: schema, place, hashes, and every number that can be recomputed.
 
     One line a fault; exit status 1 where there is one.
     """
-    from lampbench.leaderboard import KnownGolds
+    from lampbench.leaderboard import KnownGolds, Recount
     from lampbench.leaderboard import validate as faults_of
 
-    known = KnownGolds(golds)
-    faults = [fault for path in paths for fault in faults_of(path, known, since)]
+    known, count = KnownGolds(golds), Recount(models)
+    faults = [fault for path in paths for fault in faults_of(path, known, count, since)]
     for fault in faults:
         click.echo(fault)
     rows = sum(len(list(path.rglob("row.json"))) for path in paths)

@@ -3,8 +3,10 @@
 from lampbench.leaderboard._board import Board, Entry, boards
 from lampbench.leaderboard._compare import Comparison, Moved, adjusted, check_comparable, compare, query_changes
 from lampbench.leaderboard._golds import KnownGolds
+from lampbench.leaderboard._published import reported_page
+from lampbench.leaderboard._recount import Recount
 from lampbench.leaderboard._render import board_json, write_boards
-from lampbench.leaderboard._reported import Reported, read_reported, reported_page
+from lampbench.leaderboard._reported import Reported, read_reported
 from lampbench.leaderboard._results import (
     Result,
     add,
@@ -22,6 +24,7 @@ __all__ = [
     "Entry",
     "KnownGolds",
     "Moved",
+    "Recount",
     "Reported",
     "Result",
     "add",

@@ -7,12 +7,13 @@ import hashlib
 import math
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lampbench.core import InputError, Task, methods, tasks
+from lampbench.core import InputError, Parameters, Task, methods, tasks
 from lampbench.leaderboard._results import PREDICTIONS, ROW, SUMS, read_predictions, read_sums, result_path
 from lampbench.leaderboard._rows import read_row, row_faults
 from lampbench.metrics import Additive, additive, invalid_outputs, score_sums
@@ -22,14 +23,17 @@ _DRAWN = ("ci95", "stderr")
 
 # Golds of a row's queries, by id; None where they are not at hand.
 Golds = Callable[[Mapping[str, Any]], Mapping[str, str] | None]
+# What the method of an identity trains; None where that cannot be counted here.
+Count = Callable[[Mapping[str, Any]], Parameters | None]
 
 
-def validate(root: Path, golds: Golds, since: str | None = None) -> Iterator[str]:
+def validate(root: Path, golds: Golds, count: Count, since: str | None = None) -> Iterator[str]:
     """Every fault of the results below ``root``.
 
     Args:
         root: The leaderboards' folder, or the folder of one result or of some.
         golds: Gives the golds of a row's queries.
+        count: Counts what a row's method trains.
         since: A git revision: results that it has must be there, unchanged.
     """
     rows = sorted(root.rglob(ROW))
@@ -37,7 +41,7 @@ def validate(root: Path, golds: Golds, since: str | None = None) -> Iterator[str
         yield f"{root}: no {ROW} in it"
     seen: dict[str, Path] = {}
     for path in rows:
-        for fault in result_faults(path.parent, golds):
+        for fault in result_faults(path.parent, golds, count):
             yield f"{path.parent}: {fault}"
         name = path.parent.name
         if name in seen:
@@ -50,7 +54,7 @@ def validate(root: Path, golds: Golds, since: str | None = None) -> Iterator[str
         yield from _changed(root, since)
 
 
-def result_faults(folder: Path, golds: Golds) -> Iterator[str]:
+def result_faults(folder: Path, golds: Golds, count: Count) -> Iterator[str]:
     """What is wrong with one result."""
     try:
         row = read_row(folder / ROW)
@@ -67,7 +71,7 @@ def result_faults(folder: Path, golds: Golds) -> Iterator[str]:
     if isinstance(task, str):
         yield task
         return
-    yield from _method_faults(row["identity"])
+    yield from _method_faults(row, count)
     yield from _extra_files(folder)
     yield from _answer_faults(folder, row, task, golds)
 
@@ -89,7 +93,8 @@ def _known_task(identity: Mapping[str, Any]) -> Task | str:
     return task
 
 
-def _method_faults(identity: Mapping[str, Any]) -> Iterator[str]:
+def _method_faults(row: Mapping[str, Any], count: Count) -> Iterator[str]:
+    identity = row["identity"]
     try:
         known = methods().load(identity["method"])
     except InputError as error:
@@ -97,6 +102,15 @@ def _method_faults(identity: Mapping[str, Any]) -> Iterator[str]:
         return
     if known.version != identity["method_version"]:
         yield f"method_version {identity['method_version']}, this LampBench has {known.version} of {identity['method']}"
+        return
+    try:
+        counted = count(identity)
+    except InputError as error:
+        yield str(error)
+        return
+    found = row["cost"]["parameters"]
+    if counted is not None and found != asdict(counted):
+        yield f"cost.parameters: {found}, counted again from the config {asdict(counted)}"
 
 
 def _extra_files(folder: Path) -> Iterator[str]:

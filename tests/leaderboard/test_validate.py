@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 from board_rows import made_run, mini_data
-from support import task
+from support import TINY_DATA, TINY_MODEL, Silence, task
 
-from lampbench.core import tasks
-from lampbench.leaderboard import KnownGolds, add, result_faults, row_faults, run_id, validate
+from lampbench.core import InputError, Parameters, tasks
+from lampbench.leaderboard import KnownGolds, Recount, add, result_faults, row_faults, run_id, validate
 from lampbench.metrics import additive, score_sums, sums_to_json
+from lampbench.runner import Plan, Planner, Session, Settings
 
 Row = dict[str, Any]
+
+COUNT = Recount()
 
 
 def golds_of(row: Mapping[str, Any]) -> Mapping[str, str]:
@@ -204,12 +207,12 @@ def _made(folder: Path) -> Path:
 
 
 def faults(folder: Path) -> list[str]:
-    return list(validate(folder.parents[4], golds_of if folder.exists() else KnownGolds()))
+    return list(validate(folder.parents[4], golds_of if folder.exists() else KnownGolds(), COUNT))
 
 
 def test_a_result_as_it_was_added_has_no_fault(folder: Path) -> None:
-    assert list(validate(folder.parents[4], KnownGolds())) == []
-    assert list(result_faults(folder, golds_of)) == []
+    assert list(validate(folder.parents[4], KnownGolds(), COUNT)) == []
+    assert list(result_faults(folder, golds_of, COUNT)) == []
 
 
 def test_at_least_twenty_faults_are_planted() -> None:
@@ -221,7 +224,7 @@ def test_a_planted_fault_is_found(name: str, folder: Path) -> None:
     plant, message = PLANTED[name]
     plant(folder)
     root = next(parent for parent in folder.parents if parent.name == "boards")
-    found = list(validate(root, KnownGolds()))
+    found = list(validate(root, KnownGolds(), COUNT))
     assert any(message in fault for fault in found), found
     assert all("\n" not in fault for fault in found)
     assert all(str(root) in fault for fault in found)
@@ -229,7 +232,7 @@ def test_a_planted_fault_is_found(name: str, folder: Path) -> None:
 
 def test_without_golds_a_row_is_checked_against_its_own_sums(folder: Path) -> None:
     edit(folder, lambda row: row["metrics"]["accuracy"].update(value=0.99))
-    assert any("recomputed from user_sums.json" in fault for fault in result_faults(folder, lambda row: None))
+    assert any("recomputed from user_sums.json" in fault for fault in result_faults(folder, lambda row: None, COUNT))
 
 
 def test_golds_come_from_files_where_they_are_not_generated(folder: Path, tmp_path: Path) -> None:
@@ -237,14 +240,14 @@ def test_golds_come_from_files_where_they_are_not_generated(folder: Path, tmp_pa
     path = tmp_path / "outputs.json"
     golds = [{"id": query, "output": gold} for query, gold in mini_data("lamp2m").golds.items()]
     path.write_text(json.dumps({"task": "LaMP_2M", "golds": golds}))
-    assert list(result_faults(moved, KnownGolds([path]))) == []
+    assert list(result_faults(moved, KnownGolds([path]), COUNT)) == []
     golds[0]["output"] = "romance" if golds[0]["output"] != "romance" else "comedy"
     path.write_text(json.dumps({"task": "LaMP_2M", "golds": golds}))
-    assert any("predictions and golds" in fault for fault in result_faults(moved, KnownGolds([path])))
+    assert any("predictions and golds" in fault for fault in result_faults(moved, KnownGolds([path]), COUNT))
 
 
 def test_an_empty_folder_is_a_fault(tmp_path: Path) -> None:
-    assert list(validate(tmp_path, KnownGolds())) == [f"{tmp_path}: no row.json in it"]
+    assert list(validate(tmp_path, KnownGolds(), COUNT)) == [f"{tmp_path}: no row.json in it"]
 
 
 @pytest.fixture
@@ -275,20 +278,20 @@ def test_what_was_merged_is_neither_changed_nor_removed(
 ) -> None:
     root = folder.parents[4]
     add(made_run(root.parent / "more", "lamp2m", "oppu", 0.6), root)
-    assert list(validate(root, KnownGolds(), "HEAD")) == []
+    assert list(validate(root, KnownGolds(), COUNT, "HEAD")) == []
     change(folder)
-    assert any(message in fault for fault in validate(root, KnownGolds(), "HEAD"))
+    assert any(message in fault for fault in validate(root, KnownGolds(), COUNT, "HEAD"))
 
 
 def test_an_unknown_revision_is_said(repository: Callable[..., str], folder: Path) -> None:
-    (fault,) = [f for f in validate(folder.parents[4], KnownGolds(), "nothing") if "cannot be compared" in f]
+    (fault,) = [f for f in validate(folder.parents[4], KnownGolds(), COUNT, "nothing") if "cannot be compared" in f]
     assert "nothing" in fault
 
 
 def test_every_task_has_a_row_without_fault(tmp_path: Path) -> None:
     for name in tasks().names():
         add(made_run(tmp_path / "runs", name, "rag", 0.5), tmp_path / "boards")
-    assert list(validate(tmp_path / "boards", KnownGolds())) == []
+    assert list(validate(tmp_path / "boards", KnownGolds(), COUNT)) == []
 
 
 def test_a_row_is_checked_by_itself(folder: Path) -> None:
@@ -296,3 +299,45 @@ def test_a_row_is_checked_by_itself(folder: Path) -> None:
     assert list(row_faults(row)) == []
     row["cost"]["seconds"]["load"] = float("nan")
     assert "cost.seconds.load: nan is no number" in list(row_faults(row))
+
+
+@pytest.fixture(scope="module")
+def tiny_count() -> Recount:
+    return Recount([TINY_MODEL])
+
+
+@pytest.fixture
+def really_ran(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """The result of a run of ``perfit`` or another method, trained on the tiny model."""
+    settings = Settings("folder", TINY_DATA, model=str(TINY_MODEL), device="cpu", out=tmp_path / "runs")
+    planner = Planner(settings)
+    plan = planner.plan(request.param, "lamp5", {})
+    assert isinstance(plan, Plan)
+    Session(planner, Silence()).run(plan)
+    target = add(plan.folder, tmp_path / "boards")
+    assert target is not None
+    return target
+
+
+@pytest.mark.parametrize("really_ran", ["perfit", "oppu", "lora", "reft", "rag", "majority"], indirect=True)
+def test_trainable_parameters_are_counted_again_from_the_config(really_ran: Path, tiny_count: Recount) -> None:
+    def own(folder: Path) -> list[str]:
+        return [fault for fault in result_faults(folder, lambda row: None, tiny_count) if "counted again" in fault]
+
+    assert own(really_ran) == []
+    row = json.loads((really_ran / "row.json").read_text())
+    assert tiny_count(row["identity"]) == Parameters(**row["cost"]["parameters"])
+    edit(really_ran, lambda row: row["cost"]["parameters"].update(per_user=1))
+    (fault,) = own(really_ran)
+    assert "'per_user': 1}" in fault
+
+
+def test_parameters_on_a_backbone_that_is_not_at_hand_are_left(folder: Path) -> None:
+    identity = json.loads((folder / "row.json").read_text())["identity"]
+    assert Recount()(identity | {"method": "perfit"}) is None
+
+
+def test_a_config_that_its_method_does_not_take_is_a_fault(folder: Path) -> None:
+    identity = json.loads((folder / "row.json").read_text())["identity"]
+    with pytest.raises(InputError, match="unknown setting of config: majority 'rank'"):
+        COUNT(identity | {"method": "majority", "config": {"rank": 3}})

@@ -2,39 +2,19 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import TINY_DATA, TINY_MODEL, dataset
+from support import TINY_DATA, TINY_MODEL, Silence, dataset
 
 from lampbench.adapters import Snapshots
 from lampbench.core import InputError, Method, Parameters, Plugin, Query, SharedUser, User, digest
 from lampbench.runner import Plan, Planner, RunFolder, Session, Settings, Skip
 
 FAST = {"learning_rate": 1e-2, "shared_epochs": 3, "user_epochs": 1}
-
-
-class Silence:
-    """A reporter that keeps what was said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.phases: list[str] = []
-
-    @contextmanager
-    def phase(self, name: str, total: int) -> Iterator[Any]:
-        self.phases.append(name)
-        yield self
-
-    def move(self, done: int, total: int) -> None:
-        assert 0 <= done <= total
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 def planner(tmp_path: Path, **settings: Any) -> Planner:

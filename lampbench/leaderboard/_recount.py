@@ -1,0 +1,78 @@
+"""Trainable parameters, counted again from a row's config by the method itself; no weights are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lampbench.core import InputError, Method, Parameters, canonical_json, config_from, tasks
+from lampbench.runner import load_method, load_protocol
+
+
+class Recount:
+    """Builds a row's method on its backbone without weights, and asks it for its count.
+
+    Args:
+        models: Model folders, beside the protocols' own, that rows may name.
+    """
+
+    def __init__(self, models: Iterable[Path] = ()) -> None:
+        self._models = [str(model) for model in models]
+        self._describe = cache(_describe)
+        self._load = cache(_skeleton)
+        self._counts: dict[str, Parameters] = {}
+
+    def __call__(self, identity: Mapping[str, Any]) -> Parameters | None:
+        """What ``identity``'s method trains; None where its backbone's files are not at hand.
+
+        Raises:
+            InputError: The config is none that the method takes.
+        """
+        telling = ("task", "method", "config", "backbone")
+        key = canonical_json([identity[name] for name in telling])
+        if key not in self._counts:
+            counted = self._count(identity)
+            if counted is None:
+                return None
+            self._counts[key] = counted
+        return self._counts[key]
+
+    def _count(self, identity: Mapping[str, Any]) -> Parameters | None:
+        kind = load_method(identity["method"])
+        backbone = None
+        if kind.needs_backbone:
+            backbone = self._backbone(identity)
+            if backbone is None:
+                return None
+        owner = f"config: {identity['method']}"
+        config = config_from(kind.Config, identity["config"], owner)
+        try:
+            method: Method = kind(
+                task=tasks().load(identity["task"]), config=config, seed=identity["seed"], backbone=backbone
+            )
+            return method.parameters()
+        except Exception as error:  # whatever a stranger's method raises is this row's fault alone
+            raise InputError(f"{owner} does not run with it: {type(error).__name__}: {error}") from error
+
+    def _backbone(self, identity: Mapping[str, Any]) -> Any:
+        own = load_protocol(identity["protocol"])[0].default_model
+        for model in [*([own] if own else []), *self._models]:
+            info = self._describe(model)
+            if info.source.revision == identity["backbone"]["revision"]:
+                return self._load(replace(info, dtype=identity["backbone"]["dtype"]))
+        return None
+
+
+def _describe(model: str) -> Any:
+    from lampbench.backbone import describe_backbone
+
+    return describe_backbone(model, device="cpu")
+
+
+def _skeleton(info: Any) -> Any:
+    from lampbench.backbone import Decoding, TransformersBackbone
+
+    return TransformersBackbone.skeleton(info, decoding=Decoding(), batch_size=1, seed=0)
