@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from board_rows import made_run
+from click.testing import CliRunner
 
+from lampbench.cli._leaderboard import leaderboard
 from lampbench.core import InputError
 from lampbench.leaderboard import add, boards, read_reported, read_results, reported_page, write_boards
 
@@ -49,6 +51,14 @@ def test_a_published_number_is_on_no_board(tmp_path: Path) -> None:
     page = reported_page(read_reported(root), made)
     assert "| \u2013" in page
     assert "made-up" not in page
+
+
+def test_a_build_shows_published_numbers_where_nothing_was_run_yet(tmp_path: Path) -> None:
+    root = write(tmp_path / "boards", reported())
+    built = CliRunner().invoke(leaderboard, ["build", "--root", str(root)])
+    assert built.exit_code == 0, built.output
+    assert "## A paper" in (root / "published.md").read_text()
+    assert ">A paper</h2>" in (root / "site" / "published.html").read_text()
 
 
 @pytest.mark.parametrize(

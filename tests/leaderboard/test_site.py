@@ -16,7 +16,8 @@ import pytest
 from board_rows import answers, made_row, mini_data
 
 from lampbench.core import InputError, tasks
-from lampbench.leaderboard import Board, Result, boards
+from lampbench.leaderboard import Board, Reported, Result, boards, reported_page
+from lampbench.leaderboard._reported import ReportedRow
 from lampbench.leaderboard.site import write_site
 from lampbench.metrics import additive
 
@@ -73,6 +74,19 @@ def results() -> list[Result]:
     return rows
 
 
+def papers() -> list[Reported]:
+    """Two sources: one of what was run here, under its protocol, and one of what was not."""
+    lamp2m, lamp3 = tasks().load("lamp2m"), tasks().load("lamp3")
+    rows = (
+        ReportedRow("oppu", lamp2m, {"accuracy": 0.6125, "f1": 0.493}),
+        ReportedRow("perfit", lamp3, {"MAE": 3.875}),
+        ReportedRow("latest-nowhere", lamp2m, {"accuracy": 0.98}),
+    )
+    ours = Reported("a-paper", "A paper", "mini", "Some-7b", ("it is made up", "so is this"), rows)
+    others = Reported("Other", "Another paper", "lamp-time", "Some-8b", ("other users",), rows[:1])
+    return [ours, others]
+
+
 @pytest.fixture(scope="module")
 def shown() -> list[Board]:
     return boards(results())
@@ -81,7 +95,7 @@ def shown() -> list[Board]:
 @pytest.fixture(scope="module")
 def site(shown: list[Board], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("published") / "site"
-    write_site(shown, out)
+    write_site(shown, out, papers())
     return out
 
 
@@ -145,7 +159,7 @@ def grid(html: str, after: str) -> Grid:
 
 
 def test_the_same_results_give_the_same_bytes(site: Path, tmp_path: Path) -> None:
-    files = write_site(boards(reversed(results())), tmp_path / "again")
+    files = write_site(boards(reversed(results())), tmp_path / "again", papers())
     assert contents(tmp_path / "again") == contents(site)
     assert files == sorted(path for path in (tmp_path / "again").rglob("*") if path.is_file())
 
@@ -211,7 +225,10 @@ def test_whatever_a_row_says_is_text(tmp_path: Path) -> None:
     result = made("lamp2m", HOSTILE, 0.5, 0, hostile)
     result = replace(result, users=tuple(f"{user}{HOSTILE}" for user in result.users))
     made_boards = boards([result, made("lamp2m", HOSTILE, 0.5, 0, other)])
-    names = [path.relative_to(tmp_path / "site") for path in write_site(made_boards, tmp_path / "site")]
+    row = ReportedRow(HOSTILE, tasks().load("lamp2m"), {"accuracy": 0.5})
+    paper = Reported(HOSTILE, HOSTILE, result.identity["protocol"], HOSTILE, (HOSTILE,), (row,))
+    written = write_site(made_boards, tmp_path / "site", [paper])
+    names = [path.relative_to(tmp_path / "site") for path in written]
     assert all(re.fullmatch(r"[a-z0-9._/-]+", name.as_posix()) for name in names)
     for path, page in pages(tmp_path / "site"):
         assert "img" not in page.tags, path
@@ -384,6 +401,88 @@ def test_two_boards_of_one_task_are_told_apart(tmp_path: Path) -> None:
     text = Page(tmp_path / "site" / "index.html").text
     assert "version 1, protocol abababab" in text
     assert f"version 1, protocol {rows[0].identity['protocol_hash'][:8]}" in text
+
+
+def published_rows(html: str) -> list[tuple[str, ...]]:
+    """Every line of the page's tables, with the method that it stands under."""
+    rows, method = [], ""
+    for row in re.findall(r"<tr[^>]*>(.*?)</tr>", html.partition("<tbody>")[2], re.DOTALL):
+        cells = [re.sub("<[^>]+>", "", cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)]
+        if len(cells) == 1:
+            method = cells[0]
+        elif cells[0] != "task":
+            rows.append((method, *cells))
+    return rows
+
+
+def test_the_page_of_published_numbers_says_what_the_markdown_says(site: Path, shown: Sequence[Board]) -> None:
+    markdown = [line.split("|")[1:-1] for line in reported_page(papers(), shown).splitlines() if line.startswith("|")]
+    table = [tuple(cell.strip() for cell in line) for line in markdown]
+    expected = [line for line in table if line[0] != "method" and not line[0].startswith("-")]
+    html = (site / "published.html").read_text(encoding="utf-8")
+    assert [tuple(re.sub(" (higher|lower) is better", "", cell) for cell in row) for row in published_rows(html)] == (
+        expected
+    )
+    assert len(expected) == 6
+    text = Page(site / "published.html").text
+    for words in ("not measured here, on other machines", "ranked with none of them", "it is made up", "so is this"):
+        assert words in text
+        assert words in reported_page(papers(), shown)
+
+
+def test_a_published_number_comes_with_source_protocol_model_and_our_entry(site: Path, lamp2m: Board) -> None:
+    html = (site / "published.html").read_text(encoding="utf-8")
+    text = Page(site / "published.html").text
+    assert "A paper protocol mini model Some-7b" in text
+    assert "Another paper protocol lamp-time model Some-8b" in text
+    assert "4 numbers as printed, ours beside 3 of them" in text
+    assert "2 numbers as printed, ours beside none of them" in text
+    (oppu,) = [entry for entry in lamp2m.entries if entry.name == "oppu"]
+    value = oppu.scores["accuracy"][0].value
+    assert value is not None
+    assert published_rows(html)[0][3:6] == ("0.613", f"{value:.4f}", f"{value - 0.6125:+.4f}")
+    row = f"boards/{board_path(site, 'lamp2m').name}#entry-{oppu.results[0].row['run_id']}"
+    assert f'<a href="{row}">{value:.4f}</a>' in html
+
+
+def test_two_configs_beside_one_published_number_are_told_apart(tmp_path: Path) -> None:
+    rows = [made("lamp2m", "oppu", 0.5, 0, lambda row: row["identity"].update(config={"rank": 4}))]
+    rows.append(made("lamp2m", "oppu", 0.6, 0, lambda row: row["identity"].update(config={"rank": 8})))
+    write_site(boards(rows), tmp_path / "site", papers()[:1])
+    shown_rows = published_rows((tmp_path / "site" / "published.html").read_text(encoding="utf-8"))
+    models = [row[-1] for row in shown_rows if row[0] == "oppu" and row[2].startswith("accuracy")]
+    assert sorted(models) == sorted(f"made-up, {entry.name}" for board in boards(rows) for entry in board.entries)
+    assert len(set(models)) == 2
+
+
+def test_a_published_number_is_on_its_own_page_alone(site: Path) -> None:
+    for path, page in pages(site):
+        assert ("3.875" in page.texts) == (path.name == "published.html"), path
+        # The front page names the sources, to lead to them.
+        assert ("Another paper" in page.text) == (path.name in ("published.html", "index.html")), path
+        assert "published.html" in path.read_text(encoding="utf-8") or path.name == "published.html", path
+
+
+def test_without_published_numbers_nothing_leads_to_them(shown: Sequence[Board], tmp_path: Path) -> None:
+    write_site(shown, tmp_path / "site")
+    assert not (tmp_path / "site" / "published.html").exists()
+    for path, page in pages(tmp_path / "site"):
+        assert not [link for _, link in page.references if "published" in link], path
+        assert "Published numbers" not in page.text, path
+
+
+def test_published_numbers_need_no_results(tmp_path: Path) -> None:
+    write_site([], tmp_path / "site", papers())
+    rows = published_rows((tmp_path / "site" / "published.html").read_text(encoding="utf-8"))
+    assert [row[4:] for row in rows] == [("–", "–", "–")] * 6
+    assert "invented users" not in Page(tmp_path / "site" / "published.html").text
+
+
+def test_every_table_has_a_caption_and_every_heading_a_scope(site: Path) -> None:
+    for path, page in pages(site):
+        html = path.read_text(encoding="utf-8")
+        assert page.tags.count("table") == page.tags.count("caption"), path
+        assert not re.findall(r"<th(?![^>]* scope=)[ >]", html), path
 
 
 def test_a_site_replaces_a_site_and_nothing_else(shown: Sequence[Board], tmp_path: Path) -> None:
@@ -622,6 +721,21 @@ def test_links_lead_from_the_front_page_to_a_board_a_run_and_back(browser: Any, 
 
 
 @in_browser
+def test_links_lead_from_the_front_page_to_published_numbers_and_to_ours(browser: Any, site: Path) -> None:
+    go_to(browser, site / "index.html")
+    follow(browser, "section[aria-labelledby=published] li a", "Published numbers")
+    target = find(browser, ":target")
+    assert target.text == "A paper"
+    assert target.find_element("xpath", "..").find_element("css selector", "dl").text.split() == [
+        "protocol", "mini", "model", "Some-7b",
+    ]  # fmt: skip
+    follow(browser, "table a", "lamp2m under mini")
+    assert find(browser, "tr:target .method").text == "oppu"
+    follow(browser, "header .pages a", "Published numbers")
+    follow(browser, "header ol a", "LampBench leaderboards")
+
+
+@in_browser
 def test_the_colours_can_be_chosen_and_are_remembered(browser: Any, site: Path) -> None:
     browser.execute_cdp_cmd(
         "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "light"}]}
@@ -657,9 +771,13 @@ def test_no_page_is_wider_than_a_narrow_screen(browser: Any, site: Path) -> None
         "Emulation.setDeviceMetricsOverride", {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": False}
     )
     run = next(iter(sorted((site / "runs").iterdir())))
-    for path in (site / "index.html", board_path(site, "lamp2m"), run, site / "methods" / "perfit.html"):
+    method, published = site / "methods" / "perfit.html", site / "published.html"
+    for path in (site / "index.html", board_path(site, "lamp2m"), run, method, published):
         go_to(browser, path)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 400, path
+    # What does not fit is scrolled to, by the keyboard too.
+    table = "const own = document.querySelector('.scroll'); return [own.scrollWidth > own.clientWidth, own.tabIndex]"
+    assert browser.execute_script(table) == [True, 0]
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 

@@ -10,6 +10,7 @@ from lampbench.core import digest
 from lampbench.leaderboard._board import Board, Entry
 from lampbench.leaderboard._results import Result
 
+PUBLISHED = "published.html"
 _BOARD_KEYS = ("task", "task_version", "protocol", "protocol_hash", "limit", "prompt_hash")
 
 

@@ -12,10 +12,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lampbench.core import InputError, new_folder
 from lampbench.leaderboard._board import Board
+from lampbench.leaderboard._reported import Reported
 from lampbench.leaderboard.site._board_page import board_view
 from lampbench.leaderboard.site._index_page import sections
 from lampbench.leaderboard.site._method_page import method_view
-from lampbench.leaderboard.site._places import site_of
+from lampbench.leaderboard.site._places import PUBLISHED, site_of
+from lampbench.leaderboard.site._published_page import published_view
 from lampbench.leaderboard.site._run_page import run_view
 
 _PACKAGE = "lampbench.leaderboard.site"
@@ -24,10 +26,10 @@ _ASSETS = ("site.css", "site.js")
 _MARK = '<meta name="generator" content="LampBench">'
 
 
-def write_site(boards: Sequence[Board], out: Path) -> list[Path]:
+def write_site(boards: Sequence[Board], out: Path, reported: Sequence[Reported] = ()) -> list[Path]:
     """Write the site of these boards into ``out``, which is replaced whole or not at all.
 
-    The same boards give the same bytes.
+    Papers' numbers have a page of their own, where there are any. The same boards and numbers give the same bytes.
 
     Returns:
         Every file, in order of path.
@@ -42,7 +44,7 @@ def write_site(boards: Sequence[Board], out: Path) -> list[Path]:
     names: list[str] = []
     try:
         with new_folder(out) as folder:
-            for name, content in _files(boards):
+            for name, content in _files(boards, reported):
                 target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(content)
@@ -59,13 +61,16 @@ def write_site(boards: Sequence[Board], out: Path) -> list[Path]:
     return sorted(out / name for name in names)
 
 
-def _files(boards: Sequence[Board]) -> Iterator[tuple[str, bytes]]:
+def _files(boards: Sequence[Board], reported: Sequence[Reported]) -> Iterator[tuple[str, bytes]]:
     """Path below the site's root, content; one page is in memory at a time."""
     for name in _ASSETS:
         yield f"assets/{name}", resources.files(_PACKAGE).joinpath("assets", name).read_bytes()
     site = site_of(boards)
-    pages = _Pages()
-    yield pages.file("index.html", "index.html", site=site, sections=sections(site))
+    published = published_view(reported, boards, site)
+    pages = _Pages(PUBLISHED if reported else "")
+    yield pages.file("index.html", "index.html", site=site, sections=sections(site), sources=published.sources)
+    if reported:
+        yield pages.file(PUBLISHED, "published.html", view=published)
     for board in site.boards:
         yield pages.file(board.path, "board.html", view=board_view(board))
     for run in site.runs.values():
@@ -75,9 +80,13 @@ def _files(boards: Sequence[Board]) -> Iterator[tuple[str, bytes]]:
 
 
 class _Pages:
-    """Templates, filled."""
+    """Templates, filled.
 
-    def __init__(self) -> None:
+    Args:
+        published: The page of papers' numbers, which every page links to; empty where there is none.
+    """
+
+    def __init__(self, published: str) -> None:
         # Everything in a row is anybody's text: all of it is escaped, wherever it goes.
         self._environment = Environment(
             loader=PackageLoader(_PACKAGE),
@@ -87,11 +96,12 @@ class _Pages:
             lstrip_blocks=True,
             keep_trailing_newline=True,
         )
+        self._environment.globals["published"] = published
 
     def file(self, path: str, template: str, **values: Any) -> tuple[str, bytes]:
         """A page and where it goes."""
         root = "../" * path.count("/")
-        text = self._environment.get_template(template).render(root=root, **values)
+        text = self._environment.get_template(template).render(root=root, path=path, **values)
         # JSON may hold halves of surrogate pairs, which no file can.
         return path, text.encode("utf-8", "replace")
 
