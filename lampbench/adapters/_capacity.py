@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import psutil
 import torch
 
 from lampbench.adapters._spec import AdapterSpec, master_dtype
 from lampbench.backbone import TransformersBackbone
+from lampbench.core import free_host_memory
 
 # Shares of what is free when training begins; the rest is for what cannot be foreseen.
 _FOR_USERS = 0.2
@@ -25,7 +23,6 @@ _KEPT_A_LAYER = 24
 _MOST_USERS = 256
 # Keys and values of a column in three copies, at most (all heads, all layers), against what a column keeps.
 _PAST = 3 * 2 / _KEPT_A_LAYER
-_LIMIT, _USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
 # Beyond so many columns a pass gains nothing: the device is filled, and a CPU's caches overflow.
 _MOST_COLUMNS = {"cpu": 2048, "cuda": 16384}
 
@@ -88,19 +85,4 @@ def free_memory(device: str) -> int:
     if device.startswith("cuda"):
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + cached
-    return min(int(psutil.virtual_memory().available), _left_to_container())
-
-
-def _left_to_container() -> int:
-    """What a container's own limit leaves, which the system's free memory does not tell."""
-    try:
-        return int(_LIMIT.read_text()) - int(_USED.read_text())
-    except (OSError, ValueError):  # no such limit, or "max"
-        return sys.maxsize
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` is an allocation that failed, on a GPU or the CPU."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "allocate memory" in str(error)
-    )
+    return free_host_memory()

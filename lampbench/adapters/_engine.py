@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from lampbench.adapters._capacity import Capacity, capacity, is_out_of_memory
+from lampbench.adapters._capacity import Capacity, capacity
 from lampbench.adapters._dropout import row_key
 from lampbench.adapters._optimizer import StackedAdamW
 from lampbench.adapters._passes import ConstantStore, Passes, Row
@@ -22,7 +22,7 @@ from lampbench.adapters._recipe import Job, Recipe
 from lampbench.adapters._snapshot import Snapshots
 from lampbench.adapters._spec import AdapterSpec, Bank, DropoutKeys, State
 from lampbench.backbone import Adapter, TransformersBackbone
-from lampbench.core import LampBenchError
+from lampbench.core import LampBenchError, is_out_of_memory
 
 Trained = tuple[Job, list[State]]
 

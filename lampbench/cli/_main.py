@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 
 import click
@@ -16,6 +17,7 @@ _COMMANDS = {
     "run": ("lampbench.cli._run", "run", "Run methods on tasks and measure them."),
     "list": ("lampbench.cli._list", "list_", "List methods, tasks or protocols."),
     "describe": ("lampbench.cli._describe", "describe", "Show what a method, task or protocol is and its settings."),
+    "doctor": ("lampbench.cli._doctor", "doctor", "Look for what is wrong with this installation."),
     "data": ("lampbench.cli._data", "data", "Fetch LaMP, export users, write the mini suite."),
     "compare": ("lampbench.cli._leaderboard", "compare", "Compare finished runs query by query."),
     "leaderboard": ("lampbench.cli._leaderboard", "leaderboard", "Collect finished runs and make boards of them."),
@@ -58,25 +60,38 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line and exit."""
+    # As on Ctrl-C, everything open is closed and half-written files go; a run listens for itself.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Our own bars and messages say what happens; these would write between them.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    from lampbench.core import LampBenchError
 
     try:
         status = cli.main(standalone_mode=False)
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (LampBenchError, OSError) as error:
+    except Exception as error:
         if "--debug" in sys.argv:
             raise
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_status if isinstance(error, LampBenchError) else 1)
-    except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
-        sys.exit(130)
+        text, status = _told(error)
+        click.echo(f"error: {text}", err=True)
+        sys.exit(status)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    """An error in one line, and the exit status."""
+    from lampbench.core import LampBenchError, is_out_of_memory
+
+    if isinstance(error, LampBenchError):
+        return str(error), error.exit_status
+    if isinstance(error, OSError):
+        return str(error), 1
+    text = (str(error).strip().splitlines() or [""])[0]
+    if is_out_of_memory(error):
+        return f"out of memory: {text or type(error).__name__}", 1
+    return f"unforeseen {type(error).__name__}: {text} (--debug shows where; please report it)", 1

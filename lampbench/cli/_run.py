@@ -12,7 +12,7 @@ import click
 
 from lampbench.cli._options import cache_option, method_names, overrides, read_config_file, task_names, use_cache
 from lampbench.core import InputError, config_to_json, convert
-from lampbench.runner import Plan, Planner, RunFolder, Session, Settings, Skip, load_method
+from lampbench.runner import Plan, Planner, RunFolder, Session, Settings, Skip, limit_memory, load_method
 
 _DECODING = click.Choice(["greedy", "sampled", "labels"])
 _ENGINE = click.Choice(["stacked", "solo"])
@@ -40,6 +40,8 @@ _ENGINE = click.Choice(["stacked", "solo"])
 @click.option("--dtype", help="auto, float32, bfloat16 or float16. Default auto.")
 @click.option("--device", help="auto, cpu, cuda, cuda:1 … Default auto.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Prompts a forward pass. Default 32.")
+@click.option("--time-limit", type=float, metavar="SECONDS", help="The longest a run may take; it is failed, and kept.")
+@click.option("--memory-limit", type=float, metavar="GIB", help="What runs may hold. Default: on the CPU what is free.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of run folders. Default runs/.")
 @click.option("--trust-remote-code", is_flag=True, default=None, help="Let code that comes with the model run.")
 @click.option("--force", is_flag=True, help="Delete earlier work of the same run and start over.")
@@ -87,8 +89,10 @@ def _run_all(plans: Sequence[Plan], planner: Planner, force: bool) -> int:
     if not force:
         for plan in plans:
             # What an earlier command left is checked before the first run starts, not hours later.
-            RunFolder(plan.folder).row()
-            RunFolder(plan.folder).journal()
+            folder = RunFolder(plan.folder)
+            folder.row(), folder.journal(), folder.predictions()
+    device = next((plan.backbone.device for plan in plans if plan.backbone), "cpu")
+    limit_memory(planner.settings.memory_limit, device)
     session = Session(planner, ProgressReporter())
     rows = [session.run(plan, force=force) for plan in plans]
     label = rows[0]["data"]["label"]
@@ -113,6 +117,10 @@ def _settings(given: Mapping[str, Any]) -> Settings:
         number = getattr(settings, name)
         if number is not None and number < 1:
             raise InputError(f"{name} must be at least 1, found {number}")
+    for name in ("time_limit", "memory_limit"):
+        number = getattr(settings, name)
+        if number is not None and number <= 0:
+            raise InputError(f"{name} must be more than 0, found {number:g}")
     return settings
 
 

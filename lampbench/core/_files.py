@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 CACHE_VARIABLE = "LAMPBENCH_CACHE"
 
 
@@ -62,6 +60,9 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 def _remove_abandoned(folder: Path, stem: str) -> None:
     """Delete what processes of this machine left that were killed while they wrote the same folder."""
+    # `lampbench doctor` must start where it is missing.
+    import psutil
+
     for path in folder.glob(f"{stem}.*.partial"):
         pid = path.name.removeprefix(f"{stem}.").partition(".")[0]
         if pid.isdecimal() and not psutil.pid_exists(int(pid)):

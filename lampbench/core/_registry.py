@@ -63,14 +63,18 @@ class Registry:
         """All names, sorted; nothing is imported."""
         return sorted(self._claims)
 
+    def claims(self, name: str) -> list[Plugin]:
+        """Every plug-in that claims ``name``: several where distributions clash, none where it is unknown."""
+        return list(self._claims.get(name, []))
+
     def plugin(self, name: str) -> Plugin:
         """The plug-in called ``name``, not yet imported.
 
         Raises:
             InputError: The name is unknown (the nearest is named) or claimed twice (both are).
         """
-        claims = self._claims.get(name)
-        if claims is None:
+        claims = self.claims(name)
+        if not claims:
             note = "LaMP-6 needs a licence and is absent here" if name == "lamp6" else ""
             raise unknown_name(self.kind, name, self._claims, note)
         if len(claims) > 1:
@@ -102,10 +106,24 @@ def protocols() -> Registry:
 
 
 def _registry(kind: str) -> Registry:
-    return Registry(kind, metadata.entry_points(group=f"lampbench.{kind}s"))
+    return Registry(kind, _entry_points(f"lampbench.{kind}s"))
+
+
+def _entry_points(group: str) -> Iterable[metadata.EntryPoint]:
+    try:
+        return metadata.entry_points(group=group)
+    except Exception:  # one file that cannot be read must not hide the others; `lampbench doctor` names it
+        return [point for dist in metadata.distributions() for point in _readable(dist) if point.group == group]
+
+
+def _readable(dist: metadata.Distribution) -> Iterable[metadata.EntryPoint]:
+    try:
+        return dist.entry_points
+    except Exception:  # see _entry_points
+        return ()
 
 
 def _plugin(entry_point: metadata.EntryPoint) -> Plugin:
     dist = entry_point.dist
-    distribution = f"{dist.name} {dist.version}" if dist is not None else "an unnamed distribution"
+    distribution = f"{dist.name} {dist.version}" if dist is not None and dist.name else "an unnamed distribution"
     return Plugin(entry_point.name, distribution, entry_point.value, entry_point)

@@ -3,6 +3,7 @@
 from lampbench.runner._environment import environment
 from lampbench.runner._execute import Bar, Reporter, execute
 from lampbench.runner._folder import RunFolder
+from lampbench.runner._limits import limit_memory
 from lampbench.runner._plan import Plan, Planner, Settings, Skip, load_method, load_protocol, load_task
 from lampbench.runner._row import PHASES, SCHEMA_VERSION
 from lampbench.runner._session import Session
@@ -20,6 +21,7 @@ __all__ = [
     "Skip",
     "environment",
     "execute",
+    "limit_memory",
     "load_method",
     "load_protocol",
     "load_task",

@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import lampbench
-from lampbench.core import LampBenchError, Method, Prediction, Query, User, write_json
+from lampbench.core import LampBenchError, Method, Prediction, Query, User, is_out_of_memory
 from lampbench.data import Dataset
 from lampbench.metrics import Score, score, score_sums
 from lampbench.runner._folder import RunFolder
+from lampbench.runner._guards import Checks, Guards, history_digest
+from lampbench.runner._limits import TimeLimitError, time_limit
 from lampbench.runner._meter import Meter, OptimizerWatch
 from lampbench.runner._plan import Plan
 from lampbench.runner._row import finished_row, now, open_row
+from lampbench.runner._stop import Stop
+from lampbench.runner._storage import StorageError
 
 # Answers are written to disk after so many batches.
 _BATCHES_A_CHUNK = 4
@@ -49,7 +53,9 @@ class BackboneLoader(Protocol):
         """The backbone, and the seconds that loading it took in an earlier run of this process."""
 
 
-def execute(plan: Plan, dataset: Dataset, load_backbone: BackboneLoader, reporter: Reporter) -> dict[str, Any]:
+def execute(
+    plan: Plan, dataset: Dataset, load_backbone: BackboneLoader, reporter: Reporter, *, force: bool = False
+) -> dict[str, Any]:
     """Run ``plan``, or go on where an earlier session of the same identity stopped.
 
     Args:
@@ -57,20 +63,25 @@ def execute(plan: Plan, dataset: Dataset, load_backbone: BackboneLoader, reporte
         dataset: Its data (limited to the first users, where the user said so).
         load_backbone: Gives the language model.
         reporter: Shows progress.
+        force: Delete earlier work of the same identity first.
 
     Returns:
-        The row, as written to ``row.json``. A method that raises gives a row of status ``failed``.
+        The row, as written to ``row.json``. A method that raises, or takes longer than the user
+        allows, gives a row of status ``failed``.
 
     Raises:
-        KeyboardInterrupt: After a row of status ``incomplete`` was written.
+        KeyboardInterrupt: On Ctrl-C or SIGTERM, after a row of status ``incomplete`` was written.
+        LampBenchError: The folder cannot be written, or another process works on the same run.
     """
     folder = RunFolder(plan.folder)
-    row = folder.row()
+    row = None if force else folder.row()
     if row is not None and row["status"] == "success" and (row.get("swap") or not plan.settings.swap_test):
         reporter.say(f"{plan.task.name} {plan.method}: finished earlier, kept (--force starts over)")
         return row
-    folder.create()
-    return _Execution(plan, dataset, folder, load_backbone, reporter).run()
+    with folder.held():
+        if force:
+            folder.clear()
+        return _Execution(plan, dataset, folder, load_backbone, reporter).run()
 
 
 class _Execution:
@@ -88,36 +99,60 @@ class _Execution:
         self.backbone: Any = None
         self.device = plan.backbone.device if plan.backbone else "cpu"
         self.meter = Meter(self.device, self._tokens)
+        self.stop = Stop()
+        self.phase = "load"
+        self.started = time.perf_counter()
         self.tracked = 0.0
 
     def run(self) -> dict[str, Any]:
-        started = time.perf_counter()
         self._announce()
-        row = open_row(self.plan, self.dataset, self.folder, "incomplete")
         try:
-            method = self._load()
-            self._fit_shared(method)
-            self._adapt(method)
-            self._predict(method)
-            scores = self._score()
-            parameters = method.parameters()
-            swapped = self._swap(method) if self.plan.settings.swap_test else None
-            self._end_session(started)
-            row = finished_row(self.plan, self.dataset, self.folder, parameters, scores, swapped)
+            with self.stop.listening(), time_limit(self.plan.settings.time_limit):
+                row = self._phases()
         except KeyboardInterrupt:
-            self._end_session(started)
-            self.reporter.say(f"{self.plan.task.name} {self.plan.method}: interrupted; the same command continues")
+            self._end_session("incomplete")
+            self.reporter.say(f"{self.name}: interrupted; the same command continues")
+            raise
+        except StorageError:
+            # There is no place to write what happened; what is there is whole.
             raise
         except Exception as error:  # whatever a plug-in raises ends this run, not the others
-            self._end_session(started)
-            self.folder.message(traceback.format_exc())
-            row = open_row(self.plan, self.dataset, self.folder, "failed", _cause(error))
-            self.reporter.say(
-                f"{self.plan.task.name} {self.plan.method}: failed: {_cause(error)} (details: {self.folder.log_path})"
-            )
-            logging.getLogger("lampbench").debug("run failed", exc_info=error)
-        finally:
-            write_json(self.folder.row_path, row)
+            return self._failed(error)
+        self.folder.write(self.folder.row_path, row)
+        return row
+
+    @property
+    def name(self) -> str:
+        return f"{self.plan.task.name} {self.plan.method}"
+
+    def _phases(self) -> dict[str, Any]:
+        method = self._load()
+        self._fit_shared(method)
+        guards = self._guards(method)
+        self._adapt(method)
+        self._predict(method)
+        scores = self._score()
+        parameters = method.parameters()
+        checks = self._checks(method, guards)
+        swapped = self._swap(method) if self.plan.settings.swap_test else None
+        self._log_end()
+        return finished_row(self.plan, self.dataset, self.folder, parameters, scores, swapped, checks)
+
+    def _failed(self, error: Exception) -> dict[str, Any]:
+        cause = _cause(error, self.phase)
+        self.folder.message("".join(traceback.format_exception(error)))
+        # What a method that ran out of memory holds is needed to write the row.
+        traceback.clear_frames(error.__traceback__)
+        row = self._end_session("failed", cause)
+        self.reporter.say(f"{self.name}: failed: {cause} (details: {self.folder.log_path})")
+        logging.getLogger("lampbench").debug("run failed", exc_info=error)
+        return row
+
+    def _end_session(self, status: str, error: str | None = None) -> dict[str, Any]:
+        """The row of a run that did not come to its end, written."""
+        self._log_end()
+        row = open_row(self.plan, self.dataset, self.folder, status, error)
+        self.folder.write(self.folder.row_path, row)
         return row
 
     def _announce(self) -> None:
@@ -127,7 +162,7 @@ class _Execution:
         self.folder.message(f"{now()} session with lampbench {lampbench.__version__}: {' '.join(sys.argv)}")
         if self.earlier:
             self.reporter.say(
-                f"{self.plan.task.name} {self.plan.method}: continues: {adapted} of {len(self.dataset.users)} users "
+                f"{self.name}: continues: {adapted} of {len(self.dataset.users)} users "
                 f"and {answered} of {len(self.dataset.queries)} queries are done"
             )
 
@@ -154,7 +189,7 @@ class _Execution:
         if type(method).fit_shared is Method.fit_shared:
             return
         with self._phase("fit_shared", 1) as bar:
-            method.progress = bar.move
+            method.progress = self._stoppable(bar.move)
             if self._done("fit_shared") and self.folder.shared_state.exists():
                 method.load_shared(self.folder.shared_state, self.dataset.shared)
             else:
@@ -172,6 +207,7 @@ class _Execution:
                     write(state)
                 events[-1]["part"] = True
                 part.close()
+                self.stop.check()
                 events.append(part.enter_context(self._measured("fit_shared")))
 
             method.kept = snapshot if snapshot.exists() else None
@@ -196,13 +232,15 @@ class _Execution:
             waiting = sorted((user for user in users if user.id not in done), key=lambda user: -len(user.history))
             for start in range(0, len(waiting), method.users_at_once):
                 shard = waiting[start : start + method.users_at_once]
-                method.progress = partial(_move_within, bar, finished, len(shard), len(users))
+                method.progress = self._stoppable(partial(_move_within, bar, finished, len(shard), len(users)))
                 self._adapt_shard(method, shard)
                 finished += len(shard)
                 bar.move(finished, len(users))
+                self.stop.check()
 
     def _adapt_shard(self, method: Method, users: Sequence[User]) -> None:
-        with self._measured("adapt", users=[user.id for user in users]):
+        digests = {user.id: history_digest(user) for user in users}
+        with self._measured("adapt", users=[user.id for user in users], data=digests):
             method.adapt(users)
             for user in users:
                 with self.folder.new_state(self.folder.user_state(user.id)) as state:
@@ -215,7 +253,7 @@ class _Execution:
         done = len(queries) - len(waiting)
         with self._phase("predict", len(queries)) as bar:
             bar.move(done, len(queries))
-            for chunk in _chunks(waiting, self.plan.settings.batch_size * _BATCHES_A_CHUNK):
+            for chunk in _chunks(waiting, self.chunk):
                 with self._measured("predict"):
                     outputs = _checked(method.predict(chunk), chunk)
                     self.folder.add_predictions(
@@ -224,6 +262,45 @@ class _Execution:
                     )
                 done += len(chunk)
                 bar.move(done, len(queries))
+                self.stop.check()
+
+    def _guards(self, method: Method) -> Guards | None:
+        if type(method).adapt is Method.adapt:
+            return None
+        with self._phase("check", 1) as bar, self._measured("check"):
+            guards = Guards(method, self.dataset, lambda queries: _checked(method.predict(queries), queries))
+            bar.move(1, 1)
+        return guards
+
+    def _checks(self, method: Method, guards: Guards | None) -> Checks:
+        """What the guards found; a method that they make raise has failed them."""
+        if guards is None:
+            return {}
+        with self._phase("check", 1) as bar, self._measured("check"):
+            try:
+                checks = guards.after(
+                    lambda user: method.load_user(user, self.folder.user_state(user.id)),
+                    _chunks(self.dataset.queries, self.chunk),
+                    self.folder.predictions(),
+                )
+            except StorageError:
+                raise
+            except Exception as error:  # a stranger's forget or load_user
+                self.folder.message("".join(traceback.format_exception(error)))
+                checks = {"isolation": {"passed": False, "error": _cause(error, self.phase)}}
+            bar.move(1, 1)
+        return checks | {"training_data": self._training_data()}
+
+    def _training_data(self) -> dict[str, Any]:
+        """Whether every user's state was made of that user's history as it is now."""
+        made = {
+            user: own
+            for event in self.folder.journal()
+            if event["event"] == "adapt"
+            for user, own in event.get("data", {}).items()
+        }
+        different = sum(made.get(user.id) != history_digest(user) for user in self.dataset.users)
+        return {"passed": different == 0, "users": len(self.dataset.users), "different": different}
 
     def _score(self) -> dict[str, Score]:
         # numpy waits until a command has work for it.
@@ -239,11 +316,11 @@ class _Execution:
                 golds = [self.dataset.golds[query.id] for query in queries]
                 users = [query.user_id for query in queries]
                 sums = additive(task, outputs, golds, users)
-                write_json(self.folder.sums_path, sums_to_json(users, sums))
+                self.folder.write(self.folder.sums_path, sums_to_json(users, sums))
                 scores = score_sums(task, sums, len(queries))
                 official = [{"id": q.id, "output": output} for q, output in zip(queries, outputs, strict=True)]
                 label = {"about": self.dataset.label} if self.dataset.label else {}
-                write_json(self.folder.official_path, {"task": task.evaluator_name, **label, "golds": official})
+                self.folder.write(self.folder.official_path, {"task": task.evaluator_name, **label, "golds": official})
             bar.move(1, 1)
         return scores
 
@@ -257,14 +334,30 @@ class _Execution:
             for user, other in zip(users, [*users[1:], users[0]], strict=True):
                 method.forget(user.id)
                 method.load_user(User(user.id, other.history), self.folder.user_state(other.id))
-            for chunk in _chunks(queries, self.plan.settings.batch_size * _BATCHES_A_CHUNK):
+            for chunk in _chunks(queries, self.chunk):
                 outputs += _checked(method.predict(chunk), chunk)
                 bar.move(len(outputs), len(queries))
+                self.stop.check()
         golds = [self.dataset.golds[query.id] for query in queries]
         return score(self.plan.task, outputs, golds, [query.user_id for query in queries])
 
+    @property
+    def chunk(self) -> int:
+        """Queries between two writes to disk."""
+        return self.plan.settings.batch_size * _BATCHES_A_CHUNK
+
     def _phase(self, name: str, total: int) -> AbstractContextManager[Bar]:
-        return self.reporter.phase(f"{self.plan.task.name} {self.plan.method} {name}", total)
+        self.phase = name
+        return self.reporter.phase(f"{self.name} {name}", total)
+
+    def _stoppable(self, move: Callable[[int, int], None]) -> Callable[[int, int], None]:
+        """A method's progress: between two of its steps a run can be stopped."""
+
+        def moved(done: int, total: int) -> None:
+            move(done, total)
+            self.stop.check()
+
+        return moved
 
     @contextmanager
     def _measured(self, phase: str, **details: Any) -> Iterator[dict[str, Any]]:
@@ -285,8 +378,8 @@ class _Execution:
             event["optimizer_parameters"] = watch.largest
         self.folder.log(event)
 
-    def _end_session(self, started: float) -> None:
-        untracked = time.perf_counter() - started - self.tracked
+    def _log_end(self) -> None:
+        untracked = time.perf_counter() - self.started - self.tracked
         self.folder.log({"event": "session_end", "time": now(), "untracked": untracked})
 
     def _done(self, phase: str) -> bool:
@@ -329,6 +422,13 @@ def _checked(outputs: Sequence[str], queries: Sequence[Query]) -> Sequence[str]:
     return outputs
 
 
-def _cause(error: Exception) -> str:
+def _cause(error: Exception, phase: str) -> str:
     text = (str(error).strip().splitlines() or [""])[0]
-    return text if isinstance(error, LampBenchError) else f"{type(error).__name__}: {text}"
+    if isinstance(error, LampBenchError):
+        return f"{phase}: {text}" if isinstance(error, TimeLimitError) else text
+    if is_out_of_memory(error):
+        return (
+            f"{phase}: out of memory ({text or type(error).__name__}); use a smaller --batch-size or model, or allow "
+            "more (--memory-limit)"
+        )
+    return f"{type(error).__name__}: {text}"

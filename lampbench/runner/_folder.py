@@ -12,6 +12,7 @@
         state/users/<id>/   each user's state
         row.json            the result, written whole
         run.log             messages
+        run.lock            held by the process that works on the run
 
 A state folder is written under a temporary name and moved into place; the journal line follows.
 """
@@ -19,17 +20,27 @@ A state folder is written under a temporary name and moved into place; the journ
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from lampbench.core import InputError, Prediction, digest
+from lampbench.core import InputError, Prediction, digest, locked, write_json
+from lampbench.runner._lines import append_lines, mend_lines, read_lines
+from lampbench.runner._storage import storing
 
 _LONGEST_NAME = 100
+_MEASURED = {"seconds": (int, float), "memory": dict, "tokens": dict}
+# What each kind of event must have for a run to go on from it.
+_EVENTS: Mapping[str, Mapping[str, Any]] = {
+    "session_start": {"time": str},
+    "session_end": {"untracked": (int, float)},
+    **dict.fromkeys(("load", "predict", "score", "swap", "check"), _MEASURED),
+    "fit_shared": {**_MEASURED, "optimizer_parameters": (int, type(None))},
+    "adapt": {**_MEASURED, "optimizer_parameters": (int, type(None)), "users": list},
+}
 
 
 class RunFolder:
@@ -43,6 +54,7 @@ class RunFolder:
         self.sums_path = path / "user_sums.json"
         self.journal_path = path / "journal.jsonl"
         self.log_path = path / "run.log"
+        self._lock_path = path / "run.lock"
         self.shared_state = path / "state" / "shared"
         self.shared_snapshot = path / "state" / "shared-snapshot"
 
@@ -53,9 +65,30 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"cannot make {self.path}: {error.strerror}; choose another --out") from None
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The folder for this process alone; lines that an interruption tore are mended.
+
+        Raises:
+            InputError: The folder cannot be made.
+            LampBenchError: It cannot be written; or another process works on the run.
+        """
+        self.create()
+        with ExitStack() as lock:
+            with storing(self.path):
+                lock.enter_context(locked(self._lock_path, f"working on the run in {self.path}"))
+                mend_lines(self.journal_path)
+                mend_lines(self.predictions_path)
+            yield
+
     def clear(self) -> None:
-        """Delete everything in the folder."""
-        self.remove(self.path)
+        """Delete everything in the folder but the lock."""
+        with storing(self.path):
+            for path in self.path.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif path != self._lock_path:
+                    path.unlink()
 
     def remove(self, folder: Path) -> None:
         """Delete a folder, if it is there."""
@@ -74,32 +107,49 @@ class RunFolder:
         """A folder to write a state into; it becomes ``target`` when the block ends well."""
         # Apart from the finished ones: a user may be called anything.
         temporary = self.path / "state" / ".partial" / target.name
-        self.remove(temporary)
-        temporary.mkdir(parents=True)
-        yield temporary
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # An earlier state goes only now that the new one is whole.
-        self.remove(target)
-        temporary.rename(target)
+        with storing(target):
+            self.remove(temporary)
+            temporary.mkdir(parents=True)
+            yield temporary
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # An earlier state goes only now that the new one is whole.
+            self.remove(target)
+            temporary.rename(target)
 
     def log(self, event: dict[str, Any]) -> None:
         """Append one event to the journal."""
-        _append(self.journal_path, [event])
+        with storing(self.journal_path):
+            append_lines(self.journal_path, [event])
 
     def journal(self) -> list[dict[str, Any]]:
-        """All events so far."""
-        return _read_lines(self.journal_path)
+        """All events so far; raises InputError where one is damaged."""
+        events = read_lines(self.journal_path, ["event"])
+        for number, event in enumerate(events, start=1):
+            for field, kind in _EVENTS.get(str(event["event"]), {}).items():
+                if not isinstance(event.get(field), kind):
+                    raise InputError(
+                        f"{self.journal_path}: damaged in line {number} (the event {event['event']!r} has no usable "
+                        f"{field!r}); --force starts the run over"
+                    )
+        return events
 
     def add_predictions(self, predictions: Iterable[Prediction]) -> None:
         """Append answers, on disk before this returns."""
-        _append(
-            self.predictions_path,
-            [{"id": p.query_id, "user": p.user_id, "output": p.output} for p in predictions],
-        )
+        records = [{"id": p.query_id, "user": p.user_id, "output": p.output} for p in predictions]
+        with storing(self.predictions_path):
+            append_lines(self.predictions_path, records)
 
     def predictions(self) -> dict[str, str]:
-        """Query id -> output of every answer so far."""
-        return {line["id"]: line["output"] for line in _read_lines(self.predictions_path)}
+        """Query id -> output of every answer so far; raises InputError where one is damaged or there twice."""
+        answers: dict[str, str] = {}
+        for number, line in enumerate(read_lines(self.predictions_path, ["id", "user", "output"]), start=1):
+            if not (isinstance(line["id"], str) and isinstance(line["output"], str)) or line["id"] in answers:
+                raise InputError(
+                    f"{self.predictions_path}: damaged in line {number} (expected the first answer to a query, as "
+                    f"strings); --force starts the run over"
+                )
+            answers[line["id"]] = line["output"]
+        return answers
 
     def row(self) -> dict[str, Any] | None:
         """The row, where one was written."""
@@ -107,41 +157,23 @@ class RunFolder:
             return None
         try:
             row: dict[str, Any] = json.loads(self.row_path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{self.row_path}: damaged ({error}); --force starts the run over") from None
         if not isinstance(row, dict) or "status" not in row:
             raise InputError(f"{self.row_path}: not a row; --force starts the run over")
         return row
 
+    def write(self, path: Path, value: Any) -> None:
+        """Write one of the folder's JSON files, whole or not at all."""
+        with storing(path):
+            write_json(path, value)
+
     def message(self, text: str) -> None:
-        """Append a line to the log."""
-        with self.log_path.open("a", encoding="utf-8") as stream:
+        """Append a line to the log, where that is possible."""
+        with suppress(OSError), self.log_path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(text + "\n")
 
 
 def bytes_under(folder: Path) -> int:
     """Bytes of all files below ``folder``."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.exists() else 0
-
-
-def _append(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(lines)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a file of lines; a last line that an interruption tore is cut off."""
-    if not path.exists():
-        return []
-    raw = path.read_bytes()
-    whole = raw[: raw.rfind(b"\n") + 1]
-    if len(whole) < len(raw):
-        with path.open("r+b") as stream:
-            stream.truncate(len(whole))
-    try:
-        return [json.loads(line) for line in whole.split(b"\n") if line]
-    except ValueError as error:
-        raise InputError(f"{path}: damaged ({error}); --force starts the run over") from None

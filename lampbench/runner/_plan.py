@@ -47,6 +47,8 @@ class Settings:
         seed: Everything random derives from it.
         users: Only the first so many evaluated users; None for all.
         swap_test: Also ask every query with the state of another user; changes nothing else.
+        time_limit: Seconds that a run may take in one session; None for no limit.
+        memory_limit: GiB that the process may hold; None for what is free (on a GPU: no limit).
         out: The folder of run folders.
     """
 
@@ -64,6 +66,8 @@ class Settings:
     seed: int = 0
     users: int | None = None
     swap_test: bool = False
+    time_limit: float | None = None
+    memory_limit: float | None = None
     out: Path = field(default_factory=lambda: Path("runs"))
 
 

@@ -60,10 +60,12 @@ def finished_row(
     parameters: Parameters,
     scores: Mapping[str, Score],
     swapped: Mapping[str, Score] | None,
+    checks: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The row of a finished run: everything above with metrics, cost, checks and artifacts.
 
-    ``swapped`` are the scores with other users' states, where that was asked for.
+    ``swapped`` are the scores with other users' states, where that was asked for; ``checks`` what the
+    isolation guards found.
     """
     events = folder.journal()
     users = dataset.users
@@ -79,7 +81,7 @@ def finished_row(
                 "per_user": round(sum(bytes_under(folder.user_state(user.id)) for user in users) / len(users)),
             }
         },
-        "checks": {"parameters": _parameter_check(events, parameters)},
+        "checks": {"parameters": _parameter_check(events, parameters), **checks},
         "artifacts": {
             path.name: _sha256(path) for path in (folder.official_path, folder.predictions_path, folder.sums_path)
         },

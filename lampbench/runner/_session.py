@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 from lampbench.runner._execute import Reporter, execute
-from lampbench.runner._folder import RunFolder
 from lampbench.runner._plan import Plan, Planner
 
 
@@ -21,9 +20,8 @@ class Session:
 
     def run(self, plan: Plan, *, force: bool = False) -> dict[str, Any]:
         """The row of ``plan``; with ``force`` earlier work of the same identity is deleted first."""
-        if force:
-            RunFolder(plan.folder).clear()
-        return execute(plan, self._planner.evaluated(plan), self._load_backbone, self._reporter)
+        data = self._planner.evaluated(plan)
+        return execute(plan, data, self._load_backbone, self._reporter, force=force)
 
     def _load_backbone(self, plan: Plan) -> tuple[Any, float]:
         from lampbench.backbone import Decoding, TransformersBackbone

@@ -6,6 +6,7 @@ import pytest
 
 from lampbench.adapters import EngineOptions, LoraSpec, _capacity
 from lampbench.adapters._capacity import Room, capacity, column_bytes, free_memory
+from lampbench.core import _memory
 
 SPEC = LoraSpec(4, 8.0)
 GB = 1 << 30
@@ -49,7 +50,7 @@ def test_a_containers_own_limit_counts(monkeypatch: pytest.MonkeyPatch, tmp_path
     for name, text in (("_LIMIT", "5000000"), ("_USED", "2000000")):
         path = tmp_path / name
         path.write_text(text)
-        monkeypatch.setattr(_capacity, name, path)
+        monkeypatch.setattr(_memory, name, path)
     assert free_memory("cpu") == 3_000_000
     (tmp_path / "_LIMIT").write_text("max\n")
     assert free_memory("cpu") > 3_000_000

@@ -514,7 +514,7 @@ def test_a_killed_download_goes_on_and_keeps_others_out_while_it_lives(
             assert child.poll() is None, child.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        assert "another process is downloading into it" in fails(LampBenchError, server.url, folder)
+        assert f"process {child.pid} is downloading into {folder}" in fails(LampBenchError, server.url, folder)
         assert len(server.asked) == 1
     finally:
         child.send_signal(signal.SIGKILL)

@@ -13,19 +13,15 @@ import hashlib
 import json
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lampbench.core import InputError, LampBenchError, Task, unknown_name, write_json
+from lampbench.core import InputError, LampBenchError, Task, locked, unknown_name, write_json
 from lampbench.data.download._sources import PATIENCE, Patience, Source, open_source
 from lampbench.data.download._transfer import Part, Progress, transfer
-
-if sys.platform != "win32":
-    import fcntl
 
 OFFICIAL_SOURCE = "https://ciir.cs.umass.edu/downloads/LaMP"
 LOCK_NAME = "lamp.lock.json"
@@ -323,21 +319,8 @@ def _explained(path: Path) -> Iterator[None]:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Keeps other processes from downloading into the folder, where the system can."""
-    if sys.platform == "win32":
-        yield
-        return
-    try:
-        stream = (folder / ".lamp.lock").open("a")
-    except OSError:
+    with ExitStack() as lock:
         # Whoever cannot write here can only look whether all is in place.
-        yield
-        return
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LampBenchError(f"{folder}: another process is downloading into it; wait for it to end") from None
-        except OSError:
-            # Some network file systems have no locks.
-            pass
+        with suppress(OSError):
+            lock.enter_context(locked(folder / ".lamp.lock", f"downloading into {folder}"))
         yield

@@ -1,0 +1,81 @@
+"""Bounds that the user sets on a run: time, and memory."""
+
+from __future__ import annotations
+
+import faulthandler
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import psutil
+
+from lampbench.core import InputError, LampBenchError, free_host_memory
+
+# A method that swallows the alarm gets another, every so many seconds.
+_AGAIN = 5.0
+# And one that does not return from native code ends with the process.
+_GRACE = 60.0
+
+
+class TimeLimitError(LampBenchError):
+    """A run took longer than the user allows."""
+
+
+@contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Raise TimeLimitError in the ``with`` block after so many seconds; None: never.
+
+    Code that ignores it, because it hangs in native code, is ended together with the process a
+    minute later; where it hangs is then printed.
+
+    Raises:
+        InputError: Not in the main thread, which alone can be interrupted.
+    """
+    if seconds is None:
+        yield
+        return
+    if threading.current_thread() is not threading.main_thread():
+        raise InputError("a time limit needs the main thread; run without one")
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise TimeLimitError(f"the time limit of {seconds:g} s is over; a longer --time-limit continues")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)
+    faulthandler.dump_traceback_later(seconds + _GRACE, exit=True, file=sys.__stderr__)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        faulthandler.cancel_dump_traceback_later()
+        signal.signal(signal.SIGALRM, before)
+
+
+def limit_memory(gibibytes: float | None, device: str) -> None:
+    """Let allocations beyond a limit fail, so that they can be caught, instead of the system ending the process.
+
+    Args:
+        gibibytes: The limit; None: what is free on the CPU, and nothing on a GPU.
+        device: Where the run is to be.
+
+    Raises:
+        InputError: The process holds more already.
+    """
+    if sys.platform != "linux":
+        return
+    import resource
+
+    held = psutil.Process().memory_info().data
+    if gibibytes is None:
+        if device.startswith("cuda"):
+            return
+        most = free_host_memory() + held
+    else:
+        most = int(gibibytes * 2**30)
+        if most <= held:
+            raise InputError(f"--memory-limit {gibibytes:g}: the program alone needs {held / 2**30:.1f} GiB here")
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
