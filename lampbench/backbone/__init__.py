@@ -3,7 +3,7 @@
 from lampbench.backbone._adapter import Adapter, Window
 from lampbench.backbone._backbone import OPPU_SAMPLING, Decoding, TransformersBackbone
 from lampbench.backbone._encode import MAX_SEQUENCE, PromptEncoder, Usage
-from lampbench.backbone._load import BackboneInfo, describe_backbone, find_layers, load_tokenizer
+from lampbench.backbone._load import BackboneInfo, describe_backbone, device_and_dtype, find_layers, load_tokenizer
 from lampbench.backbone._partial import (
     key_value_cache,
     keys_and_values,
@@ -24,6 +24,7 @@ __all__ = [
     "Usage",
     "Window",
     "describe_backbone",
+    "device_and_dtype",
     "find_layers",
     "key_value_cache",
     "keys_and_values",

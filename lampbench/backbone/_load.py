@@ -45,12 +45,18 @@ def describe_backbone(
         InputError: No such model, dtype or device; or not a decoder-only language model.
     """
     source = find_model(model, revision, trust_remote_code)
+    device, dtype = device_and_dtype(device, dtype)
+    return BackboneInfo(source, dtype, device, _shape(source))
+
+
+def device_and_dtype(device: str, dtype: str) -> tuple[str, str]:
+    """Both, with ``auto`` resolved; raises InputError where one is unknown or not usable here."""
     device = _device(device)
     if dtype == "auto":
         dtype = "bfloat16" if device.startswith("cuda") else "float32"
     if dtype not in DTYPES:
         raise InputError(f"--dtype {dtype}: expected one of auto, {', '.join(DTYPES)}")
-    return BackboneInfo(source, dtype, device, _shape(source))
+    return device, dtype
 
 
 def load_model(info: BackboneInfo) -> tuple[Any, Any]:

@@ -33,6 +33,8 @@ def test_a_plugin_that_fails_to_import_says_whose_it_is_and_hides_nothing(tmp_pa
 
 def test_two_distributions_with_one_name_are_both_named_and_hide_nothing(tmp_path: Path) -> None:
     registry = registry_of(tmp_path, ("one", "same = json:loads\nmine = json:dumps"), ("two", "same = json:load"))
+    assert {claim.distribution for claim in registry.claims("same")} == {"one 1.0", "two 1.0"}
+    assert registry.claims("nobody's") == []
     with pytest.raises(InputError, match=r"one 1\.0 .* and two 1\.0|two 1\.0 .* and one 1\.0"):
         registry.plugin("same")
     assert registry.load("mine") is __import__("json").dumps
@@ -42,6 +44,22 @@ def test_one_distribution_seen_twice_is_no_clash(tmp_path: Path) -> None:
     first = registry_of(tmp_path, ("one", "alpha = json:loads"))
     point = first.plugin("alpha").entry_point
     assert Registry("method", [point, point]).load("alpha") is __import__("json").loads
+
+
+def test_a_file_of_entry_points_that_cannot_be_read_hides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry_of(tmp_path, ("stranger", "beta = json:loads"), ("one", "alpha = json:loads"))
+    (tmp_path / "stranger-1.0.dist-info" / "entry_points.txt").write_text(
+        "[lampbench.methods]\nno entry point at all\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    methods.cache_clear()
+    try:
+        assert methods().load("alpha") is __import__("json").loads
+        assert methods().plugin("rag").distribution.startswith("lampbench ")
+    finally:
+        methods.cache_clear()
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:

@@ -1,0 +1,55 @@
+"""``lampbench doctor``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from lampbench.doctor import Finding, Report, Section
+
+_MARKS = {"ok": "ok", "note": "note", "problem": "PROBLEM"}
+_COLOURS = {"note": "yellow", "problem": "red"}
+# What is longer does not push the rest of its section to the right.
+_WIDEST = 62
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> int:
+    """Look for what is wrong with this installation, and say what to do about it.
+
+    Versions, device, folders, every plug-in, name clashes, stale metadata, network settings. Loads the
+    bundled model; uses no network, and prints no token or password.
+
+    Exit status: 0 nothing is wrong, 1 something is.
+    """
+    from lampbench.doctor import examine
+
+    if sys.stderr.isatty():
+        click.echo("importing everything …", err=True)
+    report = examine()
+    click.echo(json.dumps(report.to_json(), indent=1) if as_json else report_text(report))
+    return 1 if report.problems else 0
+
+
+def report_text(report: Report) -> str:
+    """The report, section by section, and its problems once more."""
+    parts = [_section_text(section) for section in report.sections]
+    problems = [f"  {problem.line()}" for problem in report.problems]
+    many = "1 problem:" if len(problems) == 1 else f"{len(problems)} problems:"
+    return "\n\n".join([*parts, "\n".join([many, *problems]) if problems else "Nothing is wrong."])
+
+
+def _section_text(section: Section) -> str:
+    names = max((len(finding.name) for finding in section.findings), default=0)
+    values = max((len(f.value) for f in section.findings if len(f.value) <= _WIDEST), default=0)
+    return "\n".join([section.name, *(_line(finding, names, values) for finding in section.findings)])
+
+
+def _line(finding: Finding, names: int, values: int) -> str:
+    mark = click.style(f"{_MARKS[finding.mark]:<7}", fg=_COLOURS.get(finding.mark))
+    return f"  {mark}  {finding.name:<{names}}  {finding.value:<{values}}  {finding.text}".rstrip()
