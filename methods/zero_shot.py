@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from lampbench import PromptMethod, Query, User
+from collections.abc import Sequence
+
+from lampbench import Method, Query
+from lampbench.core import Backbone
 
 
-class ZeroShot(PromptMethod):
+class ZeroShot(Method):
     """The prompt alone: no history, no training. Every other method is measured against it."""
 
-    def context(self, user: User, query: Query) -> str:
-        """Nothing."""
-        return ""
+    backbone: Backbone
+
+    def predict(self, queries: Sequence[Query]) -> Sequence[str]:
+        """Answer each query by its prompt."""
+        return self.backbone.answer(self.task, [self.task.prompt(query.text, query.id) for query in queries])

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-import psutil
-
 from lampbench.core import InputError, LampBenchError, free_host_memory
 
 # A method that swallows the alarm gets another, every so many seconds.
@@ -67,6 +65,8 @@ def limit_memory(gibibytes: float | None, device: str) -> None:
     if sys.platform != "linux":
         return
     import resource
+
+    import psutil
 
     held = psutil.Process().memory_info().data
     if gibibytes is None:

@@ -3,41 +3,16 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import TINY_DATA, TINY_MODEL, Silence, dataset
+from runs import FAST, plan, planner, run, with_method
+from support import Silence, dataset
 
 from lampbench.adapters import Snapshots
-from lampbench.core import InputError, Method, Parameters, Plugin, Query, SharedUser, User, digest
-from lampbench.runner import Plan, Planner, RunFolder, Session, Settings, Skip
-
-FAST = {"learning_rate": 1e-2, "shared_epochs": 3, "user_epochs": 1}
-
-
-def planner(tmp_path: Path, **settings: Any) -> Planner:
-    given = {"protocol": "folder", "data": TINY_DATA, "model": str(TINY_MODEL), "device": "cpu", "out": tmp_path}
-    return Planner(Settings(**{**given, **settings}))
-
-
-def plan(tmp_path: Path, method: str = "perfit", task_name: str = "lamp5", **settings: Any) -> Plan:
-    made = planner(tmp_path, **settings).plan(method, task_name, FAST if method == "perfit" else {})
-    assert isinstance(made, Plan)
-    return made
-
-
-def with_method(made: Plan, kind: type[Method]) -> Plan:
-    """The same plan with another method class, as a plug-in would bring it."""
-    point = metadata.EntryPoint(kind.__name__, "somewhere:X", "lampbench.methods")
-    plugin = Plugin(kind.__name__, "stranger 1.0", "somewhere:X", point)
-    return dataclasses.replace(made, method_type=kind, plugin=plugin, config=kind.Config(), folder=made.folder / "x")
-
-
-def run(made: Plan, tmp_path: Path, reporter: Silence | None = None, **options: Any) -> dict[str, Any]:
-    given = {name: getattr(made.settings, name) for name in ("users", "batch_size", "decoding", "seed")}
-    return Session(planner(tmp_path, **given), reporter or Silence()).run(made, **options)
+from lampbench.core import InputError, Method, Parameters, Query, SharedUser, User, digest
+from lampbench.runner import Plan, RunFolder, Skip
 
 
 def numbers(value: Any) -> Iterator[Any]:
