@@ -21,12 +21,15 @@ from lampbench.runner._guards import Checks, Guards, history_digest
 from lampbench.runner._limits import TimeLimitError, time_limit
 from lampbench.runner._meter import Meter, OptimizerWatch
 from lampbench.runner._plan import Plan
+from lampbench.runner._reach import reachable
 from lampbench.runner._row import finished_row, now, open_row
 from lampbench.runner._stop import Stop
 from lampbench.runner._storage import StorageError
 
 # Answers are written to disk after so many batches.
 _BATCHES_A_CHUNK = 4
+# Queries and users from which a way to the golds is looked for.
+_LOOKED_AT = 8
 
 
 class Bar(Protocol):
@@ -133,7 +136,7 @@ class _Execution:
         self._predict(method)
         scores = self._score()
         parameters = method.parameters()
-        checks = self._checks(method, guards)
+        checks = {"golds": self._golds_check(), **self._checks(method, guards)}
         swapped = self._swap(method) if self.plan.settings.swap_test else None
         self._log_end()
         return finished_row(self.plan, self.dataset, self.folder, parameters, scores, swapped, checks)
@@ -290,6 +293,15 @@ class _Execution:
                 checks = {"isolation": {"passed": False, "error": _cause(error, self.phase)}}
             bar.move(1, 1)
         return checks | {"training_data": self._training_data()}
+
+    def _golds_check(self) -> dict[str, Any]:
+        """Whether a method could come from what it is handed to the golds."""
+        data = self.dataset
+        way = reachable(
+            [*data.queries[:_LOOKED_AT], *data.users[:_LOOKED_AT]],
+            lambda item: item is data.golds or isinstance(item, Dataset),
+        )
+        return {"passed": way is None, "way": way}
 
     def _training_data(self) -> dict[str, Any]:
         """Whether every user's state was made of that user's history as it is now."""

@@ -1,5 +1,6 @@
 """A failed guard keeps the run, says so in the row, and refuses the ranking."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,9 +8,10 @@ from typing import Any
 
 import pytest
 from runs import plan, run, with_method
-from support import dataset
+from support import Silence, dataset
 
 from lampbench.core import Method, Query, User
+from lampbench.runner import execute
 
 ISOLATION = ("fresh", "forget", "reload", "adaptation", "training_data")
 
@@ -102,12 +104,31 @@ def test_built_in_methods_pass_in_their_own_runs(tmp_path: Path, name: str) -> N
     failed = {name for name, check in row["checks"].items() if check["passed"] is False}
     # Three users' few steps on random weights need not change an answer; nothing else may fail.
     assert failed <= {"adaptation"}
-    assert set(row["checks"]) == {"parameters", *ISOLATION}
+    assert set(row["checks"]) == {"parameters", "golds", *ISOLATION}
 
 
 @pytest.mark.parametrize("name", ["zero-shot", "lora"])
 def test_methods_that_adapt_nothing_have_nothing_to_guard(tmp_path: Path, name: str) -> None:
-    assert set(run(plan(tmp_path, name), tmp_path)["checks"]) == {"parameters"}
+    assert set(run(plan(tmp_path, name), tmp_path)["checks"]) == {"parameters", "golds"}
+
+
+def test_golds_that_can_be_reached_from_a_query_are_found(tmp_path: Path) -> None:
+    made = with_method(plan(tmp_path, "majority"), Echo)
+    golds = dict(made.dataset.golds)
+
+    class Showing(Query):
+        """A query that carries what it must not."""
+
+        __slots__ = ("answers",)
+
+    queries = []
+    for query in made.dataset.queries:
+        showing = Showing(query.id, query.user_id, query.text)
+        object.__setattr__(showing, "answers", golds)
+        queries.append(showing)
+    data = dataclasses.replace(made.dataset, queries=tuple(queries), golds=golds)
+    row = execute(made, data, lambda plan: (None, 0.0), Silence())
+    assert row["checks"]["golds"] == {"passed": False, "way": "Showing > dict"}
 
 
 def test_a_state_made_of_another_history_is_found(tmp_path: Path) -> None:
