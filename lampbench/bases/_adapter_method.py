@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -102,18 +102,10 @@ class AdapterMethod(Method):
         for user in users:
             seed = derive_seed(self.seed, "user", user.id)
             jobs.append(Job(user.id, seed, self.examples(user), [self.start(seed)]))
-        spec, recipe, beneath = self.adapter(), self.recipe(), self.beneath()
-        if self.engine == "solo":
-            for done, job in enumerate(jobs, start=1):
-                (self._states[job.name],) = train_alone(self.backbone, job, [spec], recipe, beneath=beneath)
-                self.progress(done, len(jobs))
-        else:
-            trained = train_together(
-                self.backbone, jobs, [spec], recipe,
-                beneath=beneath, options=self.options, progress=self.progress, say=self.say,
-            )  # fmt: skip
-            self._states.update({job.name: state for job, (state,) in trained})
-        self._users.update({user.id: user for user in users})
+        by_id = {user.id: user for user in users}
+        for name, state in self._trained(jobs):
+            self._states[name], self._users[name] = state, by_id[name]
+            self.keep_user(name)
 
     def predict(self, queries: Sequence[Query]) -> Sequence[str]:
         """Answer many users' queries in one batch, each with its user's adapter."""
@@ -179,6 +171,22 @@ class AdapterMethod(Method):
             say=self.say,
         )  # fmt: skip
         return states
+
+    def _trained(self, jobs: Sequence[Job]) -> Iterator[tuple[str, State]]:
+        """Every user's adapter, as soon as that user is done."""
+        spec, recipe, beneath = self.adapter(), self.recipe(), self.beneath()
+        if self.engine == "solo":
+            for done, job in enumerate(jobs, start=1):
+                (state,) = train_alone(self.backbone, job, [spec], recipe, beneath=beneath)
+                yield job.name, state
+                self.progress(done, len(jobs))
+            return
+        trained = train_together(
+            self.backbone, jobs, [spec], recipe,
+            beneath=beneath, options=self.options, progress=self.progress, say=self.say,
+        )  # fmt: skip
+        for job, (state,) in trained:
+            yield job.name, state
 
     def _asked_together(self, queries: Sequence[Query]) -> list[list[Query]]:
         if self.engine == "stacked":

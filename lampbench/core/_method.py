@@ -119,7 +119,7 @@ class Method(ABC):
         version: Raised whenever a change to the method could change a score.
         paper: Where the method comes from; shown by ``lampbench describe``.
         needs_backbone: False for methods that use no language model; none is loaded then.
-        users_at_once: Users a call of ``adapt``; also what an interruption can lose.
+        users_at_once: Users a call of ``adapt``; also what an interruption can lose, but for those in ``keep_user``.
         engines: Ways to train that a user may choose from with ``--engine``, the default first; they
             differ in cost, and in result only by rounding. Empty for methods that train nothing.
         engine: The chosen one.
@@ -127,6 +127,8 @@ class Method(ABC):
         say: Call with a line for the user.
         keep: Call from a long ``fit_shared`` with a function that writes a snapshot into an empty
             folder; an interrupted stage finds it under ``kept``.
+        keep_user: Call from a long ``adapt`` with the id of a user who is done: the state is saved at once, and
+            an interruption keeps it.
         kept: The folder of the last snapshot of an interrupted ``fit_shared``, or None.
     """
 
@@ -140,6 +142,7 @@ class Method(ABC):
     progress: Callable[[int, int], None]
     say: Callable[[str], None]
     keep: Callable[[Callable[[Path], None]], None]
+    keep_user: Callable[[str], None]
 
     def __init__(self, *, task: Task, config: Any, seed: int, backbone: Any) -> None:
         self.task = task
@@ -150,6 +153,7 @@ class Method(ABC):
         self.progress = lambda done, total: None
         self.say = lambda text: None
         self.keep = lambda write: None
+        self.keep_user = lambda user_id: None
         self.kept: Path | None = None
         self.setup()
 

@@ -28,6 +28,8 @@ from lampbench.runner._storage import StorageError
 
 # Answers are written to disk after so many batches.
 _BATCHES_A_CHUNK = 4
+# What users cost who are kept before their shard ends is in the journal after so many seconds.
+_PART_SECONDS = 60.0
 # Queries and users from which a way to the golds is looked for.
 _LOOKED_AT = 8
 
@@ -242,12 +244,36 @@ class _Execution:
                 self.stop.check()
 
     def _adapt_shard(self, method: Method, users: Sequence[User]) -> None:
-        digests = {user.id: history_digest(user) for user in users}
-        with self._measured("adapt", users=[user.id for user in users], data=digests):
-            method.adapt(users)
-            for user in users:
-                with self.folder.new_state(self.folder.user_state(user.id)) as state:
-                    method.save_user(user.id, state)
+        """Adapt users together; what the method keeps early stays, whatever happens to the others."""
+        waiting = {user.id: history_digest(user) for user in users}
+        failure: BaseException | None = None
+        with ExitStack() as part:
+            begun = time.monotonic()
+            event = part.enter_context(self._measured("adapt", users=[], data={}))
+
+            def keep(user_id: str) -> None:
+                nonlocal begun, event
+                if time.monotonic() - begun > _PART_SECONDS:
+                    part.close()
+                    begun, event = time.monotonic(), part.enter_context(self._measured("adapt", users=[], data={}))
+                if user_id not in waiting:
+                    raise LampBenchError(f"keep_user was called for {user_id!r}, who is not waiting to be adapted")
+                with self.folder.new_state(self.folder.user_state(user_id)) as state:
+                    method.save_user(user_id, state)
+                event["users"].append(user_id)
+                event["data"][user_id] = waiting.pop(user_id)
+
+            method.keep_user = keep
+            try:
+                method.adapt(users)
+                for user_id in list(waiting):
+                    keep(user_id)
+            except BaseException as error:
+                if not event["users"]:
+                    raise
+                failure = error
+        if failure is not None:
+            raise failure
 
     def _predict(self, method: Method) -> None:
         queries = self.dataset.queries

@@ -10,9 +10,9 @@ import pytest
 from runs import FAST, plan, planner, run, with_method
 from support import Silence, dataset
 
-from lampbench.adapters import Snapshots
+from lampbench.adapters import EngineOptions, Snapshots
 from lampbench.core import InputError, Method, Parameters, Query, SharedUser, User, digest
-from lampbench.runner import Plan, RunFolder, Skip
+from lampbench.runner import Plan, RunFolder, Skip, _execute
 
 
 def numbers(value: Any) -> Iterator[Any]:
@@ -226,6 +226,52 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path, calls: dict
     assert len(lines) == len({json.loads(line)["id"] for line in lines}) == 6
     assert (made.folder / "predictions.json").read_bytes() == (undisturbed.folder / "predictions.json").read_bytes()
     assert row["metrics"] == json.loads((undisturbed.folder / "row.json").read_text())["metrics"]
+
+
+def test_users_who_are_done_are_kept_when_their_shard_is_interrupted(tmp_path: Path) -> None:
+    one_at_a_time = {"options": EngineOptions(users=1)}
+    undisturbed = plan(tmp_path / "whole")
+    kind = type("OneAtATime", (undisturbed.method_type,), one_at_a_time)
+    run(dataclasses.replace(undisturbed, method_type=kind), tmp_path)
+
+    class Interrupted(kind):  # type: ignore[misc, valid-type]
+        def save_user(self, user_id: str, folder: Path) -> None:
+            super().save_user(user_id, folder)
+            if len(self._states) == 2:
+                raise KeyboardInterrupt
+
+    made = plan(tmp_path / "broken")
+    with pytest.raises(KeyboardInterrupt):
+        run(dataclasses.replace(made, method_type=Interrupted), tmp_path)
+    (part,) = [event for event in RunFolder(made.folder).journal() if event["event"] == "adapt"]
+    assert len(part["users"]) == 1
+    run(dataclasses.replace(made, method_type=kind), tmp_path)
+    adapted = [u for event in RunFolder(made.folder).journal() if event["event"] == "adapt" for u in event["users"]]
+    assert sorted(adapted) == sorted(user.id for user in made.dataset.users)
+    name = "predictions.json"
+    assert (made.folder / name).read_bytes() == (undisturbed.folder / name).read_bytes()
+
+
+def test_what_users_cost_who_are_done_early_is_in_the_journal_from_time_to_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_execute, "_PART_SECONDS", 0.0)
+    made = plan(tmp_path)
+    row = run(made, tmp_path)
+    parts = [event for event in RunFolder(made.folder).journal() if event["event"] == "adapt"]
+    assert [len(part["users"]) for part in parts] == [0, 1, 1, 1]
+    assert row["cost"]["seconds"]["adapt"] == pytest.approx(sum(part["seconds"] for part in parts))
+    assert row["checks"]["parameters"]["passed"]
+
+
+def test_a_method_that_keeps_a_user_it_was_not_given_fails(tmp_path: Path) -> None:
+    class Confused(plan(tmp_path, "majority").method_type):  # type: ignore[misc]
+        def adapt(self, users: Sequence[User]) -> None:
+            super().adapt(users)
+            self.keep_user("somebody")
+
+    row = run(with_method(plan(tmp_path, "majority"), Confused), tmp_path)
+    assert row["error"] == "keep_user was called for 'somebody', who is not waiting to be adapted"
 
 
 def test_an_interrupted_shared_stage_goes_on_from_its_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
