@@ -18,6 +18,7 @@ LAYERS = (
     "cli",
     "pretrain",
     "leaderboard",
+    "doctor",
     "runner",
     "methods",
     "bases",
@@ -47,6 +48,7 @@ def heavy_modules_after(code: str) -> list[str]:
         "sys.argv = ['lampbench', '--help']; from lampbench.cli import main; main()",
         "sys.argv = ['lampbench', 'list', 'tasks']; from lampbench.cli import main; main()",
         "sys.argv = ['lampbench', 'run', '--help']; from lampbench.cli import main; main()",
+        "sys.argv = ['lampbench', 'doctor', '--help']; from lampbench.cli import main; main()",
     ],
 )
 def test_nothing_heavy_is_imported_before_a_command_needs_it(code: str) -> None:
