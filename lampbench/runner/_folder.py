@@ -55,6 +55,8 @@ class RunFolder:
         self.journal_path = path / "journal.jsonl"
         self.log_path = path / "run.log"
         self._lock_path = path / "run.lock"
+        # Apart from the finished states: a user may be called anything.
+        self._unfinished = path / "state" / ".partial"
         self.shared_state = path / "state" / "shared"
         self.shared_snapshot = path / "state" / "shared-snapshot"
 
@@ -90,10 +92,14 @@ class RunFolder:
                 elif path != self._lock_path:
                     path.unlink()
 
-    def remove(self, folder: Path) -> None:
-        """Delete a folder, if it is there."""
-        if folder.exists():
-            shutil.rmtree(folder)
+    def remove_state(self, state: Path) -> None:
+        """Delete a state folder, if it is there: all of it at once, for whoever looks."""
+        if state.exists():
+            gone = self._unfinished / f"{state.name}.gone"
+            shutil.rmtree(gone, ignore_errors=True)
+            gone.parent.mkdir(parents=True, exist_ok=True)
+            state.rename(gone)
+            shutil.rmtree(gone)
 
     def user_state(self, user_id: str) -> Path:
         """Where a user's state lies. Ids come from data: no id can lead out of the folder."""
@@ -105,15 +111,15 @@ class RunFolder:
     @contextmanager
     def new_state(self, target: Path) -> Iterator[Path]:
         """A folder to write a state into; it becomes ``target`` when the block ends well."""
-        # Apart from the finished ones: a user may be called anything.
-        temporary = self.path / "state" / ".partial" / target.name
+        temporary = self._unfinished / target.name
         with storing(target):
-            self.remove(temporary)
+            if temporary.exists():
+                shutil.rmtree(temporary)
             temporary.mkdir(parents=True)
             yield temporary
             target.parent.mkdir(parents=True, exist_ok=True)
             # An earlier state goes only now that the new one is whole.
-            self.remove(target)
+            self.remove_state(target)
             temporary.rename(target)
 
     def log(self, event: dict[str, Any]) -> None:

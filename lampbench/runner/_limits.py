@@ -43,7 +43,7 @@ def time_limit(seconds: float | None) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)
-    faulthandler.dump_traceback_later(seconds + _GRACE, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(seconds + _GRACE, exit=True, file=2)
     try:
         yield
     finally:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from lampbench.runner._execute import Reporter, execute
+from lampbench.runner._execute import execute
 from lampbench.runner._plan import Plan, Planner
+from lampbench.runner._work import Reporter
 
 
 class Session:

@@ -28,7 +28,7 @@ from support import Silence
 
 from lampbench.adapters import Snapshots
 from lampbench.bases import _adapter_method
-from lampbench.runner import RunFolder, Session, _execute
+from lampbench.runner import RunFolder, Session, _work
 
 OVERRIDES = {"perfit": {"learning_rate": 3e-2, "shared_epochs": 10, "user_epochs": 10}, "pag": {}}
 FILE_EVENTS = {"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.truncate", "shutil.rmtree"}
@@ -53,7 +53,7 @@ def worker(method: str, out: Path, phases: Path) -> Callable[[Path], None]:
     torch.set_num_threads(1)
     # As many stages to be killed in as there can be: a user a shard, few answers a write, a snapshot a step.
     PerFit.users_at_once = 1
-    _execute._BATCHES_A_CHUNK = 1
+    _work._BATCHES_A_CHUNK = 1
     _adapter_method.Snapshots = partial(Snapshots, seconds=0.0)  # type: ignore[misc, assignment]
     made = plan(out, method, overrides=OVERRIDES[method], batch_size=2)
     session = Session(planner(out, batch_size=2), Phases(phases))
@@ -117,6 +117,7 @@ def tear(path: Path, draw: random.Random) -> None:
 def result(folder: Path) -> dict[str, Any]:
     """What must be the same whatever happened on the way."""
     row = json.loads((folder / "row.json").read_text())
+    assert row["status"] == "success", (row["error"], (folder / "run.log").read_text())
     events = RunFolder(folder).journal()
     answers = [json.loads(line)["id"] for line in (folder / "predictions.jsonl").read_text().splitlines()]
     files = ("predictions.json", "user_sums.json")

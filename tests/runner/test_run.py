@@ -12,7 +12,7 @@ from support import Silence, dataset
 
 from lampbench.adapters import EngineOptions, Snapshots
 from lampbench.core import InputError, Method, Parameters, Query, SharedUser, User, digest
-from lampbench.runner import Plan, RunFolder, Skip, _execute
+from lampbench.runner import Plan, RunFolder, Skip, _learn
 
 
 def numbers(value: Any) -> Iterator[Any]:
@@ -255,7 +255,7 @@ def test_users_who_are_done_are_kept_when_their_shard_is_interrupted(tmp_path: P
 def test_what_users_cost_who_are_done_early_is_in_the_journal_from_time_to_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_execute, "_PART_SECONDS", 0.0)
+    monkeypatch.setattr(_learn, "_PART_SECONDS", 0.0)
     made = plan(tmp_path)
     row = run(made, tmp_path)
     parts = [event for event in RunFolder(made.folder).journal() if event["event"] == "adapt"]
@@ -358,7 +358,7 @@ class OneString(Method):
         (Raises, "ZeroDivisionError: oh dear"),
         (TooFew, "predict returned 1 answers for 6 queries"),
         (NotStrings, "predict returned 3 for query 'dev0-q0'; expected a string"),
-        (OneString, "predict returned one string for 6 queries"),
+        (OneString, "predict returned a str for 6 queries"),
     ],
 )
 def test_a_faulty_plugin_gives_a_failed_row_and_its_traceback_in_the_log(
