@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,12 +75,28 @@ def find_model(name: str, revision: str | None = None, trust_remote_code: bool =
 
 
 def _check_folder(folder: Path) -> None:
+    if (folder / "adapter_config.json").exists():
+        # transformers would load the model that it names, from wherever that is.
+        raise InputError(f"{folder}: has an adapter_config.json; expected a whole model: merge the adapter into one")
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: no config.json; expected a model folder as save_pretrained writes it")
     if not any(folder.glob("*.safetensors")):
         pickled = [path.name for path in sorted(folder.iterdir()) if path.suffix in {".bin", ".pt", ".pth"}]
         found = f"; found {pickled[0]}, but pickled weights are never loaded: convert them" if pickled else ""
         raise InputError(f"{folder}: no *.safetensors weights{found}")
+    for path in folder.glob("*.safetensors.index.json"):
+        _check_index(path)
+
+
+def _check_index(path: Path) -> None:
+    """Raise InputError unless every file that an index names lies beside it: only these are hashed."""
+    try:
+        names = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise InputError(f"{path}: not an index of weights; expected JSON with a weight_map") from None
+    beside = {entry.name for entry in path.parent.iterdir()}
+    for name in names - beside:
+        raise InputError(f"{path}: names the file {name!r}, which is not beside it")
 
 
 def _content_hash(folder: Path) -> str:
@@ -92,13 +109,19 @@ def _content_hash(folder: Path) -> str:
 
 
 def _hub_commit(name: str, revision: str | None, trust_remote_code: bool) -> str:
+    from huggingface_hub.utils import logging
     from transformers import AutoConfig
 
+    # Every try of a hub that is not there would be a line of its own; the error says it once.
+    logging.set_verbosity_error()
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         cause = str(error).splitlines()[0]
-        raise InputError(f"model {name}: no such folder, and not to be had from the hub: {cause}") from None
+        raise InputError(
+            f"model {name}: no such folder, and not to be had from the hub: {cause.rstrip('.')}; name a folder that "
+            "save_pretrained wrote, or a hub id; without a network, one that is in the hub's cache"
+        ) from None
     commit = getattr(config, "_commit_hash", None)
     if commit is None:
         raise InputError(f"model {name}: the hub names no commit for it; hand in a folder instead")
