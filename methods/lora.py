@@ -41,6 +41,9 @@ class LoraTrainingConfig(TrainingConfig):
         super().__post_init__()
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be from 0 to below 1, found {self.dropout}")
+        for name in (name for name in vars(self) if name.endswith("targets")):
+            if not getattr(self, name):
+                raise ValueError(f"{name} must name at least one module")
 
     def spec(self, targets: tuple[str, ...]) -> LoraSpec:
         """A LoRA on the modules called ``targets``."""

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lampbench_methods.lora import TASK_EPOCHS, LoraTrainingConfig, TaskLora, with_epochs
-from lampbench_methods.pag import PROFILE_TOKENS, ProfileWriter, profile_items
+from lampbench_methods.pag import PROFILE_TOKENS, ProfileWriter, profile_items, read_profile, write_profile
 from lampbench_methods.user_lora import USER_EPOCHS
 
 from lampbench import Parameters, Query, SharedUser, Task, User, setting
 from lampbench.adapters import LoraSpec, Recipe
 from lampbench.core import RunContext
 from lampbench.retrieval import Retriever, RetrieverFactory
-
-_PROFILE = "profile.txt"
 
 
 @dataclass(frozen=True)
@@ -121,14 +119,14 @@ class Oppu(TaskLora):
         """Write the user's LoRA as a PEFT folder, and the profile where there is one."""
         super().save_user(user_id, folder)
         if user_id in self._profiles:
-            (folder / _PROFILE).write_text(self._profiles[user_id], encoding="utf-8")
+            write_profile(self._profiles[user_id], folder)
 
     def load_user(self, user: User, folder: Path) -> None:
         """Read them."""
         super().load_user(user, folder)
         self._index([user])
         if self.config.profile:
-            self._profiles[user.id] = (folder / _PROFILE).read_text(encoding="utf-8")
+            self._profiles[user.id] = read_profile(folder)
 
     def parameters(self) -> Parameters:
         """The task LoRA's, and one user's."""

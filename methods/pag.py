@@ -15,6 +15,7 @@ from lampbench.core import Backbone, RunContext, Sampling, derive_seed
 from lampbench.retrieval import Retriever, RetrieverFactory
 
 PROFILE_TOKENS = 200
+_PROFILE = "profile.txt"
 _ITEM_WORDS = 200
 _ITEMS = 10
 # What the bundled model was trained to write profiles from.
@@ -100,11 +101,11 @@ class Pag(PromptMethod):
 
     def save_user(self, user_id: str, folder: Path) -> None:
         """Write the profile as a text file."""
-        (folder / "profile.txt").write_text(self._profiles[user_id], encoding="utf-8")
+        write_profile(self._profiles[user_id], folder)
 
     def load_user(self, user: User, folder: Path) -> None:
         """Read the profile; the index is built again."""
-        self._remember(user, (folder / "profile.txt").read_text(encoding="utf-8"))
+        self._remember(user, read_profile(folder))
 
     def _remember(self, user: User, profile: str) -> None:
         super().adapt([user])
@@ -161,12 +162,27 @@ def profile_prompt(task: Task, items: Sequence[HistoryItem], user_id: str) -> Pr
     return prompt.with_context([task.render(item, _ITEM_WORDS) for item in items])
 
 
+def write_profile(profile: str, folder: Path) -> None:
+    """Keep a user's profile in a state folder."""
+    (folder / _PROFILE).write_text(profile, encoding="utf-8")
+
+
+def read_profile(folder: Path) -> str:
+    """The profile in a state folder; raises InputError where there is none, or it is no text."""
+    try:
+        return (folder / _PROFILE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{folder / _PROFILE}: not a saved profile ({error})") from error
+
+
 def _read_profiles(path: Path) -> tuple[dict[str, str], str]:
     try:
         raw = path.read_bytes()
-        profiles = {str(record["id"]): str(record["output"]) for record in json.loads(raw)}
+        profiles = {str(record["id"]): record["output"] for record in json.loads(raw)}
+        for text in profiles.values():
+            text.encode()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(f'{path}: expected a JSON list of {{"id": user, "output": profile}}') from None
     return profiles, hashlib.sha256(raw).hexdigest()

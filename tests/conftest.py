@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 # peft looks into this module, which transformers 4.45 leaves for somebody else to import.
 import torch.distributed.tensor  # noqa: F401
-from support import load_backbone
+from support import install, load_backbone
+
+# Packages of others: their tests run where they are installed.
+collect_ignore = ["plugin_package"]
 
 
 @pytest.fixture(autouse=True)
@@ -46,3 +50,15 @@ def llama_shaped() -> Any:
     info = BackboneInfo(ModelSource("llama", "llama", "none", local=True), "float32", "meta", shape)
     tokenizer = load_backbone().tokenizer
     return TransformersBackbone(info, model, tokenizer, decoding=Decoding(), batch_size=1, seed=0)
+
+
+@pytest.fixture(scope="session")
+def example_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the example plug-ins, ``latest`` and ``bias``, installed."""
+    return install("example", tmp_path_factory.mktemp("example"))
+
+
+@pytest.fixture(scope="session")
+def broken_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the broken plug-ins installed."""
+    return install("broken", tmp_path_factory.mktemp("broken"))

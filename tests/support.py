@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +25,9 @@ TINY_MODEL = TINY / "model"
 SHARED = Path(os.environ.get("LAMPBENCH_SHARED", Path(__file__).parents[2] / "shared"))
 REAL_DATA = SHARED / "data" / "lamp_layout"
 TRAINED_MODEL = SHARED / "models" / "stories260K"
+
+# Two distributions of plug-ins: one as a third party would write it, one whose methods each break a promise.
+PLUGINS = Path(__file__).parent / "plugin_package"
 
 TASK_NAMES = ("lamp2m", "lamp2n", "lamp3", "lamp4", "lamp5", "lamp7")
 
@@ -76,3 +82,12 @@ class Silence:
 
     def say(self, text: str) -> None:
         self.said.append(text)
+
+
+def install(package: str, folder: Path) -> Path:
+    """A distribution of plug-ins, installed by pip into a folder to be put on the path."""
+    source = Path(shutil.copytree(PLUGINS / package, folder / "source"))
+    site = folder / "site"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+    subprocess.run([*command, "--target", str(site), str(source)], check=True)
+    return site

@@ -27,6 +27,7 @@ from lampbench.backbone import TransformersBackbone, Window
 from lampbench.core import InputError
 
 _FILE = "interventions.safetensors"
+_ABOUT = "interventions"
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,8 @@ class InterventionSpec(AdapterSpec):
         from safetensors.torch import save_file
 
         tensors = {name: tensor.contiguous() for name, tensor in state.items()}
-        save_file(tensors, folder / _FILE, {"kind": self.kind, "positions": str(self.positions)})
+        # One entry: safetensors writes several in any order, and the same state must give the same bytes.
+        save_file(tensors, folder / _FILE, {_ABOUT: f"{self.kind} at {self.positions}"})
 
     def load(self, folder: Path, backbone: TransformersBackbone) -> State:
         """Read that file."""
@@ -155,16 +157,14 @@ class InterventionSpec(AdapterSpec):
         path = folder / _FILE
         try:
             with safe_open(path, framework="pt") as file:
-                kind = (file.metadata() or {}).get("kind")
+                kind = (file.metadata() or {}).get(_ABOUT, "none").partition(" at ")[0]
                 found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise InputError(f"{path}: not a file of saved interventions: {error}") from error
-        shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
-        expected = {name: tuple(tensor.shape) for name, tensor in self.fresh(backbone, 0).items()}
+        shapes, expected = _shape_text(found), _shape_text(self.fresh(backbone, 0))
         if kind != self.kind or shapes != expected:
             raise InputError(
-                f"{path}: not these interventions: expected {self.kind} with {_shape_text(expected)}, "
-                f"found {kind} with {_shape_text(shapes)}"
+                f"{path}: not these interventions: expected {self.kind} with {expected}, found {kind} with {shapes}"
             )
         return found
 
@@ -217,5 +217,11 @@ def _state(edits: Mapping[int, Edit]) -> dict[str, Tensor]:
     return {name: tensor.cpu() for name, tensor in parts.items() if tensor is not None}
 
 
-def _shape_text(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    return ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in sorted(shapes.items()))
+def _shape_text(state: State) -> str:
+    """Names, shapes and, where they are not float32, kinds of numbers."""
+
+    def text(name: str, tensor: Tensor) -> str:
+        kind = "" if tensor.dtype == torch.float32 else f" {tensor.dtype}"
+        return f"{name} {'x'.join(map(str, tensor.shape))}{kind}"
+
+    return ", ".join(text(name, tensor) for name, tensor in sorted(state.items()))

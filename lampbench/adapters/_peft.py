@@ -67,7 +67,7 @@ def load_folder(spec: LoraSpec, folder: Path, backbone: TransformersBackbone) ->
     try:
         config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in load_file(folder / _WEIGHTS).items()}
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise InputError(f"{folder}: not a PEFT folder ({_CONFIG}, {_WEIGHTS}): {error}") from error
     _check_config(spec, config, folder)
     expected = spec.shapes(backbone)
@@ -83,12 +83,10 @@ def _check_config(spec: LoraSpec, config: Any, folder: Path) -> None:
     kind = config.get("peft_type") if isinstance(config, dict) else config
     if kind != "LORA":
         raise InputError(f"{folder}: expected a LoRA, found peft_type {kind!r}")
-    scale = float(config.get("lora_alpha", 0)) / float(config.get("r") or 1)
-    if config.get("r") != spec.rank or scale != spec.alpha / spec.rank:
-        raise InputError(
-            f"{folder}: expected rank {spec.rank} and alpha {spec.alpha}, "
-            f"found {config.get('r')} and {config.get('lora_alpha')}"
-        )
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    same = isinstance(alpha, (int, float)) and rank == spec.rank and alpha / rank == spec.alpha / spec.rank
+    if not same:
+        raise InputError(f"{folder}: expected rank {spec.rank} and alpha {spec.alpha}, found {rank!r} and {alpha!r}")
     used = [name for name in _VARIANTS if config.get(name)]
     if used or config.get("bias", "none") != "none":
         raise InputError(f"{folder}: only a plain LoRA can be loaded; this one sets {', '.join(used) or 'bias'}")

@@ -15,7 +15,7 @@ from lampbench.backbone._adapter import Adapter
 from lampbench.backbone._decode import generate, score_answers
 from lampbench.backbone._encode import PromptEncoder, Usage
 from lampbench.backbone._load import BackboneInfo, find_layers, load_model, load_skeleton
-from lampbench.core import BackboneShape, DecodingMode, Pair, Prompt, Sampling, Task, derive_seed
+from lampbench.core import BackboneShape, DecodingMode, InputError, Pair, Prompt, Sampling, Task, derive_seed
 
 # OPPU's released decoding; an option here, greedy being the default.
 OPPU_SAMPLING = Sampling(temperature=0.1, top_k=10, top_p=0.9)
@@ -217,7 +217,13 @@ class TransformersBackbone:
     def _stop_at_eos(self) -> Tensor:
         stop = torch.zeros(self.model.get_output_embeddings().weight.shape[0], dtype=torch.bool)
         more = self.model.generation_config.eos_token_id if self.model.generation_config else None
-        stop[[self.encoder.eos, *([] if more is None else [more] if isinstance(more, int) else more)]] = True
+        for token in [self.encoder.eos, *(more if isinstance(more, list) else [] if more is None else [more])]:
+            if not isinstance(token, int) or not 0 <= token < len(stop):
+                raise InputError(
+                    f"--model {self.info.source.location}: its EOS token is {token!r} (generation_config.json); "
+                    f"expected an id from 0 to {len(stop) - 1}"
+                )
+            stop[token] = True
         return stop.to(self.model.device)
 
     def _stop_at_newline(self) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lampbench.backbone._adapter import Adapter, Window
 from lampbench.backbone._encode import left_pad
-from lampbench.core import Sampling
+from lampbench.core import LampBenchError, Sampling
 
 
 class Pass:
@@ -66,6 +66,11 @@ class Pass:
         self._cache = _as_cache(output.past_key_values)
         self._positions = positions
         logits: Tensor = output.logits
+        if logits.isnan().any():
+            raise LampBenchError(
+                "the model's logits are no numbers (NaN): its weights are damaged, float16 overflows (take bfloat16 or "
+                "float32), or a training diverged (take a smaller learning_rate)"
+            )
         return logits
 
 

@@ -102,7 +102,7 @@ class PromptEncoder:
         if not fits(cut(0)):
             raise InputError(
                 f"{prompt.id or 'a prompt'}: the instruction, target field and target need "
-                f"{len(self._ids(cut(0).text))} tokens and more, but only {room} of {self.limit} are free; "
+                f"{len(self._ids(cut(0).text))} tokens and more, but only {max(0, room)} of {self.limit} are free; "
                 "use a model with a longer context"
             )
         return cut(_largest(len(prompt.source), lambda length: fits(cut(length))))

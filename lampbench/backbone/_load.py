@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from lampbench.core import BackboneShape, InputError
 from lampbench.hub import ModelSource, find_model
 
 DTYPES = ("float32", "bfloat16", "float16")
+_LONGEST = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,19 @@ def load_model(info: BackboneInfo) -> tuple[Any, Any]:
     location, options = info.source.location, info.source.load_options
     tokenizer = load_tokenizer(info)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            location, use_safetensors=True, **{_dtype_keyword(): getattr(torch, info.dtype)}, **options
+        model, found = AutoModelForCausalLM.from_pretrained(
+            location,
+            use_safetensors=True,
+            # Not ignored: what does not fit is named below.
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **{_dtype_keyword(): getattr(torch, info.dtype)},
+            **options,
         )
     except Exception as error:  # transformers raises many kinds for wrong files
-        raise InputError(f"--model {location}: cannot be loaded: {_first_line(error)}") from error
+        raise InputError(f"--model {location}: cannot be loaded: {_reason(error)}") from error
+    _check_weights(info, model, found)
+    _check_vocabulary(location, model, tokenizer)
     return model.to(info.device).eval().requires_grad_(False), tokenizer
 
 
@@ -96,7 +106,7 @@ def load_skeleton(info: BackboneInfo) -> tuple[Any, Any]:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=info.source.trust_remote_code)
     except Exception as error:  # transformers raises many kinds for wrong files
-        raise InputError(f"--model {info.source.location}: cannot be built: {_first_line(error)}") from error
+        raise InputError(f"--model {info.source.location}: cannot be built: {_reason(error)}") from error
     return model.eval().requires_grad_(False), tokenizer
 
 
@@ -105,12 +115,18 @@ def load_tokenizer(info: BackboneInfo) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        # Said explicitly because the default of this switch changed between versions.
         tokenizer = AutoTokenizer.from_pretrained(
-            info.source.location, clean_up_tokenization_spaces=False, **info.source.load_options
+            info.source.location,
+            # Said explicitly because the default of this switch changed between versions.
+            clean_up_tokenization_spaces=False,
+            # What people write is text: "</s>" in it is four characters, and ends nothing.
+            split_special_tokens=True,
+            **info.source.load_options,
         )
     except Exception as error:
-        raise InputError(f"--model {info.source.location}: no usable tokenizer: {_first_line(error)}") from error
+        raise InputError(
+            f"--model {info.source.location}: no usable tokenizer (tokenizer.json): {_reason(error)}"
+        ) from error
     if tokenizer.eos_token_id is None:
         raise InputError(f"--model {info.source.location}: its tokenizer has no EOS token; answers would never end")
     return tokenizer
@@ -131,16 +147,59 @@ def find_layers(model: Any, count: int) -> Any:
 
 
 def _shape(source: ModelSource) -> BackboneShape:
-    from transformers import AutoConfig
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(source.location, **source.load_options)
         text = config.get_text_config()
-        return BackboneShape(text.num_hidden_layers, text.hidden_size, text.max_position_embeddings)
-    except (AttributeError, OSError, ValueError) as error:
+        sizes = text.num_hidden_layers, text.hidden_size, text.max_position_embeddings
+    except Exception as error:  # transformers raises many kinds for wrong files
         raise InputError(
-            f"--model {source.location}: its config is not a decoder-only language model's: {_first_line(error)}"
-        ) from None
+            f"--model {source.location}: its config is not a decoder-only language model's: {_reason(error)}"
+        ) from error
+    # The kinds that fill in masks are encoders, though transformers would load them as language models, too.
+    if config.is_encoder_decoder or (type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_decoder):
+        raise InputError(
+            f"--model {source.location}: its config is not a decoder-only language model's: {config.model_type} has an "
+            "encoder"
+        )
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise InputError(
+            f"--model {source.location}: its config has {sizes[0]!r} layers of width {sizes[1]!r} and a context of "
+            f"{sizes[2]!r} tokens; expected whole numbers above 0"
+        )
+    return BackboneShape(*sizes)
+
+
+def _check_weights(info: BackboneInfo, model: Any, found: Mapping[str, Any]) -> None:
+    """Raise InputError for what transformers would draw at random, or leave out, without a word."""
+    location, whose = info.source.location, "are the weights and config.json of one model?"
+    for name, stored, wanted in sorted(found["mismatched_keys"], key=str):
+        raise InputError(
+            f"--model {location}: {name} is {list(stored)} in the weights, {list(wanted)} by config.json; {whose}"
+        )
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise InputError(f"--model {location}: {len(missing)} weights are missing, the first is {missing[0]}; {whose}")
+    layers = find_layers(model, info.shape.layers)
+    prefix = next(name for name, module in model.named_modules() if module is layers)
+    for name in sorted(found["unexpected_keys"]):
+        number = name.removeprefix(f"{prefix}.").partition(".")[0]
+        if name.startswith(f"{prefix}.") and number.isdecimal() and int(number) >= len(layers):
+            raise InputError(f"--model {location}: {name} is of no layer, config.json has {len(layers)}; {whose}")
+
+
+def _check_vocabulary(location: str, model: Any, tokenizer: Any) -> None:
+    """Raise InputError where a text could have a token that the weights do not have."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    # A [PAD] that was added later often has no row; no text holds it.
+    unwritten = set(tokenizer.all_special_ids) - {tokenizer.bos_token_id, tokenizer.eos_token_id}
+    highest = max(set(tokenizer.get_vocab().values()) - unwritten)
+    if highest >= rows:
+        raise InputError(
+            f"--model {location}: its tokenizer has token ids up to {highest}, its weights those below {rows}; are "
+            "both of one model?"
+        )
 
 
 def _device(name: str) -> str:
@@ -149,9 +208,9 @@ def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name}: not usable here: {_first_line(error)}") from None
+        torch.empty(1, device=name).item()
+    except Exception as error:  # torch raises many kinds for devices that are not there
+        raise InputError(f"--device {name}: not usable here: {_reason(error)}") from None
     return name
 
 
@@ -160,5 +219,9 @@ def _dtype_keyword() -> str:
     return "dtype" if int(importlib.metadata.version("transformers").split(".")[0]) >= 5 else "torch_dtype"
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _reason(error: Exception) -> str:
+    """An error of transformers or torch in one line."""
+    if "trust_remote_code" in str(error):
+        return "it needs code of its own, which runs only with --trust-remote-code"
+    first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return (f"{first} {rest[0]}" if first.endswith(":") and rest else first)[:_LONGEST]

@@ -6,6 +6,7 @@ Commands are imported when they are asked for; this module imports click alone.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ _COMMANDS = {
     "list": ("lampbench.cli._list", "list_", "List methods, tasks or protocols."),
     "describe": ("lampbench.cli._describe", "describe", "Show what a method, task or protocol is and its settings."),
     "doctor": ("lampbench.cli._doctor", "doctor", "Look for what is wrong with this installation."),
+    "test-method": ("lampbench.cli._test_method", "test_method", "Hold a method to the contract of plug-ins."),
     "data": ("lampbench.cli._data", "data", "Fetch LaMP, export users, write the mini suite."),
     "compare": ("lampbench.cli._leaderboard", "compare", "Compare finished runs query by query."),
     "leaderboard": ("lampbench.cli._leaderboard", "leaderboard", "Collect finished runs and make boards of them."),
@@ -65,6 +67,10 @@ def main() -> None:
     # Our own bars and messages say what happens; these would write between them.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What a terminal cannot show must not end a run.
+            stream.reconfigure(errors="backslashreplace")
 
     try:
         status = cli.main(standalone_mode=False)
@@ -74,7 +80,7 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except Exception as error:
+    except BaseException as error:  # plug-ins may raise anything
         if "--debug" in sys.argv:
             raise
         text, status = _told(error)
@@ -83,7 +89,7 @@ def main() -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _told(error: Exception) -> tuple[str, int]:
+def _told(error: BaseException) -> tuple[str, int]:
     """An error in one line, and the exit status."""
     from lampbench.core import LampBenchError, is_out_of_memory
 
@@ -92,6 +98,8 @@ def _told(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError):
         return str(error), 1
     text = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, SystemExit):
+        return f"a plug-in ended the program (SystemExit: {text}); mend or uninstall it", 1
     if is_out_of_memory(error):
         return f"out of memory: {text or type(error).__name__}", 1
     return f"unforeseen {type(error).__name__}: {text} (--debug shows where; please report it)", 1

@@ -36,7 +36,7 @@ cache_option = click.option(
 # Keys of a config file, beside [set] and [set.METHOD].
 _FILE_KEYS = (
     "method", "task", "protocol", "data", "cache", "strict", "model", "revision", "seed", "users", "k", "swap-test",
-    "dtype", "device", "batch-size", "decoding", "engine", "trust-remote-code", "out",
+    "dtype", "device", "batch-size", "decoding", "engine", "time-limit", "memory-limit", "trust-remote-code", "out",
 )  # fmt: skip
 
 
@@ -66,6 +66,8 @@ def read_config_file(path: Path) -> dict[str, Any]:
         raise InputError(f"--config {path}: {getattr(error, 'strerror', None) or error}") from None
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"--config {path}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise InputError(f"--config {path}: nested too deeply") from None
     for key in values:
         if key not in (*_FILE_KEYS, "set"):
             raise unknown_name(f"key in {path}", key, [*_FILE_KEYS, "set"])

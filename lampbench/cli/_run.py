@@ -16,6 +16,8 @@ from lampbench.runner import Plan, Planner, RunFolder, Session, Settings, Skip, 
 
 _DECODING = click.Choice(["greedy", "sampled", "labels"])
 _ENGINE = click.Choice(["stacked", "solo"])
+# Seconds, or GiB: what timers and the system still take.
+_MOST = 1e9
 
 
 @click.command()
@@ -119,8 +121,8 @@ def _settings(given: Mapping[str, Any]) -> Settings:
             raise InputError(f"{name} must be at least 1, found {number}")
     for name in ("time_limit", "memory_limit"):
         number = getattr(settings, name)
-        if number is not None and number <= 0:
-            raise InputError(f"{name} must be more than 0, found {number:g}")
+        if number is not None and not 0 < number <= _MOST:
+            raise InputError(f"{name} must be more than 0 and at most {_MOST:g}, found {number:g}")
     return settings
 
 

@@ -97,7 +97,7 @@ def convert(value: Any, annotation: Any, where: str) -> Any:
     """
     try:
         return _convert(value, annotation)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise InputError(f"{where}: expected {type_name(annotation)}, found {value!r}") from None
 
 
@@ -139,10 +139,14 @@ def _convert(value: Any, annotation: Any) -> Any:
     if typing.get_origin(annotation) is tuple:
         inner = typing.get_args(annotation)[0]
         parts = [part for part in value.split(",") if part] if isinstance(value, str) else value
+        if not isinstance(parts, (list, tuple)):
+            raise TypeError
         return tuple(_convert(part, inner) for part in parts)
     if annotation is bool:
         return _convert_bool(value)
     if annotation is Path:
+        if "\0" in str(value):
+            raise ValueError
         return Path(value)
     if annotation is str:
         if not isinstance(value, str):
@@ -156,7 +160,7 @@ def _convert_union(value: Any, options: tuple[Any, ...]) -> Any:
     for option in sorted(options, key=lambda option: option is not type(None)):
         try:
             return _convert(value, option)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             continue
     raise ValueError
 

@@ -7,9 +7,13 @@ from collections.abc import Iterable
 
 
 class LampBenchError(Exception):
-    """A run failed for a reason that its message explains. Exit status 1."""
+    """A run failed for a reason that its message, one line, explains. Exit status 1."""
 
     exit_status = 1
+
+    def __str__(self) -> str:
+        # What was found, and is told, may hold any character.
+        return " ".join(super().__str__().splitlines())
 
 
 class InputError(LampBenchError):

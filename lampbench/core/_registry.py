@@ -34,7 +34,7 @@ class Plugin:
         """
         try:
             return self.entry_point.load()
-        except Exception as error:  # whatever a stranger's module raises must not hide the others
+        except (Exception, SystemExit) as error:  # whatever a stranger's module raises must not hide the others
             cause = f"{type(error).__name__}: {error}".splitlines()[0]
             raise InputError(
                 f"plug-in {self.name!r} of {self.distribution} ({self.value}) cannot be imported: {cause}; "

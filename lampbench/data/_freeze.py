@@ -52,7 +52,7 @@ def frozen(
         known = json.loads(path.read_text(encoding="utf-8"))
         leaks = tuple(Leak.from_json(name, known["leaks"][name]) for name in LEAKS)
         return Frozen(str(known["hash"]), leaks)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     if len(shared) + len(evaluated) > 5000:
         say(f"checking {len(evaluated):,} evaluated and {len(shared):,} shared users of {task.name} once")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,13 +66,20 @@ def find_model(name: str, revision: str | None = None, trust_remote_code: bool =
             weights (pickled weights are never loaded).
     """
     folder = Path(name)
-    if folder.is_dir():
+    if _is_folder(folder):
         _check_folder(folder)
         content = _content_hash(folder)
         if revision not in (None, content):
             raise InputError(f"{name}: the folder's content is {content}, expected revision {revision}")
         return ModelSource(name, folder.resolve().name, content, True, trust_remote_code)
     return ModelSource(name, name, _hub_commit(name, revision, trust_remote_code), False, trust_remote_code)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # too long a name, say
+        return False
 
 
 def _check_folder(folder: Path) -> None:
@@ -109,15 +117,14 @@ def _content_hash(folder: Path) -> str:
 
 
 def _hub_commit(name: str, revision: str | None, trust_remote_code: bool) -> str:
-    from huggingface_hub.utils import logging
     from transformers import AutoConfig
 
     # Every try of a hub that is not there would be a line of its own; the error says it once.
-    logging.set_verbosity_error()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        cause = str(error).splitlines()[0]
+    except Exception as error:  # transformers raises many kinds for wrong names and files
+        cause = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"model {name}: no such folder, and not to be had from the hub: {cause.rstrip('.')}; name a folder that "
             "save_pretrained wrote, or a hub id; without a network, one that is in the hub's cache"

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from lampbench.core import Metric, Task, canonical_json, tasks
-from lampbench.leaderboard._compare import Moved, moved, user_changes
-from lampbench.leaderboard._results import Result
-from lampbench.metrics import Additive, Difference, Estimate, differences, estimate_means, holm, permutation_p
+from lampbench.leaderboard._compare import Moved, check_comparable, moved, user_changes
+from lampbench.leaderboard._results import Result, no_collection
+from lampbench.metrics import Difference, Estimate, Means, holm
 
 # A board resamples for every entry; runs themselves record 10,000.
 RESAMPLES = 2000
 _LEVEL = 0.05
+# How many entries are tested against the best of a group at once.
+_AHEAD = 16
 _BASELINE, _REFERENCE = "zero-shot", "oppu"
 
 
@@ -107,14 +111,21 @@ class Board:
     entries: tuple[Entry, ...]
 
 
+@no_collection()
 def boards(results: Iterable[Result]) -> list[Board]:
-    """Every board, in order of protocol, task, queries, backbone and decoding."""
+    """Every board, in order of protocol, task, queries, backbone and decoding.
+
+    Raises:
+        InputError: Results that claim the same queries are of different users.
+    """
     data: dict[str, list[Result]] = defaultdict(list)
     for result in results:
         identity = result.identity
         shared = ("task", "task_version", "protocol", "protocol_hash", "limit", "prompt_hash")
         data[canonical_json([identity[key] for key in shared])].append(result)
-    made = [board for own in data.values() for board in _boards_of_data(own)]
+    # Nearly all of it is numpy, which computes in every thread at once.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        made = [board for own in pool.map(_boards_of_data, data.values()) for board in own]
     return sorted(made, key=_place)
 
 
@@ -124,6 +135,7 @@ def _place(board: Board) -> tuple[str, ...]:
 
 def _boards_of_data(results: Sequence[Result]) -> list[Board]:
     """Boards on the same queries: one a backbone; methods that use none are on each of them."""
+    check_comparable(results)
     without = [result for result in results if result.identity["backbone"] is None]
     groups: dict[str, list[Result]] = defaultdict(list)
     for result in results:
@@ -139,11 +151,14 @@ def _board(results: Sequence[Result]) -> Board:
     identity = base.identity
     task: Task = tasks().load(identity["task"])
     pools = _pools(results)
-    ranked = {name: pool for name, pool in pools.items() if not _reason(pool)}
-    ranks = _ranks(ranked, task.primary)
-    gains = _gains(pools, task)
+    means = {
+        m.key: Means([[own.sums[m.key] for own in pool] for pool in pools.values()], resamples=RESAMPLES)
+        for m in task.metrics
+    }
+    ranks = _ranks(pools, means[task.primary.key], task.primary)
+    gains = _gains(pools, means, task.primary)
     reference = next((pool for pool in pools.values() if _method(pool) == _REFERENCE), None)
-    scores = _scores(pools, task)
+    scores = _scores(pools, means)
     entries = [
         _entry(name, pool, scores[name], ranks.get(name), gains.get(name), reference) for name, pool in pools.items()
     ]
@@ -194,57 +209,62 @@ def _reason(pool: Sequence[Result]) -> str | None:
     return f"failed checks: {', '.join(failed)}" if failed else None
 
 
-def _ranks(pools: Mapping[str, Sequence[Result]], primary: Metric) -> dict[str, int]:
+def _ranks(pools: Mapping[str, Sequence[Result]], means: Means, primary: Metric) -> dict[str, int]:
     """Rank groups, from the best score down.
 
     A group ends with the first entry that is significantly worse than the group's best (permutation
     test over users, 5%); that entry's place is the next group's rank. What cannot be told apart from
     the best of its group shares its rank.
     """
-    sums = {name: _sums(pool, primary.key) for name, pool in pools.items()}
-    order = sorted(pools, key=lambda name: (_worse(sums[name], primary), name))
+    names = list(pools)
+    sign = -1 if primary.higher_is_better else 1
+    ranked = (place for place, pool in enumerate(pools.values()) if not _reason(pool))
+    order = sorted(ranked, key=lambda place: (sign * means.values[place], names[place]))
     ranks: dict[str, int] = {}
-    best, rank = "", 0
-    for place, name in enumerate(order, start=1):
-        if not best or permutation_p(sums[name], sums[best], resamples=RESAMPLES) <= _LEVEL:
-            best, rank = name, place
-        ranks[name] = rank
+    while len(ranks) < len(order):
+        rest = order[len(ranks) :]
+        rank = len(ranks) + 1
+        ranks |= {names[place]: rank for place in rest[: _alike(means, rest)]}
     return ranks
 
 
-def _scores(
-    pools: Mapping[str, Sequence[Result]], task: Task
-) -> dict[str, dict[str, tuple[Estimate, Estimate | None]]]:
+def _alike(means: Means, order: Sequence[int]) -> int:
+    """How many from the first on cannot be told apart from the first."""
+    for start in range(1, len(order), _AHEAD):
+        p_values = means.p_values(order[start : start + _AHEAD], order[0])
+        worse = next((place for place, p in enumerate(p_values, start) if p <= _LEVEL), None)
+        if worse is not None:
+            return worse
+    return len(order)
+
+
+def _scores(pools: Iterable[str], means: Mapping[str, Means]) -> dict[str, dict[str, tuple[Estimate, Estimate | None]]]:
     """Every entry's metrics, the mean over its seeds."""
-    by_metric = {
-        m.key: estimate_means([_sums(pool, m.key) for pool in pools.values()], resamples=RESAMPLES)
-        for m in task.metrics
-    }
+    by_metric = {key: own.estimates() for key, own in means.items()}
     return {name: {key: made[place] for key, made in by_metric.items()} for place, name in enumerate(pools)}
 
 
-def _gains(pools: Mapping[str, Sequence[Result]], task: Task) -> dict[str, Gain]:
+def _gains(pools: Mapping[str, Sequence[Result]], means: Mapping[str, Means], primary: Metric) -> dict[str, Gain]:
     """Every other entry against zero-shot."""
-    base = next((pool for pool in pools.values() if _method(pool) == _BASELINE), None)
+    base = next((name for name, pool in pools.items() if _method(pool) == _BASELINE), None)
     if base is None:
         return {}
-    others = {name: pool for name, pool in pools.items() if pool is not base}
-    by_metric = {
-        m.key: differences([_sums(pool, m.key) for pool in others.values()], _sums(base, m.key), resamples=RESAMPLES)
-        for m in task.metrics
-    }
-    gaps = {name: {key: made[place] for key, made in by_metric.items()} for place, name in enumerate(others)}
-    adjusted = holm([own[task.primary.key].p for own in gaps.values()])
+    by_metric = {key: own.differences(list(pools).index(base)) for key, own in means.items()}
+    others = {name: pool for name, pool in pools.items() if name != base}
+    adjusted = holm([own.p for own in by_metric[primary.key]])
     return {
         name: Gain(
-            gaps[name], p, moved(user_changes(pool, base, task.primary)), _swapped_gain(pool, base, task.primary)
+            {key: made[place] for key, made in by_metric.items()},
+            adjusted[place],
+            moved(user_changes(pool, pools[base], primary)),
+            _swapped_gain(pool, pools[base], primary),
         )
-        for (name, pool), p in zip(others.items(), adjusted, strict=True)
+        for place, (name, pool) in enumerate(others.items())
     }
 
 
 def _swapped_gain(pool: Sequence[Result], base: Sequence[Result], primary: Metric) -> float | None:
-    own, plain = (fmean(sums.micro for sums in _sums(part, primary.key)) for part in (pool, base))
+    own, plain = (fmean(result.sums[primary.key].micro for result in part) for part in (pool, base))
     swapped = _mean(result.row["swap"] and result.row["swap"][primary.key] for result in pool)
     gain = (own - plain) * (1 if primary.higher_is_better else -1)
     return None if swapped is None or gain <= 0 else (swapped - plain) / (own - plain)
@@ -312,15 +332,6 @@ def _mean(values: Iterable[float | None]) -> float | None:
     known = list(values)
     measured = [value for value in known if value is not None]
     return fmean(measured) if measured and len(measured) == len(known) else None
-
-
-def _sums(pool: Sequence[Result], key: str) -> list[Additive]:
-    return [result.sums[key] for result in pool]
-
-
-def _worse(sums: Sequence[Additive], metric: Metric) -> float:
-    value = fmean(own.micro for own in sums)
-    return -value if metric.higher_is_better else value
 
 
 def _order(entry: Entry, primary: Metric) -> tuple[bool, float, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,18 @@ class Recount:
 
     def _count(self, identity: Mapping[str, Any]) -> Parameters | None:
         kind = load_method(identity["method"])
+        owner = f"config: {identity['method']}"
+        # Where a file lies is no part of an identity: a row names no file to be opened.
+        places = {field.name for field in fields(kind.Config) if not field.metadata.get("in_identity", True)}
+        for name in places & set(identity["config"]):
+            raise InputError(f"{owner}: {name} is a place, which no identity holds")
         backbone = None
         if kind.needs_backbone:
+            if identity["backbone"] is None:
+                raise InputError(f"{owner} needs a backbone, and the identity names none")
             backbone = self._backbone(identity)
             if backbone is None:
                 return None
-        owner = f"config: {identity['method']}"
         config = config_from(kind.Config, identity["config"], owner)
         try:
             method: Method = kind(

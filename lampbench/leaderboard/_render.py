@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -12,6 +13,7 @@ from tabulate import tabulate
 
 from lampbench.core import write_json
 from lampbench.leaderboard._board import Board, Entry
+from lampbench.leaderboard._results import no_collection
 from lampbench.metrics import Estimate, holm
 
 Format = Literal["md", "csv", "json", "tex"]
@@ -54,14 +56,16 @@ and of a user's seconds where both ran on the same hardware. Absent is –.\
 """
 
 
+@no_collection()
 def write_boards(boards: Sequence[Board], root: Path, formats: Sequence[Format] = ("md", "csv", "json")) -> list[Path]:
     """Write every board and the overview below ``root``; the files, in order."""
     written = []
     for path, group in _files(boards):
+        values = [board_json(board) for board in group]
         for kind in formats:
             target = root / f"{path}.{kind}"
             target.parent.mkdir(parents=True, exist_ok=True)
-            _write(target, kind, group)
+            _write(target, kind, group, values)
             written.append(target)
     overview = root / "README.md"
     overview.write_text(_overview(boards), encoding="utf-8")
@@ -69,21 +73,32 @@ def write_boards(boards: Sequence[Board], root: Path, formats: Sequence[Format] 
 
 
 def board_json(board: Board) -> dict[str, Any]:
-    """A board as JSON values, nothing rounded."""
-    return {
-        "task": board.task.name,
-        "task_version": board.task.version,
-        "protocol": board.protocol,
-        "protocol_hash": board.protocol_hash,
-        "limit": board.limit,
-        "backbone": board.backbone,
-        "decoding": board.decoding,
-        "label": board.label,
-        "users": board.users,
-        "queries": board.queries,
-        "metrics": [asdict(metric) for metric in board.task.metrics],
-        "entries": [_entry_json(entry) for entry in board.entries],
-    }
+    """A board as JSON values, nothing rounded; null is "not measured" or not a finite number."""
+    value: dict[str, Any] = _finite(
+        {
+            "task": board.task.name,
+            "task_version": board.task.version,
+            "protocol": board.protocol,
+            "protocol_hash": board.protocol_hash,
+            "limit": board.limit,
+            "backbone": board.backbone,
+            "decoding": board.decoding,
+            "label": board.label,
+            "users": board.users,
+            "queries": board.queries,
+            "metrics": [asdict(metric) for metric in board.task.metrics],
+            "entries": [_entry_json(entry) for entry in board.entries],
+        }
+    )
+    return value
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_finite(inner) for inner in value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _entry_json(entry: Entry) -> dict[str, Any]:
@@ -123,11 +138,11 @@ def _files(boards: Sequence[Board]) -> Iterator[tuple[PurePosixPath, list[Board]
     yield from groups.items()
 
 
-def _write(target: Path, kind: Format, boards: Sequence[Board]) -> None:
+def _write(target: Path, kind: Format, boards: Sequence[Board], values: Sequence[Mapping[str, Any]]) -> None:
     if kind == "json":
-        write_json(target, [board_json(board) for board in boards])
+        write_json(target, values)
     elif kind == "csv":
-        target.write_text(_csv(boards), encoding="utf-8", newline="")
+        target.write_text(_csv(values), encoding="utf-8", newline="")
     elif kind == "md":
         target.write_text(_markdown(boards), encoding="utf-8")
     else:
@@ -155,15 +170,15 @@ def _table(board: Board, style: str) -> str:
     return tabulate(rows, headers=list(_COLUMNS), tablefmt=style, disable_numparse=True)
 
 
-def _csv(boards: Sequence[Board]) -> str:
+def _csv(boards: Sequence[Mapping[str, Any]]) -> str:
     import pandas as pd
 
     rows = []
     for board in boards:
-        facts = {key: value for key, value in board_json(board).items() if key not in ("metrics", "entries")}
-        for entry in board.entries:
-            runs = " ".join(result.row["run_id"] for result in entry.results)
-            rows.append({**facts, **_entry_json(entry), "runs": runs})
+        facts = {key: value for key, value in board.items() if key not in ("metrics", "entries")}
+        rows += [
+            {**facts, **entry, "runs": " ".join(run["run_id"] for run in entry["runs"])} for entry in board["entries"]
+        ]
     return pd.json_normalize(rows).to_csv(index=False, lineterminator="\n")
 
 

@@ -56,13 +56,14 @@ def _read(path: Path) -> Reported:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(value, dict) or set(value) != _FIELDS or not isinstance(value["rows"], list):
         raise InputError(f"{path}: expected an object with exactly {', '.join(sorted(_FIELDS))}")
     rows = tuple(_row(row, f"{path}: rows[{number}]") for number, row in enumerate(value["rows"]))
     source, protocol, backbone, reasons = (value[k] for k in ("source", "protocol", "backbone", "why_ours_may_differ"))
-    if not all(isinstance(text, str) and text for text in (source, protocol, backbone, *reasons)):
+    texts = [source, protocol, backbone, *(reasons if isinstance(reasons, list) else [reasons])]
+    if not all(isinstance(text, str) and text for text in texts):
         raise InputError(f"{path}: source, protocol, backbone and every reason must be a text")
     return Reported(path.stem, source, protocol, backbone, tuple(reasons), rows)
 
@@ -70,9 +71,11 @@ def _read(path: Path) -> Reported:
 def _row(row: Any, where: str) -> ReportedRow:
     if not isinstance(row, dict) or set(row) != {"method", "task", "metrics"} or not isinstance(row["metrics"], dict):
         raise InputError(f"{where}: expected method, task and metrics")
+    if not (isinstance(row["task"], str) and isinstance(row["method"], str)):
+        raise InputError(f"{where}: method and task must be names")
     task: Task = tasks().load(row["task"])
     known = {metric.key for metric in task.metrics}
     for key, number in row["metrics"].items():
-        if key not in known or isinstance(number, bool) or not isinstance(number, (int, float)):
+        if key not in known or isinstance(number, bool) or not isinstance(number, (int, float)) or abs(number) > 1e300:
             raise InputError(f"{where}: {key!r}: {number!r}; {task.name} has numbers for {', '.join(sorted(known))}")
-    return ReportedRow(str(row["method"]), task, row["metrics"])
+    return ReportedRow(row["method"], task, row["metrics"])

@@ -10,19 +10,25 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lampbench.core import InputError, Task, canonical_json, new_folder, tasks, write_json
-from lampbench.leaderboard._rows import read_row, row_faults
+from lampbench.leaderboard._rows import LARGEST, read_row, row_faults
 from lampbench.metrics import Additive, sums_from_json
 
 ROW, PREDICTIONS, SUMS = "row.json", "predictions.jsonl.gz", "user_sums.json"
+# Hundreds of times what a run over all of LaMP answers: a small file can unpack to any size.
+_MOST_ANSWERS = 256 << 20
+_TOO_MANY = f"its answers have more than {_MOST_ANSWERS >> 20} MiB, which no results folder takes"
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,18 @@ class Result:
         return [name for name, check in self.row["checks"].items() if check["passed"] is False]
 
 
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Looks for no cycles meanwhile: rows have none, and looking through thousands again and again takes long."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def add(run: Path, root: Path) -> Path | None:
     """Copy a finished run into the results below ``root``; its new folder, or None where it is there already.
 
@@ -65,6 +83,8 @@ def add(run: Path, root: Path) -> Path | None:
     if faults:
         raise InputError(f"{run / ROW}: {faults[0]}")
     files = {name: _artifact(run / name, row["artifacts"].get(name)) for name in ("predictions.jsonl", SUMS)}
+    if len(files["predictions.jsonl"]) > _MOST_ANSWERS:
+        raise InputError(f"{run / 'predictions.jsonl'}: {_TOO_MANY}")
     target = root / result_path(row["identity"], row["run_id"])
     if target.exists():
         if canonical_json(read_row(target / ROW)) == canonical_json(row):
@@ -89,14 +109,19 @@ def read_result(folder: Path) -> Result:
     faults = list(row_faults(row))
     if faults:
         raise InputError(f"{folder / ROW}: {faults[0]}")
-    users, sums = read_sums(folder / SUMS, tasks().load(row["identity"]["task"]))
+    task: Task = tasks().load(row["identity"]["task"])
+    known = sorted(metric.key for metric in task.metrics)
+    for name in ("metrics", "swap"):
+        if row[name] is not None and sorted(row[name]) != known:
+            raise InputError(f"{folder / ROW}: {name}: expected {', '.join(known)}, found {', '.join(row[name])}")
+    users, sums = read_sums(folder / SUMS, task)
     return Result(folder, row, tuple(users), sums)
 
 
-def read_results(root: Path) -> Iterator[Result]:
+@no_collection()
+def read_results(root: Path) -> list[Result]:
     """Every result below ``root``, in order of path."""
-    for path in sorted((root / "results").glob(f"*/*/*/*/{ROW}")):
-        yield read_result(path.parent)
+    return [read_result(path.parent) for path in sorted((root / "results").glob(f"*/*/*/*/{ROW}"))]
 
 
 def read_predictions(folder: Path) -> list[dict[str, str]]:
@@ -108,10 +133,9 @@ def read_predictions(folder: Path) -> list[dict[str, str]]:
     packed, plain = folder / PREDICTIONS, folder / "predictions.jsonl"
     path = packed if packed.exists() else plain
     try:
-        raw = path.read_bytes()
-        lines = (gzip.decompress(raw) if path == packed else raw).decode("utf-8").splitlines()
-        records = [json.loads(line) for line in lines if line]
-    except (OSError, EOFError, ValueError) as error:
+        raw = unpacked(path) if path == packed else path.read_bytes()
+        records = [json.loads(line) for line in raw.decode("utf-8").split("\n") if line]
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     for number, record in enumerate(records):
         if not isinstance(record, dict) or not all(isinstance(record.get(k), str) for k in ("id", "user", "output")):
@@ -119,14 +143,30 @@ def read_predictions(folder: Path) -> list[dict[str, str]]:
     return records
 
 
+def unpacked(path: Path) -> bytes:
+    """The content of a packed file of answers; raises InputError where it is damaged, missing or far too large."""
+    try:
+        with gzip.open(path) as stream:
+            content = stream.read(_MOST_ANSWERS + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    if len(content) > _MOST_ANSWERS:
+        raise InputError(f"{path}: {_TOO_MANY}")
+    return content
+
+
 def read_sums(path: Path, task: Task) -> tuple[list[str], dict[str, Additive]]:
     """Users and their sums; raises InputError where the file is missing or wrong."""
     try:
-        return sums_from_json(task, json.loads(path.read_text(encoding="utf-8")))
+        users, sums = sums_from_json(task, json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: not the sums of {task.name}: {error}") from None
+    for key, own in sums.items():
+        if (abs(own.sums) > LARGEST).any():
+            raise InputError(f"{path}: {key}: a sum is too large a number")
+    return users, sums
 
 
 def _artifact(path: Path, sha256: str | None) -> bytes:

@@ -14,6 +14,8 @@ from lampbench.core import InputError, digest
 from lampbench.runner import SCHEMA_VERSION
 
 _RUN_ID_LENGTH = 12
+# What is within both bounds can be computed with and written; no run measures or nests more.
+LARGEST, _DEEPEST = 1e300, 50
 
 
 def read_row(path: Path) -> dict[str, Any]:
@@ -28,7 +30,7 @@ def read_row(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(row, dict) or not isinstance(row.get("schema_version"), int):
+    if not isinstance(row, dict) or type(row.get("schema_version")) is not int:
         raise InputError(f"{path}: not a row; expected an object with a schema_version")
     return migrated(row, str(path))
 
@@ -41,18 +43,22 @@ def migrated(row: dict[str, Any], where: str) -> dict[str, Any]:
             raise InputError(
                 f"{where}: schema version {row['schema_version']}; this LampBench knows 1 to {SCHEMA_VERSION}"
             )
-        row = step(row)
+        try:
+            row = step(row)
+        except (AttributeError, KeyError, TypeError):
+            raise InputError(f"{where}: not a row of schema version {row['schema_version']}") from None
     return row
 
 
 def row_faults(row: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with a row by itself: its schema, numbers that are not finite, an id that is not its identity's."""
+    """What is wrong with a row by itself: its schema, values of no use, an id that is not its identity's."""
+    unfit = [f"{place}: {reason}" for place, reason in _unfit(row)]
+    yield from unfit
+    if unfit:
+        return
     for error in sorted(_validator().iter_errors(row), key=lambda error: list(map(str, error.instance_path))):
         place = ".".join(map(str, error.instance_path)) or "the row"
         yield f"{place}: {error.message.splitlines()[0][:200]}"
-    for place, value in _leaves(row):
-        if isinstance(value, float) and not math.isfinite(value):
-            yield f"{place}: {value} is no number"
     if isinstance(row.get("identity"), dict) and row.get("run_id") != run_id(row["identity"]):
         yield f"run_id: {row.get('run_id')!r}, but its identity hashes to {run_id(row['identity'])!r}"
 
@@ -96,15 +102,30 @@ def _unsure(value: float) -> dict[str, Any]:
 _MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
 
 
-def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _leaves(inner, f"{place}.{key}" if place else str(key))
-    elif isinstance(value, list):
-        for number, inner in enumerate(value):
-            yield from _leaves(inner, f"{place}.{number}")
-    else:
-        yield place, value
+def _unfit(value: Any, depth: int = 1) -> Iterator[tuple[str, str]]:
+    """Values that nothing can be computed from, or that no file can hold, and where they are."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(inner, (int, float)):
+            if not abs(inner) <= LARGEST:
+                finite = isinstance(inner, int) or math.isfinite(inner)
+                yield str(key), "too large a number" if finite else f"{inner} is no number"
+        elif isinstance(inner, str):
+            if not (inner.isascii() or _is_text(inner)):
+                yield str(key), f"{inner[:80]!r} holds half of a surrogate pair, which is no text"
+        elif isinstance(inner, (dict, list)):
+            if depth == _DEEPEST:
+                yield str(key), "nested too deeply"
+            else:
+                for place, reason in _unfit(inner, depth + 1):
+                    yield f"{key}.{place}", reason
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _refuse(constant: str) -> Any:

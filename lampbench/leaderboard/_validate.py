@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import math
 import subprocess
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lampbench.core import InputError, Parameters, Task, methods, tasks
-from lampbench.leaderboard._results import PREDICTIONS, ROW, SUMS, read_predictions, read_sums, result_path
+from lampbench.leaderboard._results import PREDICTIONS, ROW, SUMS, read_predictions, read_sums, result_path, unpacked
 from lampbench.leaderboard._rows import read_row, row_faults
 from lampbench.metrics import Additive, additive, invalid_outputs, score_sums
 
@@ -173,12 +172,9 @@ def _gold_faults(
 
 def _hash_faults(folder: Path, artifacts: Mapping[str, str]) -> Iterator[str]:
     try:
-        found = {
-            "predictions.jsonl": gzip.decompress((folder / PREDICTIONS).read_bytes()),
-            SUMS: (folder / SUMS).read_bytes(),
-        }
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(f"{getattr(error, 'filename', None) or PREDICTIONS}: {error}") from None
+        found = {"predictions.jsonl": unpacked(folder / PREDICTIONS), SUMS: (folder / SUMS).read_bytes()}
+    except OSError as error:
+        raise InputError(f"{error.filename}: {error.strerror}") from None
     for name, content in found.items():
         if hashlib.sha256(content).hexdigest() != artifacts[name]:
             yield f"{name}: not the file that the row's artifacts name (another SHA-256)"

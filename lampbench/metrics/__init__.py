@@ -11,23 +11,21 @@ from lampbench.metrics._scores import Score, invalid_outputs, score, score_sums
 if TYPE_CHECKING:
     from lampbench.metrics._additive import Additive, additive, sums_from_json, sums_to_json
     from lampbench.metrics._evaluate import LabelMetric, RatingMetric, RougeMetric
-    from lampbench.metrics._statistics import Difference, difference, differences, estimate_means, holm, permutation_p
+    from lampbench.metrics._statistics import Difference, Means, difference, holm
 
 __all__ = [
     "Additive",
     "Difference",
     "Estimate",
     "LabelMetric",
+    "Means",
     "RatingMetric",
     "RougeMetric",
     "Score",
     "additive",
     "difference",
-    "differences",
-    "estimate_means",
     "holm",
     "invalid_outputs",
-    "permutation_p",
     "score",
     "score_sums",
     "sums_from_json",
@@ -38,7 +36,7 @@ __all__ = [
 _LATER = {
     "_additive": ("Additive", "additive", "sums_from_json", "sums_to_json"),
     "_evaluate": ("LabelMetric", "RatingMetric", "RougeMetric"),
-    "_statistics": ("Difference", "difference", "differences", "estimate_means", "holm", "permutation_p"),
+    "_statistics": ("Difference", "Means", "difference", "holm"),
 }
 
 

@@ -91,8 +91,13 @@ def sums_from_json(task: Task, value: Mapping[str, Any]) -> tuple[list[str], dic
 
 @cache
 def _templates(kind: Literal["labels", "rating", "text"], labels: tuple[str, ...]) -> Mapping[str, Additive]:
-    """Every metric of a kind of task, of one made-up answer: for the functions of the sums."""
-    return terms_of(kind, labels, ["1"], ["1"])
+    """Every metric of a kind of task, of no answers: the functions of the sums."""
+    mean = Additive(np.empty((0, 2)), _mean, linear=True)
+    if kind == "labels":
+        return {"accuracy": mean, "f1": Additive(np.empty((0, 2 * len(labels))), _f1, per_user=False)}
+    if kind == "rating":
+        return {"MAE": mean, "RMSE": replace(mean, value=_root_mean, linear=False)}
+    return {"rouge-1": mean, "rouge-L": mean}
 
 
 def terms_of(
@@ -101,17 +106,15 @@ def terms_of(
     """Every metric of a kind of task, query by query."""
     if kind == "labels":
         right = _counted(accuracy(predictions, golds))
-        mentions = _mentions(labels, predictions, golds)
-        return {"accuracy": Additive(right, _mean, linear=True), "f1": Additive(mentions, _f1, per_user=False)}
-    if kind == "rating":
+        sums = {"accuracy": right, "f1": _mentions(labels, predictions, golds)}
+    elif kind == "rating":
         errors = np.array(rating_errors(predictions, golds))
         with np.errstate(all="ignore"):
-            squares = errors * errors
-        return {
-            "MAE": Additive(_counted(np.abs(errors)), _mean, linear=True),
-            "RMSE": Additive(_counted(squares), _root_mean),
-        }
-    return {key: Additive(_counted(values), _mean, linear=True) for key, values in rouge(predictions, golds).items()}
+            sums = {"MAE": _counted(np.abs(errors)), "RMSE": _counted(errors * errors)}
+    else:
+        sums = {key: _counted(values) for key, values in rouge(predictions, golds).items()}
+    templates = _templates(kind, tuple(labels))
+    return {key: replace(templates[key], sums=own) for key, own in sums.items()}
 
 
 def _counted(values: Sequence[float] | Array) -> Array:
@@ -139,6 +142,7 @@ def _root_mean(sums: Array) -> Array:
 
 def _f1(sums: Array) -> Array:
     """F1 averaged over all labels; a label that occurs nowhere contributes 0."""
-    hits, mentions = np.split(sums, 2, axis=-1)
+    labels = sums.shape[-1] // 2
+    hits, mentions = sums[..., :labels], sums[..., labels:]
     scores = np.divide(2 * hits, mentions, out=np.zeros_like(hits), where=mentions > 0)
     return np.asarray(scores.mean(axis=-1))

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
 from statistics import NormalDist, fmean
 from typing import TypeAlias
 
@@ -20,14 +20,23 @@ from lampbench.metrics._additive import Additive, Array
 from lampbench.metrics._estimate import Estimate, finite
 
 RESAMPLES = 10_000
-# How many numbers a block of resamples may hold.
-_BLOCK = 4_000_000
-_PART = 400_000
+# How many drawn numbers are kept for the next board.
+_KEPT = 4_000_000
+# Resamples at a time, and numbers computed of them at a time: so few stay in a processor's cache, and their
+# memory is used again; giving more back to the system each time would cost more than the computing.
+_ROWS = 2000
+_PART = 80_000
+# Resamples of one matrix product: larger ones are shared among threads, which wait for each other, on a busy
+# machine a hundred times longer than the product takes.
+_TILE = 16
 # Sums of many methods at once are added up in another order than alone: digits beyond these are noise.
 _DIGITS = 12
 
 # One metric of one method: an entry a seed.
 Seeds: TypeAlias = Sequence[Additive]
+# Sums of some methods, shape (terms, seeds of all, users), and how many seeds each has.
+_Part: TypeAlias = tuple[Array, list[int]]
+_Draw: TypeAlias = Callable[[np.random.Generator, int, int], Array]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,58 +57,117 @@ class Difference:
 
 def estimate(metric: Additive, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[Estimate, Estimate | None]:
     """The metric over queries and over users, each with an interval from a bootstrap over users."""
-    return estimate_means([[metric]], seed=seed, resamples=resamples)[0]
-
-
-def estimate_means(
-    groups: Sequence[Seeds], *, seed: int = 0, resamples: int = RESAMPLES
-) -> list[tuple[Estimate, Estimate | None]]:
-    """For each method the mean of one metric over its seeds' answers to the same queries.
-
-    Users are resampled once for all seeds, and alike for all methods.
-    """
-    made = []
-    for part in _parts(groups, resamples):
-        drawn = [_over_queries(part, weights) for weights in _resamples(_users(part), seed, resamples)]
-        values = [fmean(metric.micro for metric in group) for group in part]
-        made += _estimates(values, drawn, _own(part), _users(part), seed, resamples)
-    return made
+    return Means([[metric]], seed=seed, resamples=resamples).estimates()[0]
 
 
 def difference(first: Seeds, second: Seeds, *, seed: int = 0, resamples: int = RESAMPLES) -> Difference:
     """Compare two methods' answers to the same queries: the first minus the second."""
-    return differences([first], second, seed=seed, resamples=resamples)[0]
+    return Means([first, second], seed=seed, resamples=resamples).differences(1)[0]
 
 
-def differences(groups: Sequence[Seeds], base: Seeds, *, seed: int = 0, resamples: int = RESAMPLES) -> list[Difference]:
-    """Compare several methods' answers with one method's to the same queries.
+class Means:
+    """One metric of several methods on the same queries: each method's mean over its seeds.
+
+    Users are resampled once for all seeds, and alike for all methods.
 
     Args:
-        groups: One metric of each method; users in one order everywhere.
-        base: The same of the method that is subtracted.
+        groups: The metric of each method; users in one order everywhere.
         seed: Of the resampling.
         resamples: Bootstrap resamples, and as many permutations.
+
+    Attributes:
+        values: Of each method, over all queries.
     """
-    plain, theirs = fmean(metric.micro for metric in base), _own([base])
-    made = []
-    for part in _parts(groups, resamples):
-        weights = _resamples(_users(part), seed, resamples)
-        drawn = [_over_queries(part, block) - _over_queries([base], block) for block in weights]
-        values = [fmean(metric.micro for metric in group) - plain for group in part]
-        own = _own(part)
-        changes = None if own is None or theirs is None else own - theirs
-        estimates = _estimates(values, drawn, changes, _users(part), seed, resamples)
-        p_values = _permutation_p(part, base, seed, resamples)
-        made += [Difference(micro, macro, p) for (micro, macro), p in zip(estimates, p_values, strict=True)]
-    return made
 
+    def __init__(self, groups: Sequence[Seeds], *, seed: int = 0, resamples: int = RESAMPLES) -> None:
+        metric = groups[0][0]
+        self._value, self._users = metric.value, len(metric.sums)
+        self._seed, self._resamples = seed, resamples
+        runs = np.stack([run.sums for group in groups for run in group])
+        starts = np.cumsum([len(group) for group in groups])[:-1]
+        with np.errstate(all="ignore"):
+            self._sums = [_pooled(own, metric.linear) for own in np.split(runs, starts)]
+            values, own = metric.value(runs.sum(axis=1)), metric.value(runs) if metric.per_user else None
+            self._own = None if own is None else np.array([each.mean(axis=0) for each in np.split(own, starts)])
+        self.values = [fmean(each.tolist()) for each in np.split(values, starts)]
 
-def permutation_p(first: Seeds, second: Seeds, *, seed: int = 0, resamples: int = RESAMPLES) -> float:
-    """Two-sided p of the difference over queries: under the null, who answered a user is a coin flip.
+    def estimates(self) -> list[tuple[Estimate, Estimate | None]]:
+        """Of each method over queries and over users, with intervals from a bootstrap over users."""
+        return self._estimates(self.values, self._drawn, self._own)
 
-    NaN where the difference is not finite.
-    """
-    return _permutation_p([first], second, seed, resamples)[0]
+    def differences(self, base: int) -> list[Difference]:
+        """Every other method minus the one at place ``base``."""
+        others = [place for place in range(len(self.values)) if place != base]
+        if not others:
+            return []
+        values = [self.values[place] - self.values[base] for place in others]
+        drawn = self._drawn[:, others] - self._drawn[:, [base]]
+        own = None if self._own is None else self._own[others] - self._own[base]
+        pairs = zip(self._estimates(values, drawn, own), self.p_values(others, base), strict=True)
+        return [Difference(micro, macro, p) for (micro, macro), p in pairs]
+
+    def p_values(self, places: Sequence[int], base: int) -> list[float]:
+        """Two-sided p over queries of methods against one: under the null, who answered a user is a coin flip.
+
+        NaN where the difference is not finite.
+        """
+        parts = list(self._parts([self._sums[place] for place in places]))
+        with np.errstate(all="ignore"):
+            observed = self._gaps(parts, self._sums[base], np.zeros((1, self._users, 1)))
+            blocks = _drawn(self._users, self._seed, self._resamples, _coins)
+            gaps = (self._gaps(parts, self._sums[base], swapped) for swapped in blocks)
+            extreme = sum((gap >= observed - 1e-12).sum(axis=(0, 2)) for gap in gaps)
+        p_values = (1 + extreme) / (1 + self._resamples)
+        return [float(p) if math.isfinite(gap) else math.nan for p, gap in zip(p_values, observed.flat, strict=True)]
+
+    @cached_property
+    def _drawn(self) -> Array:
+        return self._resampled(self._sums, self._value)
+
+    def _estimates(
+        self, values: Sequence[float], drawn: Array, own: Array | None
+    ) -> list[tuple[Estimate, Estimate | None]]:
+        """From values and resamples over queries, and from users' own values."""
+        micro = _intervals(values, drawn, self._users)
+        if own is None:
+            return [(estimate, None) for estimate in micro]
+        with np.errstate(all="ignore"):
+            means = self._resampled(list(own[:, None, None]), lambda sums: sums[..., 0]) / self._users
+            macro = _intervals([float(row.mean()) for row in own], means, self._users)
+        return list(zip(micro, macro, strict=True))
+
+    def _resampled(self, sums: Sequence[Array], value: Callable[[Array], Array]) -> Array:
+        """Values of resampled sums, shape (resamples, methods); one user gives none."""
+        parts = list(self._parts(sums))
+        made = [np.empty((0, len(sums)))]
+        with np.errstate(all="ignore"):
+            for weights in _drawn(self._users, self._seed, self._resamples, _multinomial) if self._users > 1 else ():
+                values = [_by_method(_of_terms(value, _weighed(weights, own)), seeds) for own, seeds in parts]
+                made.append(np.concatenate(values, axis=1).transpose(0, 2, 1).reshape(-1, len(sums)))
+        return np.concatenate(made)
+
+    def _gaps(self, parts: Sequence[_Part], base: Array, swapped: Array) -> Array:
+        """How far from the base if answers of ``swapped`` users change sides, shape (tiles, methods, resamples)."""
+        base_kept, base_moved = (_weighed(weights, base)[:, :, None] for weights in (1 - swapped, swapped))
+        (terms, count, _), (tiles, _, rows) = base.shape, swapped.shape
+        made = []
+        for sums, seeds in parts:
+            # Seed by seed where all have as many, else every seed with every seed of the base: either way the
+            # means over pairs are the methods' own means.
+            alike = set(seeds) == {count}
+            shape = (tiles, terms, -1, count if alike else 1, rows)
+            kept, moved = (_weighed(weights, sums).reshape(shape) for weights in (1 - swapped, swapped))
+            gaps = _of_terms(self._value, kept + base_moved) - _of_terms(self._value, base_kept + moved)
+            made.append(np.abs(gaps.mean(axis=2) if alike else _by_method(gaps.mean(axis=2), seeds)))
+        return np.concatenate(made, axis=1)
+
+    def _parts(self, sums: Sequence[Array]) -> Iterator[_Part]:
+        """Methods' sums, so many at a time that a block of their resamples is small."""
+        largest = max((own[..., 0].size for own in sums), default=1)
+        step = max(1, _PART // (largest * min(self._resamples, _ROWS)))
+        for start in range(0, len(sums), step):
+            part = sums[start : start + step]
+            yield np.concatenate(part, axis=1), [own.shape[1] for own in part]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -113,86 +181,39 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _parts(groups: Sequence[Seeds], resamples: int) -> Iterator[Sequence[Seeds]]:
-    """Methods, so many at a time that their resamples stay in a processor's cache."""
-    if not groups:
-        return
-    terms = groups[0][0].sums.shape[1] * max(map(len, groups))
-    step = max(1, _PART // (min(resamples, _rows(_users(groups))) * terms))
-    for start in range(0, len(groups), step):
-        yield groups[start : start + step]
-
-
-def _users(groups: Sequence[Seeds]) -> int:
-    return len(groups[0][0].sums)
-
-
-def _sums(groups: Sequence[Seeds]) -> tuple[Array, list[int]]:
-    """Sums of all seeds, shape (users, seeds, terms), and how many seeds each method has."""
-    pooled = [_pooled(group) for group in groups]
-    return np.stack([metric.sums for group in pooled for metric in group], axis=1), [len(group) for group in pooled]
-
-
-def _pooled(metrics: Seeds) -> Seeds:
-    """Fewer metrics of the same mean, where sums can be averaged instead of values."""
-    if not metrics[0].linear or len(metrics) == 1:
-        return metrics
-    return [replace(metrics[0], sums=np.mean([metric.sums for metric in metrics], axis=0))]
+def _pooled(sums: Array, linear: bool) -> Array:
+    """A method's sums, shape (terms, seeds, users): of one seed, where sums can be averaged instead of values."""
+    return np.ascontiguousarray((sums.mean(axis=0, keepdims=True) if linear else sums).transpose(2, 0, 1))
 
 
 def _weighed(weights: Array, sums: Array) -> Array:
-    """Weighted sums over users, shape (weights, seeds, terms)."""
-    users, seeds, terms = sums.shape
-    return (weights @ sums.reshape(users, seeds * terms)).reshape(-1, seeds, terms)
+    """Weighted sums over users, shape (tiles, terms, seeds, resamples)."""
+    terms, seeds, users = sums.shape
+    return (sums.reshape(terms * seeds, users) @ weights).reshape(len(weights), terms, seeds, weights.shape[2])
+
+
+def _of_terms(value: Callable[[Array], Array], sums: Array) -> Array:
+    """The value of weighted sums: it takes terms last, which are faster first, in front of long rows of resamples."""
+    return value(np.moveaxis(sums, 1, -1))
 
 
 def _by_method(values: Array, seeds: Sequence[int]) -> Array:
-    """The mean over each method's seeds, shape (weights, methods)."""
+    """The mean over each method's seeds, shape (tiles, methods, resamples)."""
     starts = np.cumsum([0, *seeds[:-1]])
-    return np.asarray(np.add.reduceat(values, starts, axis=1) / np.array(seeds))
+    return np.asarray(np.add.reduceat(values, starts, axis=1) / np.array(seeds)[:, None])
 
 
-def _over_queries(groups: Sequence[Seeds], weights: Array) -> Array:
-    """The mean over seeds of each method's metric over all queries, shape (weights, methods)."""
-    sums, seeds = _sums(groups)
-    with np.errstate(all="ignore"):
-        return _by_method(groups[0][0].value(_weighed(weights, sums)), seeds)
-
-
-def _own(groups: Sequence[Seeds]) -> Array | None:
-    """Each user's own values, the mean over seeds, shape (methods, users); None where they say nothing."""
-    if not groups[0][0].per_user:
-        return None
-    with np.errstate(all="ignore"):
-        return np.array([np.mean([metric.own for metric in group], axis=0) for group in groups])
-
-
-def _estimates(
-    values: Sequence[float], drawn: Sequence[Array], own: Array | None, users: int, seed: int, resamples: int
-) -> list[tuple[Estimate, Estimate | None]]:
-    """Of each method over queries, from values and resamples, and over users, from their own values."""
-    micro = _intervals(values, drawn, users)
-    if own is None:
-        return [(estimate, None) for estimate in micro]
-    with np.errstate(all="ignore"):
-        means = [weights @ own.T / users for weights in _resamples(users, seed, resamples)]
-        macro = _intervals([float(row.mean()) for row in own], means, users)
-    return list(zip(micro, macro, strict=True))
-
-
-def _intervals(values: Sequence[float], drawn: Sequence[Array], users: int) -> list[Estimate]:
-    """An estimate of each value; ``drawn`` are resamples, a column a value."""
-    if not drawn:
+def _intervals(values: Sequence[float], resampled: Array, users: int) -> list[Estimate]:
+    """An estimate of each value from its resamples, a column a value; one user has none."""
+    if not len(resampled):
         return [Estimate(finite(value)) for value in values]
-    resampled = np.concatenate(drawn)
     with np.errstate(all="ignore"):
         low, high = np.quantile(resampled, [_tail(users), 1 - _tail(users)], axis=0)
         # The plug-in variance is too small by (users - 1) / users, as the quantiles are.
         spread = resampled.std(axis=0) * math.sqrt(users / (users - 1))
-    sure = np.all(np.isfinite(resampled), axis=0).tolist()
     return [
         Estimate(value, (_rounded(low[i]), _rounded(high[i])), _rounded(spread[i]))
-        if math.isfinite(value) and sure[i]
+        if math.isfinite(value) and math.isfinite(spread[i])
         else Estimate(finite(value))
         for i, value in enumerate(values)
     ]
@@ -200,28 +221,6 @@ def _intervals(values: Sequence[float], drawn: Sequence[Array], users: int) -> l
 
 def _rounded(value: float) -> float:
     return float(f"{value:.{_DIGITS}g}")
-
-
-def _permutation_p(groups: Sequence[Seeds], base: Seeds, seed: int, resamples: int) -> list[float]:
-    sums, seeds = _sums(groups)
-    theirs, their_seeds = _sums([base])
-    value = base[0].value
-    # Seed by seed where all have as many, else every seed with every seed of the base: either way the
-    # means over pairs are the methods' own means.
-    count = their_seeds[0]
-    partners = [list(range(count)) * len(seeds)] if set(seeds) == {count} else [[j] for j in range(count)]
-
-    def statistic(swapped: Array) -> Array:
-        kept, moved = ((_weighed(weights, sums), _weighed(weights, theirs)) for weights in (1 - swapped, swapped))
-        gaps = [value(kept[0] + moved[1][:, place]) - value(kept[1][:, place] + moved[0]) for place in partners]
-        return np.abs(_by_method(np.mean(gaps, axis=0), seeds))
-
-    with np.errstate(all="ignore"):
-        observed = statistic(np.zeros((1, len(sums))))[0]
-        blocks = _drawn(len(sums), seed, resamples, _coins)
-        extreme = sum((statistic(block) >= observed - 1e-12).sum(axis=0) for block in blocks)
-    p_values = (1 + extreme) / (1 + resamples)
-    return [float(p) if math.isfinite(gap) else math.nan for p, gap in zip(p_values, observed, strict=True)]
 
 
 @cache
@@ -239,39 +238,29 @@ def _tail(users: int) -> float:
     return NormalDist().cdf(-quantile)
 
 
-def _resamples(users: int, seed: int, resamples: int) -> Iterable[Array]:
-    """How often each user is drawn, shape (part of resamples, users), until all resamples are done."""
-    return _drawn(users, seed, resamples, _multinomial) if users > 1 else ()
+def _drawn(users: int, seed: int, count: int, draw: _Draw) -> Iterable[Array]:
+    """Seeded draws, shape (tiles, users, resamples of a tile), until all are done.
 
-
-def _drawn(
-    users: int, seed: int, count: int, draw: Callable[[np.random.Generator, int, int], Array]
-) -> Iterable[Array]:
-    """Seeded draws, a block at a time; those of one block are kept, since a board asks for them again and again."""
-    if count <= _rows(users):
-        return (_one_block(users, seed, count, draw),)
-    return _blocks(users, seed, count, draw)
+    Few are kept, since a board asks for them again and again.
+    """
+    return _kept(users, seed, count, draw) if users * count <= _KEPT else _blocks(users, seed, count, draw)
 
 
 @lru_cache(maxsize=8)
-def _one_block(users: int, seed: int, count: int, draw: Callable[[np.random.Generator, int, int], Array]) -> Array:
-    return next(iter(_blocks(users, seed, count, draw)))
+def _kept(users: int, seed: int, count: int, draw: _Draw) -> tuple[Array, ...]:
+    return tuple(_blocks(users, seed, count, draw))
 
 
-def _blocks(
-    users: int, seed: int, count: int, draw: Callable[[np.random.Generator, int, int], Array]
-) -> Iterator[Array]:
+def _blocks(users: int, seed: int, count: int, draw: _Draw) -> Iterator[Array]:
     generator = np.random.default_rng([seed, users])
-    for start in range(0, count, _rows(users)):
-        yield draw(generator, users, min(_rows(users), count - start))
-
-
-def _rows(users: int) -> int:
-    """How many resamples a block holds."""
-    return max(1, _BLOCK // users)
+    for start in range(0, count, _ROWS):
+        rows = min(_ROWS, count - start)
+        tiles = draw(generator, users, rows).reshape(-1, math.gcd(rows, _TILE), users)
+        yield np.ascontiguousarray(tiles.transpose(0, 2, 1))
 
 
 def _multinomial(generator: np.random.Generator, users: int, count: int) -> Array:
+    """How often each user is drawn."""
     return generator.multinomial(users, np.full(users, 1 / users), size=count).astype(float)
 
 

@@ -6,22 +6,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support import TINY_DATA, TINY_MODEL
+from support import PLUGINS, TINY_DATA, TINY_MODEL
 
 DATA = ("--protocol", "folder", "--data", str(TINY_DATA), "--model", str(TINY_MODEL), "--device", "cpu")
-PACKAGE = Path(__file__).parents[1] / "plugin_package"
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The plug-in package, installed by pip into a folder of its own."""
-    source = Path(shutil.copytree(PACKAGE, tmp_path_factory.mktemp("source") / "package"))
-    target = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
-    subprocess.run([*command, "--target", str(target), str(source)], check=True)
-    return target
+PACKAGE = PLUGINS / "example"
 
 
 def lampbench(site: Path, cwd: Path, *arguments: str) -> str:
@@ -37,16 +28,21 @@ def lampbench(site: Path, cwd: Path, *arguments: str) -> str:
     return result.stdout
 
 
-def test_an_installed_plugin_is_listed_and_described(site: Path, tmp_path: Path) -> None:
-    entries = {entry["name"]: entry for entry in json.loads(lampbench(site, tmp_path, "list", "methods", "--json"))}
+def listed(site: Path, cwd: Path) -> dict[str, dict[str, Any]]:
+    """The listed methods by name."""
+    return {entry["name"]: entry for entry in json.loads(lampbench(site, cwd, "list", "methods", "--json"))}
+
+
+def test_an_installed_plugin_is_listed_and_described(example_site: Path, tmp_path: Path) -> None:
+    entries = listed(example_site, tmp_path)
     assert entries["latest"]["distribution"] == "lampbench-latest 1.0"
     assert entries["latest"]["about"] == "Puts the user's k latest items before the query."
     assert "perfit" in entries
-    assert "k" in lampbench(site, tmp_path, "describe", "latest")
+    assert "k" in lampbench(example_site, tmp_path, "describe", "latest")
 
 
-def test_an_installed_plugin_runs(site: Path, tmp_path: Path) -> None:
-    lampbench(site, tmp_path, "run", "--method", "latest", "--task", "lamp5", *DATA, "--k", "2")
+def test_an_installed_plugin_runs(example_site: Path, tmp_path: Path) -> None:
+    lampbench(example_site, tmp_path, "run", "--method", "latest", "--task", "lamp5", *DATA, "--k", "2")
     (row_path,) = tmp_path.rglob("row.json")
     row = json.loads(row_path.read_text())
     assert row["status"] == "success"
@@ -55,12 +51,12 @@ def test_an_installed_plugin_runs(site: Path, tmp_path: Path) -> None:
 
 
 def test_an_installed_adapter_plugin_trains_many_users_and_either_engine_gives_the_same(
-    site: Path, tmp_path: Path
+    example_site: Path, tmp_path: Path
 ) -> None:
     answers = {}
     for engine in ("stacked", "solo"):
         options = ("--engine", engine, "--set", "learning_rate=0.1", "--set", "clip=10", "--out", engine)
-        lampbench(site, tmp_path, "run", "--method", "bias", "--task", "lamp5", *DATA, *options)
+        lampbench(example_site, tmp_path, "run", "--method", "bias", "--task", "lamp5", *DATA, *options)
         (folder,) = (path.parent for path in (tmp_path / engine).rglob("row.json"))
         row = json.loads((folder / "row.json").read_text())
         assert row["status"] == "success"
@@ -71,26 +67,34 @@ def test_an_installed_adapter_plugin_trains_many_users_and_either_engine_gives_t
     assert answers["stacked"] == answers["solo"]
 
 
-def distribution(folder: Path, name: str, entry_points: str) -> None:
-    """The metadata of an installed distribution that registers methods."""
-    info = folder / f"{name}-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[lampbench.methods]\n{entry_points}\n")
-
-
-def test_broken_and_clashing_plugins_are_listed_with_their_errors_and_hide_nothing(tmp_path: Path) -> None:
-    site = tmp_path / "site"
-    distribution(site, "broken", "faulty = no_such_module_anywhere:X")
-    distribution(site, "rival", "rag = json:loads\nnumber = math:pi")
-    entries = {entry["name"]: entry for entry in json.loads(lampbench(site, tmp_path, "list", "methods", "--json"))}
-    assert "No module named 'no_such_module_anywhere'" in entries["faulty"]["error"]
+def test_broken_and_clashing_plugins_are_listed_with_their_errors_and_hide_nothing(
+    broken_site: Path, tmp_path: Path
+) -> None:
+    entries = listed(broken_site, tmp_path)
+    assert "No module named 'lampbench_no_such_module'" in entries["imports-nothing"]["error"]
     assert "two distributions claim the method 'rag'" in entries["rag"]["error"]
-    assert "rival 1.0" in entries["rag"]["error"]
+    assert "lampbench-broken 1.0" in entries["rag"]["error"]
     assert entries["perfit"]["error"] is None
-    table = lampbench(site, tmp_path, "run", "--method", "all", "--task", "lamp3", *DATA, "--dry-run")
-    assert "lamp3 perfit" in table
-    assert "BROKEN: plug-in 'faulty' of broken 1.0" in " ".join(lampbench(site, tmp_path, "list", "methods").split())
+    table = lampbench(broken_site, tmp_path, "run", "--method", "all", "--task", "lamp4", *DATA, "--dry-run")
+    assert "lamp4 perfit" in table
+    words = " ".join(lampbench(broken_site, tmp_path, "list", "methods").split())
+    assert "BROKEN: plug-in 'imports-nothing' of lampbench-broken 1.0" in words
+
+
+def test_the_example_package_tests_itself(example_site: Path, tmp_path: Path) -> None:
+    """Its own test file, away from this repository, as its own CI would run it; here on one task."""
+    shutil.copy(PACKAGE / "test_contract.py", tmp_path)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", "."]
+    result = subprocess.run(
+        [*command, "-k", "lamp3", "test_contract.py"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(example_site)},
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+    assert "20 passed" in result.stdout
 
 
 @pytest.mark.parametrize(("module", "lines"), [("lampbench_latest.py", 15), ("lampbench_bias.py", 60)])

@@ -19,6 +19,7 @@ LAYERS = (
     "pretrain",
     "leaderboard",
     "doctor",
+    "testing",
     "runner",
     "methods",
     "bases",
@@ -49,6 +50,8 @@ def heavy_modules_after(code: str) -> list[str]:
         "sys.argv = ['lampbench', 'list', 'tasks']; from lampbench.cli import main; main()",
         "sys.argv = ['lampbench', 'run', '--help']; from lampbench.cli import main; main()",
         "sys.argv = ['lampbench', 'doctor', '--help']; from lampbench.cli import main; main()",
+        "sys.argv = ['lampbench', 'test-method', '--help']; from lampbench.cli import main; main()",
+        "from lampbench.testing import contract_cases; contract_cases('perfit')",
     ],
 )
 def test_nothing_heavy_is_imported_before_a_command_needs_it(code: str) -> None:

@@ -11,9 +11,11 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
 from documented import code_blocks, commands, fault
+from support import PLUGINS
 
 from lampbench.core import Registry, config_fields, methods, protocols, tasks
 from lampbench.leaderboard._render import _COLUMNS
+from lampbench.testing import CHECKS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -160,15 +162,21 @@ def test_links_lead_to_files_of_the_repository(path: Path) -> None:
 def test_the_methods_of_the_guide_are_the_tested_ones() -> None:
     guide = (DOCS / "add-a-method.md").read_text(encoding="utf-8")
     blocks = [text for language, text in code_blocks(guide) if language in ("python", "toml")]
-    for name in ("pyproject.toml", "lampbench_latest.py", "lampbench_bias.py"):
-        assert (ROOT / "tests" / "plugin_package" / name).read_text(encoding="utf-8") in blocks
+    for name in ("pyproject.toml", "lampbench_latest.py", "lampbench_bias.py", "test_contract.py"):
+        assert (PLUGINS / "example" / name).read_text(encoding="utf-8") in blocks
+
+
+def test_the_guide_explains_every_check_of_the_contract() -> None:
+    guide = (DOCS / "add-a-method.md").read_text(encoding="utf-8")
+    rows = [f"| `{check.name}` | {check.promise} |" for check in CHECKS.values()]
+    assert "\n".join(rows) in guide
 
 
 def test_the_test_of_the_guide_passes(tmp_path: Path) -> None:
     guide = (DOCS / "add-a-method.md").read_text(encoding="utf-8")
-    (test,) = (text for language, text in code_blocks(guide) if language == "python" and "def test_" in text)
+    (test,) = (text for language, text in code_blocks(guide) if language == "python" and "class Echo" in text)
     (tmp_path / "test_latest.py").write_text(test, encoding="utf-8")
-    package = str(ROOT / "tests" / "plugin_package")
+    package = str(PLUGINS / "example")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)],
         cwd=tmp_path,

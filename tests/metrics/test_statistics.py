@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 from support import task
 
-from lampbench.metrics import Additive, Estimate, additive, difference, differences, estimate_means, holm, score
+from lampbench.metrics import Additive, Estimate, Means, additive, difference, holm, score
 from lampbench.metrics._statistics import _tail
 
 LABELS = task("lamp2m").labels
@@ -28,7 +28,7 @@ def of_values(values: Sequence[Sequence[float]]) -> Additive:
 
 def estimate_mean(seeds: Sequence[Additive], **options: int) -> tuple[Estimate, Estimate | None]:
     """Of one method."""
-    return estimate_means([seeds], **options)[0]
+    return Means([seeds], **options).estimates()[0]
 
 
 def clustered(generator: np.random.Generator, users: int, sizes: np.ndarray) -> list[list[float]]:
@@ -172,16 +172,22 @@ def test_what_is_found_of_a_method_does_not_depend_on_its_company(name: str, mon
     ]
     for key in (metric.key for metric in task(name).metrics):
         groups = [[seed[key] for seed in method] for method in methods]
-        together = estimate_means(groups, resamples=300), differences(groups, groups[1], resamples=300)
         alone = (
-            [estimate_means([group], resamples=300)[0] for group in groups],
-            [difference(group, groups[1], resamples=300) for group in groups],
+            [estimate_mean(group, resamples=300) for group in groups],
+            [difference(group, groups[1], resamples=300) for group in groups if group is not groups[1]],
         )
-        assert together == alone
-        # The same in many small blocks of resamples.
+        together = Means(groups, resamples=300)
+        assert (together.estimates(), together.differences(1)) == alone
+        # The same in many small blocks of resamples that are not kept, a method at a time.
         with monkeypatch.context() as patch:
-            patch.setattr("lampbench.metrics._statistics._BLOCK", 450)
-            assert (estimate_means(groups, resamples=300), differences(groups, groups[1], resamples=300)) == alone
+            for constant, few in {"_KEPT": 0, "_ROWS": 70, "_PART": 1, "_TILE": 14}.items():
+                patch.setattr(f"lampbench.metrics._statistics.{constant}", few)
+            blocks = Means(groups, resamples=300)
+            assert (blocks.estimates(), blocks.differences(1)) == alone
+
+
+def test_a_method_alone_differs_from_none() -> None:
+    assert Means([[of_values([[1.0], [0.0]])]]).differences(0) == []
 
 
 def test_one_user_has_no_interval() -> None:

@@ -54,11 +54,15 @@ def worker(method: str, out: Path, phases: Path) -> Callable[[Path], None]:
     # As many stages to be killed in as there can be: a user a shard, few answers a write, a snapshot a step.
     PerFit.users_at_once = 1
     _work._BATCHES_A_CHUNK = 1
-    _adapter_method.Snapshots = partial(Snapshots, seconds=0.0)  # type: ignore[misc, assignment]
+    _adapter_method.Snapshots = partial(Snapshots, seconds=0.0)  # type: ignore[attr-defined, assignment]
     made = plan(out, method, overrides=OVERRIDES[method], batch_size=2)
     session = Session(planner(out, batch_size=2), Phases(phases))
     session.run(dataclasses.replace(made, folder=out / "first"))
-    return lambda folder: session.run(dataclasses.replace(made, folder=folder)) and None
+
+    def work(folder: Path) -> None:
+        session.run(dataclasses.replace(made, folder=folder))
+
+    return work
 
 
 def forked(task: Callable[[], None]) -> int:

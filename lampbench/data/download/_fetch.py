@@ -183,7 +183,7 @@ class _Lock:
             return cls(path, {})
         except OSError as error:
             raise InputError(f"{path}: {error.strerror}") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise cls._damaged(path, f"not JSON ({error})") from None
         if not isinstance(value, dict) or set(value) != {"files"} or not isinstance(value["files"], dict):
             raise cls._damaged(path, 'expected {"files": {…}} and nothing else')

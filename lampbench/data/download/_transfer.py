@@ -54,7 +54,7 @@ class Part:
         """The version of ``url`` that the bytes are of; None where they are of another file or nobody knows."""
         try:
             version = Version(**json.loads(self.note.read_bytes()))
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             return None
         return version if version.url == url and isinstance(version.total, int | None) else None
 

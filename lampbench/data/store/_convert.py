@@ -93,7 +93,7 @@ def open_split(folder: Path, key: str) -> Split | None:
         facts = SplitFacts(manifest["sources"], manifest["label"], manifest["dropped_items"], manifest["dropped_users"])
         histories = pa.concat_tables([open_table(folder / HISTORIES), open_table(folder / RESOLVED)])
         return Split(histories, open_table(folder / USERS), facts, key)
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, pa.ArrowException):
         return None
 
 

@@ -52,7 +52,7 @@ def _stamp(path: Path) -> dict[str, int]:
 def _remembered(record: Path) -> dict[str, Any]:
     try:
         value = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -1,0 +1,102 @@
+"""Three users of the mini suite and four queries: what a promise is tried on in about a second."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from lampbench.core import HistoryItem, LabelledQuery, Query, SharedUser, Task, User
+from lampbench.data import Dataset
+
+# Places of users in mini's evaluated split, and which of their queries are asked: chosen so that what the
+# built-in methods learn of so few items changes most of these answers.
+_Choice = Sequence[tuple[int, Sequence[int]]]
+_USERS: Mapping[str, _Choice] = {
+    "lamp2m": ((4, (0, 1)), (9, (0,)), (11, (1,))),
+    "lamp2n": ((8, (0, 1)), (6, (0,)), (1, (0,))),
+    "lamp3": ((1, (0, 2)), (3, (0,)), (11, (0,))),
+    "lamp4": ((1, (0, 1)), (5, (0,)), (6, (0,))),
+    "lamp5": ((0, (0, 1)), (2, (0,)), (8, (0,))),
+    "lamp7": ((0, (0, 1)), (5, (0,)), (11, (0,))),
+}
+# The user's latest: longest first, as the runner adapts, and no two of one length.
+_ITEMS = (4, 3, 2)
+_NAMES = ("A", "B", "C")
+_LONGER = 6
+_SHARED_USERS, _SHARED_ITEMS, _SHARED_QUERIES = 2, 4, 3
+
+TASKS = tuple(_USERS)
+
+
+@dataclass(frozen=True)
+class Fixture:
+    """What a method is tried on.
+
+    Attributes:
+        data: The data of a run: three evaluated users, two shared ones. Its golds are the canaries.
+        canaries: Strings that nobody can guess, in the place of golds.
+        longer: The history of somebody else, and longer.
+        stranger: A query of a user who is never adapted.
+    """
+
+    data: Dataset
+    canaries: frozenset[str]
+    longer: Sequence[HistoryItem]
+    stranger: Query
+
+    @property
+    def users(self) -> list[User]:
+        """The evaluated users, longest history first."""
+        return list(self.data.users)
+
+    @property
+    def queries(self) -> list[Query]:
+        """Their queries."""
+        return list(self.data.queries)
+
+
+def fixture(task: Task, mini: Dataset) -> Fixture:
+    """The fixture of ``task``, taken from mini's data of it."""
+    evaluated = [
+        _evaluated(task, f"{task.name}-{name}", _latest(mini.users[place], items), mini.queries, asked)
+        for name, (place, asked), items in zip(_NAMES, _USERS[task.name], _ITEMS, strict=True)
+    ]
+    shared = [
+        SharedUser(_latest(entry.user, _SHARED_ITEMS), entry.queries[:_SHARED_QUERIES])
+        for entry in mini.shared[:_SHARED_USERS]
+    ]
+    data = Dataset.of(task, shared, evaluated, sources={}, label=mini.label)
+    taken = {place for place, _ in _USERS[task.name]}
+    other = next(user for place, user in enumerate(mini.users) if place not in taken)
+    return Fixture(
+        data=data,
+        canaries=frozenset(data.golds.values()),
+        longer=_latest(other, _LONGER).history,
+        stranger=replace(
+            own_queries(mini.queries, other)[0], id=f"{task.name}-stranger-0", user_id=f"{task.name}-stranger"
+        ),
+    )
+
+
+def own_queries(queries: Sequence[Query], user: User) -> list[Query]:
+    """Those of one user."""
+    return [query for query in queries if query.user_id == user.id]
+
+
+def _latest(user: User, items: int) -> User:
+    return User(user.id, tuple(user.history[-items:]))
+
+
+def _evaluated(task: Task, name: str, user: User, queries: Sequence[Query], asked: Sequence[int]) -> SharedUser:
+    """A user under a name of our own, so that no gold can be looked up in mini's data."""
+    own = own_queries(queries, user)
+    labelled = (
+        LabelledQuery(replace(own[number], id=f"{name}-{number}", user_id=name), _canary(task)) for number in asked
+    )
+    return SharedUser(User(name, user.history), tuple(labelled))
+
+
+def _canary(task: Task) -> str:
+    # A gold of ratings must read as a number.
+    return f"3.{secrets.randbelow(10**12):012d}" if task.kind == "rating" else f"gold {secrets.token_hex(8)}"

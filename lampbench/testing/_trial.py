@@ -1,0 +1,235 @@
+"""A method on trial: built, trained and asked as the runner does it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import chdir, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from lampbench.core import Method, Query, RunContext, User
+from lampbench.runner import Plan, Planner, RunFolder, Settings, Skip, execute, load_method, load_task
+from lampbench.testing._errors import NotTried
+from lampbench.testing._fixture import Fixture, fixture
+from lampbench.testing._randomness import seed_globals
+from lampbench.testing._shape import Answers, ask, by_query
+from lampbench.testing._state_files import contents
+
+PROTOCOL = "mini"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A method by name, the tasks that it is tried on, and the settings where they are not the defaults."""
+
+    name: str
+    tasks: tuple[str, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def kind(self) -> type[Method]:
+        """Its class; raises InputError where that cannot be imported."""
+        return load_method(self.name)
+
+    def supports(self, task: str) -> Any:
+        """What its ``supports`` says of a task."""
+        return self.kind.supports(load_task(task))
+
+
+@dataclass(frozen=True)
+class RealRun:
+    """What a run of the real runner left.
+
+    Attributes:
+        row: Its row.
+        outputs: Query id -> answer.
+        state: Name -> content of every file of the shared stage's and the users' states.
+        log: Its log, with the traceback where it failed.
+    """
+
+    row: Mapping[str, Any]
+    outputs: Mapping[str, str]
+    state: Mapping[str, bytes]
+    log: str
+
+
+class Trial:
+    """One method on one task. What several checks need is made once.
+
+    A method that is built here starts from the same global random state every time, so that what
+    differs between two of them is what a check changed.
+    """
+
+    def __init__(self, subject: Subject, task: str) -> None:
+        self.subject = subject
+        self.task = task
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The run, planned by the runner; raises InputError where the config is wrong."""
+        plan = _planner(_engine(self.subject.kind)).plan(self.subject.name, self.task, self.subject.settings)
+        if isinstance(plan, Skip):
+            raise NotTried(plan.reason)
+        return plan
+
+    @property
+    def context(self) -> RunContext:
+        """What the config was resolved with."""
+        return RunContext(PROTOCOL, self.plan.backbone.shape if self.plan.backbone else None)
+
+    @property
+    def fixture(self) -> Fixture:
+        """The users."""
+        return _fixture(self.task)
+
+    @property
+    def users(self) -> list[User]:
+        """The evaluated users."""
+        return self.fixture.users
+
+    @property
+    def queries(self) -> list[Query]:
+        """Their queries."""
+        return self.fixture.queries
+
+    @property
+    def questions(self) -> list[Query]:
+        """What is asked to compare answers: their queries, and one of a user who is never adapted."""
+        return [*self.queries, self.fixture.stranger]
+
+    @property
+    def fits(self) -> bool:
+        """Whether the method has a shared stage."""
+        return self.plan.method_type.fit_shared is not Method.fit_shared
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the method learns from users."""
+        return self.plan.method_type.adapt is not Method.adapt
+
+    def new(self) -> Method:
+        """A new method, which knows nothing yet."""
+        plan = self.plan
+        seed_globals(0)
+        method = plan.method_type(task=plan.task, config=plan.config, seed=plan.settings.seed, backbone=self._backbone)
+        if method.engines:
+            method.engine = plan.settings.engine
+        return method
+
+    def fitted(self) -> Method:
+        """A new method after the shared stage, which has met no evaluated user."""
+        method = self.new()
+        if self.fits:
+            method.fit_shared(self.fixture.data.shared)
+        return method
+
+    def adapt(self, method: Method, users: Sequence[User]) -> None:
+        """Adapt users, as many a call as the method takes."""
+        for start in range(0, len(users), method.users_at_once):
+            method.adapt(users[start : start + method.users_at_once])
+
+    @cached_property
+    def unadapted(self) -> Answers:
+        """The answers of a method that adapted nobody."""
+        return ask(self.fitted(), self.questions)
+
+    @cached_property
+    def method(self) -> Method:
+        """An adapted method. Checks may ask and save it, and must not change it."""
+        # First, so that it cannot know of users by way of what methods share behind our back.
+        with suppress(Exception):
+            _ = self.unadapted
+        method = self.fitted()
+        self.adapt(method, self.users)
+        return method
+
+    def taken(self) -> Method:
+        """An adapted method to do anything with."""
+        method = self.method
+        del self.__dict__["method"]
+        return method
+
+    @cached_property
+    def outputs(self) -> Any:
+        """Whatever its ``predict`` returned for the fixture's queries."""
+        return self.method.predict(self.queries)
+
+    @cached_property
+    def answers(self) -> Answers:
+        """The answers to all questions; raises where there is not one string each, however they are asked."""
+        by_query(self.queries, self.outputs)
+        for queries in ([], self.queries[:1]):
+            ask(self.method, queries)
+        return ask(self.method, self.questions)
+
+    @cached_property
+    def newcomer(self) -> Answers:
+        """The answers of another method, which adapted nobody, while the first one knows its users."""
+        _ = self.method
+        return ask(self.fitted(), self.questions)
+
+    @property
+    def adapting_shows(self) -> bool:
+        """Whether adapting changes an answer: what else should the checks of users see?"""
+        return self.answers != self.unadapted
+
+    @cached_property
+    def run(self) -> RealRun:
+        """The fixture, run by the real runner in a folder that is gone afterwards."""
+        # First, so that nothing that methods share behind our back, and the run forgets, is missed there.
+        _ = self.newcomer
+        with TemporaryDirectory(prefix="lampbench-contract-") as folder, chdir(folder):
+            own = RunFolder(Path(folder) / "run")
+            plan = replace(self.plan, dataset=self.fixture.data, folder=own.path)
+            # Not where the methods built here start: a method must not draw from them.
+            seed_globals(1)
+            row = execute(plan, self.fixture.data, lambda _: (self._backbone, 0.0), _Silence())
+            return RealRun(row, own.predictions(), contents(own.path / "state"), own.log_path.read_text("utf-8"))
+
+    @cached_property
+    def _backbone(self) -> Any:
+        if self.plan.backbone is None:
+            return None
+        from lampbench.backbone import Decoding, TransformersBackbone
+
+        settings = self.plan.settings
+        return TransformersBackbone.load(
+            self.plan.backbone,
+            decoding=Decoding(settings.decoding),
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+        )
+
+
+class _Silence:
+    """A reporter that shows nothing."""
+
+    @contextmanager
+    def phase(self, name: str, total: int) -> Iterator[_Silence]:
+        yield self
+
+    def move(self, done: int, total: int) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+
+def _engine(kind: type[Method]) -> str:
+    """The engine of a run by default, or the method's own where it has another."""
+    default = Settings().engine
+    return default if default in kind.engines or not kind.engines else kind.engines[0]
+
+
+@cache
+def _planner(engine: Any) -> Planner:
+    # Reads each task's data once for all methods.
+    return Planner(Settings(protocol=PROTOCOL, device="cpu", dtype="float32", engine=engine))
+
+
+@cache
+def _fixture(task: str) -> Fixture:
+    # One for all methods: the golds of two could not be told apart.
+    the_task = load_task(task)
+    return fixture(the_task, _planner(Settings().engine).dataset(the_task))

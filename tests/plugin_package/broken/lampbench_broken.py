@@ -1,0 +1,221 @@
+"""Methods that each break one promise. ``Sound`` keeps them all; the others differ from it in a line or two."""
+
+import gc
+import pickle
+import random
+from dataclasses import dataclass
+
+from lampbench import Method, Parameters
+from lampbench.data import Dataset
+
+
+class Sound(Method):
+    """Answers with the target of the user's latest history item."""
+
+    needs_backbone = False
+
+    def setup(self):
+        self.users = {}
+
+    def adapt(self, users):
+        self.users.update({user.id: user for user in users})
+
+    def predict(self, queries):
+        return [self.answer(query) for query in queries]
+
+    def answer(self, query):
+        user = self.users.get(query.user_id)
+        return user.history[-1].target if user else "unknown"
+
+    def forget(self, user_id):
+        self.users.pop(user_id, None)
+
+
+def is_no_method():
+    """A function, where a class is expected."""
+
+
+class SaysNothing(Sound):
+    __doc__ = None
+
+
+class SupportsNothing(Sound):
+    """Can do no task at all."""
+
+    @classmethod
+    def supports(cls, task):
+        return False, "a reason"
+
+
+class SkipsSilently(Sound):
+    """Does not say why it cannot do a task."""
+
+    @classmethod
+    def supports(cls, task):
+        return task.name != "lamp3", ""
+
+
+class ChangingConfig(Sound):
+    """Its config can be changed after the run's identity was made of it."""
+
+    @dataclass
+    class Config:
+        k: int = 4
+
+
+class GreedyConfig(Sound):
+    """Its config takes whatever it is given."""
+
+    @dataclass(frozen=True, init=False)
+    class Config:
+        k: int = 4
+
+        def __init__(self, **anything):
+            vars(self).update({"k": 4, **anything})
+
+
+class RestlessConfig(Sound):
+    """Resolving what was resolved gives something else."""
+
+    @dataclass(frozen=True)
+    class Config:
+        k: int = 4
+
+    @classmethod
+    def resolve(cls, config, task, context):
+        return cls.Config(config.k + 1)
+
+
+class Crashes(Sound):
+    """Raises while it adapts."""
+
+    def adapt(self, users):
+        raise ZeroDivisionError("nothing to divide by")
+
+
+class TooFewAnswers(Sound):
+    """Leaves the last query out."""
+
+    def predict(self, queries):
+        return super().predict(queries)[:-1]
+
+
+class AnswersNumbers(Sound):
+    """Answers with numbers, not strings."""
+
+    def answer(self, query):
+        return len(super().answer(query))
+
+
+class KnowsNoStrangers(Sound):
+    """Fails for users who were never adapted."""
+
+    def answer(self, query):
+        return self.users[query.user_id].history[-1].target
+
+
+class Miscounts(Sound):
+    """Reports parameters that no optimizer held."""
+
+    def parameters(self):
+        return Parameters(per_user=7)
+
+
+class ReadsGolds(Sound):
+    """Looks for the golds in the whole process."""
+
+    def predict(self, queries):
+        data = [item for item in gc.get_objects() if type(item) is Dataset]
+        golds = {query: gold for found in data for query, gold in found.golds.items()}
+        return [golds.get(query.id, "none found") for query in queries]
+
+
+class SavesGolds(Sound):
+    """Writes golds into the state that it saves."""
+
+    def save_user(self, user_id, folder):
+        data = [item for item in gc.get_objects() if type(item) is Dataset]
+        (folder / "notes.txt").write_text(str([dict(found.golds) for found in data]))
+
+
+class RollsDice(Sound):
+    """Draws from the global generator."""
+
+    def adapt(self, users):
+        super().adapt(users)
+        self.drawn = str(random.random())
+
+    def answer(self, query):
+        return self.drawn if query.user_id in self.users else "unknown"
+
+
+class LearnsFromQuestions(Sound):
+    """Answers depend on what was asked before."""
+
+    asked = 0
+
+    def answer(self, query):
+        self.asked += 1
+        return str(self.asked)
+
+
+class MixesUsers(Sound):
+    """Answers everybody with what all users wrote."""
+
+    def answer(self, query):
+        return str(sorted(item.target for user in self.users.values() for item in user.history))
+
+
+class TellsStrangers(Sound):
+    """Answers users whom it does not know with what others wrote."""
+
+    def answer(self, query):
+        known = self.users.get(query.user_id) or next(iter(self.users.values()), None)
+        return known.history[-1].target if known else "unknown"
+
+
+class KeepsInClass(Sound):
+    """Keeps its users where all its instances find them."""
+
+    everybody = {}  # noqa: RUF012 - the mistake
+
+    def setup(self):
+        self.users = self.everybody
+
+
+class CountsPlaces(Sound):
+    """Answers depend on a user's place among those who were adapted."""
+
+    def answer(self, query):
+        return str(list(self.users).index(query.user_id)) if query.user_id in self.users else "unknown"
+
+
+class LoadsNothing(Sound):
+    """Saves a user's state and does not load it."""
+
+    def save_user(self, user_id, folder):
+        (folder / "target.txt").write_text(self.users[user_id].history[-1].target)
+
+    def load_user(self, user, folder):
+        pass
+
+
+class Pickles(Sound):
+    """Saves a user's state in a form that can run code when it is opened."""
+
+    def save_user(self, user_id, folder):
+        (folder / "user").write_bytes(pickle.dumps(self.users[user_id].history[-1].target))
+
+
+class SavesElsewhere(Sound):
+    """Writes beside the folder that it is given."""
+
+    def save_user(self, user_id, folder):
+        (folder.parent / "all-users.txt").write_text(user_id)
+
+
+class ForgetsNothing(Sound):
+    """Keeps what it should forget."""
+
+    def forget(self, user_id):
+        pass
