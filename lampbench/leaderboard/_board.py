@@ -264,10 +264,12 @@ def _gains(pools: Mapping[str, Sequence[Result]], means: Mapping[str, Means], pr
 
 
 def _swapped_gain(pool: Sequence[Result], base: Sequence[Result], primary: Metric) -> float | None:
-    own, plain = (fmean(result.sums[primary.key].micro for result in part) for part in (pool, base))
     swapped = _mean(result.row["swap"] and result.row["swap"][primary.key] for result in pool)
+    if swapped is None:
+        return None
+    own, plain = (fmean(result.sums[primary.key].micro for result in part) for part in (pool, base))
     gain = (own - plain) * (1 if primary.higher_is_better else -1)
-    return None if swapped is None or gain <= 0 else (swapped - plain) / (own - plain)
+    return (swapped - plain) / (own - plain) if gain > 0 else None
 
 
 def _entry(

@@ -144,5 +144,7 @@ def _f1(sums: Array) -> Array:
     """F1 averaged over all labels; a label that occurs nowhere contributes 0."""
     labels = sums.shape[-1] // 2
     hits, mentions = sums[..., :labels], sums[..., labels:]
-    scores = np.divide(2 * hits, mentions, out=np.zeros_like(hits), where=mentions > 0)
+    scores = 2 * hits
+    # Where there is no mention there is no hit.
+    np.divide(scores, mentions, out=scores, where=mentions > 0)
     return np.asarray(scores.mean(axis=-1))

@@ -199,6 +199,8 @@ def _of_terms(value: Callable[[Array], Array], sums: Array) -> Array:
 
 def _by_method(values: Array, seeds: Sequence[int]) -> Array:
     """The mean over each method's seeds, shape (tiles, methods, resamples)."""
+    if max(seeds) == 1:
+        return values
     starts = np.cumsum([0, *seeds[:-1]])
     return np.asarray(np.add.reduceat(values, starts, axis=1) / np.array(seeds)[:, None])
 

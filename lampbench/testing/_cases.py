@@ -44,12 +44,17 @@ class Case:
         __tracebackhide__ = True
         outcome = self.outcome()
         if outcome.status == "failed":
-            raise ContractError(
-                ". ".join(filter(None, (f"{self}: {outcome.message}", outcome.advice)))
-            ) from outcome.error
+            raise self._failure(outcome) from (None if isinstance(outcome.error, ContractError) else outcome.error)
         if outcome.status != "passed":
             raise NotTried(outcome.message)
         return outcome.notes
+
+    def _failure(self, outcome: Outcome) -> ContractError:
+        parts = [f"{self}: {outcome.message}", *([outcome.advice] if outcome.advice else [])]
+        failure = ContractError(". ".join(parts))
+        for note in getattr(outcome.error, "__notes__", ()):
+            failure.add_note(note)
+        return failure
 
 
 def contract_cases(

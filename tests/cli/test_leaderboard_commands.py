@@ -83,10 +83,9 @@ def test_a_swap_test_gives_every_user_anothers_state(finished: Path) -> None:
     own, plain = row(finished, "reft"), row(finished, "zero-shot")
     assert isinstance(own["swap"], dict)
     assert isinstance(own["metrics"], dict)
-    assert isinstance(plain["metrics"], dict)
     assert own["swap"]["MAE"] != own["metrics"]["MAE"]["value"]
     # What nobody learned cannot be another's.
-    assert plain["swap"] == {key: pytest.approx(metric["value"]) for key, metric in plain["metrics"].items()}
+    assert plain["swap"] is None
 
 
 def test_a_swap_test_can_be_asked_for_later_and_changes_no_answer(finished: Path, tmp_path: Path) -> None:

@@ -222,9 +222,11 @@ def test_whatever_a_row_says_is_text(tmp_path: Path) -> None:
         hostile(row)
         row["identity"]["config"] = {HOSTILE: "another"}
 
-    result = made("lamp2m", HOSTILE, 0.5, 0, hostile)
-    result = replace(result, users=tuple(f"{user}{HOSTILE}" for user in result.users))
-    made_boards = boards([result, made("lamp2m", HOSTILE, 0.5, 0, other)])
+    result, another = (
+        replace(own, users=tuple(f"{user}{HOSTILE}" for user in own.users))
+        for own in (made("lamp2m", HOSTILE, 0.5, 0, hostile), made("lamp2m", HOSTILE, 0.5, 0, other))
+    )
+    made_boards = boards([result, another])
     row = ReportedRow(HOSTILE, tasks().load("lamp2m"), {"accuracy": 0.5})
     paper = Reported(HOSTILE, HOSTILE, result.identity["protocol"], HOSTILE, (HOSTILE,), (row,))
     written = write_site(made_boards, tmp_path / "site", [paper])

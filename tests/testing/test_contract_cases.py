@@ -351,6 +351,15 @@ def test_a_failing_case_says_what_was_found_and_what_to_do(register: Register) -
     assert isinstance(raised.value, AssertionError)
     assert str(raised.value).startswith("CountsCalls-lamp3-isolation: after somebody else was adapted")
     assert str(raised.value).endswith(CHECKS["isolation"].advice)
+    assert raised.value.__cause__ is None
+
+
+def test_a_failed_run_brings_its_log_along(register: Register) -> None:
+    (case,) = (case for case in contract_cases(register(CannotSave), ["lamp3"]) if case.check == "run")
+    with pytest.raises(ContractError) as raised:
+        case.run()
+    (log,) = raised.value.__notes__
+    assert 'raise RuntimeError("the pen is empty")' in log
 
 
 def test_an_error_of_the_method_is_named_with_its_type_and_place(register: Register) -> None:
