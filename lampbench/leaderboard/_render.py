@@ -146,7 +146,7 @@ def _write(target: Path, kind: Format, boards: Sequence[Board], values: Sequence
     elif kind == "md":
         target.write_text(_markdown(boards), encoding="utf-8")
     else:
-        target.write_text("\n\n".join(_title(b) + "\n" + _table(b, "latex_booktabs") for b in boards) + "\n")
+        target.write_text("\n\n".join(_title(b) + "\n" + _latex_table(b) for b in boards) + "\n")
 
 
 def _markdown(boards: Sequence[Board]) -> str:
@@ -154,7 +154,7 @@ def _markdown(boards: Sequence[Board]) -> str:
     if boards[0].label:
         parts.append(f"**{boards[0].label}**: invented users; these scores compare with no score on LaMP.")
     for board in boards:
-        parts += [f"## {_title(board)}", _table(board, "github")]
+        parts += [f"## {_title(board)}", _markdown_table(list(_COLUMNS), _cells(board))]
         parts += [f"Not ranked: {entry.name}: {entry.unranked}." for entry in board.entries if entry.unranked]
     return "\n\n".join([*parts, _NOTE]) + "\n"
 
@@ -165,9 +165,19 @@ def _title(board: Board) -> str:
     return f"{model}: {board.users} users, {board.queries} queries{limit}, protocol {board.protocol_hash[:12]}"
 
 
-def _table(board: Board, style: str) -> str:
-    rows = [[cell(board, entry) for cell in _COLUMNS.values()] for entry in board.entries]
-    return tabulate(rows, headers=list(_COLUMNS), tablefmt=style, disable_numparse=True)
+def _cells(board: Board) -> list[list[str]]:
+    return [[cell(board, entry) for cell in _COLUMNS.values()] for entry in board.entries]
+
+
+def _latex_table(board: Board) -> str:
+    return tabulate(_cells(board), headers=list(_COLUMNS), tablefmt="latex_booktabs", disable_numparse=True)
+
+
+def _markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(header) + 2, *map(len, cells)) for header, *cells in zip(headers, *rows, strict=True)]
+    lines = [" | ".join(map(str.ljust, cells, widths)) for cells in (headers, *rows)]
+    rule = "|".join("-" * (width + 2) for width in widths)
+    return "\n".join([f"| {lines[0]} |", f"|{rule}|", *(f"| {line} |" for line in lines[1:])])
 
 
 def _csv(boards: Sequence[Mapping[str, Any]]) -> str:
@@ -215,7 +225,7 @@ def _overview_table(boards: Sequence[Board]) -> str:
                 ),
             ]
         )
-    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+    return _markdown_table(headers, rows)
 
 
 def better_places(boards: Sequence[Board], entries: Sequence[Entry | None]) -> set[int]:

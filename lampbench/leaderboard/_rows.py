@@ -51,7 +51,16 @@ def migrated(row: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def row_faults(row: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with a row by itself: its schema, values of no use, an id that is not its identity's."""
+    """What is wrong with a row by itself, a line each: its schema, values of no use, an id not its identity's."""
+    yield from map(one_line, _faults(row))
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks, which names in a row may hold."""
+    return " ".join(text.splitlines())
+
+
+def _faults(row: Mapping[str, Any]) -> Iterator[str]:
     unfit = [f"{place}: {reason}" for place, reason in _unfit(row)]
     yield from unfit
     if unfit:

@@ -14,7 +14,7 @@ import numpy as np
 
 from lampbench.core import InputError, Parameters, Task, methods, tasks
 from lampbench.leaderboard._results import PREDICTIONS, ROW, SUMS, read_predictions, read_sums, result_path, unpacked
-from lampbench.leaderboard._rows import read_row, row_faults
+from lampbench.leaderboard._rows import one_line, read_row, row_faults
 from lampbench.metrics import Additive, additive, invalid_outputs, score_sums
 
 _TOLERANCE = 1e-9
@@ -54,7 +54,11 @@ def validate(root: Path, golds: Golds, count: Count, since: str | None = None) -
 
 
 def result_faults(folder: Path, golds: Golds, count: Count) -> Iterator[str]:
-    """What is wrong with one result."""
+    """What is wrong with one result, a line each."""
+    yield from map(one_line, _result_faults(folder, golds, count))
+
+
+def _result_faults(folder: Path, golds: Golds, count: Count) -> Iterator[str]:
     try:
         row = read_row(folder / ROW)
     except InputError as error:

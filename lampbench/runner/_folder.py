@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,14 +32,46 @@ from lampbench.runner._lines import append_lines, mend_lines, read_lines
 from lampbench.runner._storage import storing
 
 _LONGEST_NAME = 100
-_MEASURED = {"seconds": (int, float), "memory": dict, "tokens": dict}
+_ABSENT = object()
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15
+
+
+def _is_amount(value: Any) -> bool:
+    return _is_number(value) and value >= 0
+
+
+def _is_count(value: Any) -> bool:
+    return value is None or (isinstance(value, int) and _is_amount(value))
+
+
+def _is_counts(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_count, value.values()))
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _is_digests(value: Any) -> bool:
+    return value is _ABSENT or (isinstance(value, dict) and all(map(_is_text, value.values())))
+
+
+_MEASURED = {"seconds": _is_amount, "memory": _is_counts, "tokens": _is_counts}
+_TRAINED = {**_MEASURED, "optimizer_parameters": _is_count}
 # What each kind of event must have for a run to go on from it.
-_EVENTS: Mapping[str, Mapping[str, Any]] = {
-    "session_start": {"time": str},
-    "session_end": {"untracked": (int, float)},
+_EVENTS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
+    "session_start": {"time": _is_text},
+    "session_end": {"untracked": _is_number},
     **dict.fromkeys(("load", "predict", "score", "swap", "check"), _MEASURED),
-    "fit_shared": {**_MEASURED, "optimizer_parameters": (int, type(None))},
-    "adapt": {**_MEASURED, "optimizer_parameters": (int, type(None)), "users": list},
+    "fit_shared": _TRAINED,
+    "adapt": {**_TRAINED, "users": _is_names, "data": _is_digests},
 }
 
 
@@ -105,7 +137,8 @@ class RunFolder:
         """Where a user's state lies. Ids come from data: no id can lead out of the folder."""
         name = quote(user_id, safe="")
         if not name or name.startswith(".") or len(name) > _LONGEST_NAME:
-            name = f"sha256-{digest(user_id)[:32]}"
+            # Not what any id could be quoted as.
+            name = f"sha256={digest(user_id)[:32]}"
         return self.path / "state" / "users" / name
 
     @contextmanager
@@ -131,8 +164,8 @@ class RunFolder:
         """All events so far; raises InputError where one is damaged."""
         events = read_lines(self.journal_path, ["event"])
         for number, event in enumerate(events, start=1):
-            for field, kind in _EVENTS.get(str(event["event"]), {}).items():
-                if not isinstance(event.get(field), kind):
+            for field, fits in _EVENTS.get(str(event["event"]), {}).items():
+                if not fits(event.get(field, _ABSENT)):
                     raise InputError(
                         f"{self.journal_path}: damaged in line {number} (the event {event['event']!r} has no usable "
                         f"{field!r}); --force starts the run over"

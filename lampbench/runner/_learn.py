@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from lampbench.core import LampBenchError, Method, User
+from lampbench.core import InputError, LampBenchError, Method, User
 from lampbench.runner._guards import history_digest
 from lampbench.runner._work import Bar, Work
 
@@ -23,7 +23,8 @@ def fit_shared(work: Work, method: Method) -> None:
     with work.enter("fit_shared", 1) as bar:
         method.progress = work.stoppable(bar.move)
         if work.done("fit_shared") and work.folder.shared_state.exists():
-            method.load_shared(work.folder.shared_state, work.dataset.shared)
+            with _gone_on_with():
+                method.load_shared(work.folder.shared_state, work.dataset.shared)
         else:
             _fit_in_parts(work, method)
         bar.move(1, 1)
@@ -60,7 +61,8 @@ def adapt(work: Work, method: Method) -> None:
     with work.enter("adapt", len(users)) as bar:
         for user in users:
             if user.id in done:
-                method.load_user(user, work.folder.user_state(user.id))
+                with _gone_on_with():
+                    method.load_user(user, work.folder.user_state(user.id))
                 finished += 1
                 bar.move(finished, len(users))
         # Users of like length together: none waits long for another of the same shard.
@@ -72,6 +74,15 @@ def adapt(work: Work, method: Method) -> None:
             finished += len(shard)
             bar.move(finished, len(users))
             work.stop.check()
+
+
+@contextmanager
+def _gone_on_with() -> Iterator[None]:
+    """Says what helps where an earlier session's state cannot be read."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{error}; --force starts the run over") from error
 
 
 def _adapt_shard(work: Work, method: Method, users: Sequence[User]) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
 from lampbench.core import (
     DecodingMode,
@@ -133,7 +134,7 @@ class Planner:
             return self._plan(method, plugin, method_type, the_task, overrides)
         except LampBenchError:
             raise
-        except Exception as error:  # a stranger's supports, resolve or Config
+        except (Exception, SystemExit) as error:  # a stranger's supports, resolve or Config
             raise InputError(
                 f"plug-in {method!r} of {plugin.distribution} fails before it runs: {type(error).__name__}: {error}"
             ) from error
@@ -159,7 +160,9 @@ class Planner:
         config = method_type.resolve(config, task, context)
         identity = self._identity(method, method_type, task, dataset, config, backbone, decoding)
         run_id = digest(identity)[:_RUN_ID_LENGTH]
-        folder = self.settings.out / self.settings.protocol / task.name / method / run_id
+        # A protocol's settings may be any text.
+        protocol = quote(self.settings.protocol, safe=",=")
+        folder = self.settings.out / protocol / task.name / method / run_id
         return Plan(
             method, plugin, method_type, task, dataset, config, backbone, self.settings, identity, run_id, folder,
             seconds,
@@ -285,4 +288,6 @@ def load_method(name: str) -> type[Method]:
             f"the method plug-in {name!r} of {plugin.distribution} is {method!r}; "
             "expected a class derived from lampbench.Method"
         )
+    if not is_dataclass(method.Config):
+        raise InputError(f"the method plug-in {name!r} of {plugin.distribution}: its Config must be a frozen dataclass")
     return method

@@ -41,8 +41,11 @@ def open_row(plan: Plan, dataset: Dataset, folder: RunFolder, status: str, error
             "commit": commit,
             "dirty": dirty,
             "plugin": {"distribution": plan.plugin.distribution, "entry_point": plan.plugin.value},
-            # The command, and not where it is installed.
-            "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            # The command, and not where it is installed; a file may have any bytes as its name.
+            "argv": [
+                Path(sys.argv[0]).name,
+                *(text.encode("utf-8", "backslashreplace").decode() for text in sys.argv[1:]),
+            ],
             "started": sessions[0]["time"] if sessions else None,
             "finished": now() if status == "success" else None,
             "resumed": max(0, len(sessions) - 1),

@@ -565,6 +565,8 @@ def test_a_run_does_not_go_on_from_a_state_that_is_not_its_own(
     for word in words:
         assert word in row["error"]
     assert "\n" not in row["error"]
+    # Damage that shows while reading is told with what helps; no numbers show later.
+    assert "NaN" in row["error"] or row["error"].endswith("; --force starts the run over")
     assert RunFolder(made.folder).predictions() == {}
 
 
@@ -691,8 +693,9 @@ def test_any_string_is_an_answer(output: str, tmp_path: Path) -> None:
         ({"supports": classmethod(raises(SAID))}, "TroubleError: it broke"),
         ({"resolve": classmethod(raises(SAID))}, "TroubleError: it broke"),
         ({"supports": classmethod(lambda cls, task: None)}, "TypeError: "),
+        ({"supports": classmethod(raises(SystemExit(0)))}, "SystemExit: 0"),
     ],
-    ids=["supports raises", "resolve raises", "supports gives nothing"],
+    ids=["supports raises", "resolve raises", "supports gives nothing", "supports ends the program"],
 )
 def test_a_plug_in_that_goes_wrong_while_it_is_planned_is_refused(
     parts: dict[str, Any], words: str, command: Command, monkeypatch: pytest.MonkeyPatch
@@ -700,6 +703,11 @@ def test_a_plug_in_that_goes_wrong_while_it_is_planned_is_refused(
     kind = type("Broken", (Plain,), parts)
     monkeypatch.setattr("lampbench_methods.majority.Majority", kind)
     refused(command(*MAJORITY, *DATA), "plug-in 'majority' of lampbench", "fails before it runs", words)
+
+
+def test_a_plug_in_whose_config_is_no_dataclass_is_refused(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lampbench_methods.majority.Majority", type("Broken", (Plain,), {"Config": dict}))
+    refused(command(*MAJORITY, *DATA), "plug-in 'majority' of lampbench", "its Config must be a frozen dataclass")
 
 
 def test_a_plug_in_that_cannot_be_restored_has_failed_the_check(tmp_path: Path) -> None:

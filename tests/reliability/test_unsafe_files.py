@@ -21,6 +21,7 @@ from support import TINY_DATA, TINY_MODEL, dataset, task
 
 from lampbench.core import InputError
 from lampbench.data.files import Exported, export
+from lampbench.data.protocols import FolderProtocol
 from lampbench.leaderboard import add, boards, read_result, run_id, write_boards
 from lampbench.leaderboard.site import write_site
 from lampbench.runner import RunFolder
@@ -221,6 +222,18 @@ def test_no_user_id_leads_out_of_the_run_folder_or_into_anothers_state(first: st
     assert len(path.name) <= 110
     assert not set(path.name) & set('/\\\0:*?"<>| \n')
     assert (path == other) == (first == second)
+
+
+def test_no_user_can_be_called_what_a_long_name_is_stored_as() -> None:
+    folder = RunFolder(Path("runs") / "run")
+    stored = folder.user_state("x" * 300)
+    assert folder.user_state(stored.name) != stored
+
+
+def test_no_setting_of_a_protocol_leads_out_of_the_run_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FolderProtocol, "canonical", lambda self, name: f"{name},where=../../x")
+    made = plan(tmp_path / "runs", "majority")
+    assert Path(os.path.normpath(made.folder)).is_relative_to(tmp_path / "runs")
 
 
 def hostile_data(folder: Path) -> Path:
