@@ -38,22 +38,24 @@ def describe_backbone(
     dtype: str = "auto",
     device: str = "auto",
     trust_remote_code: bool = False,
+    elsewhere: bool = False,
 ) -> BackboneInfo:
     """Resolve a model's name, dtype and device.
 
-    ``auto`` is CUDA where there is a GPU, with bfloat16 there and float32 elsewhere.
+    ``auto`` is CUDA where there is a GPU, with bfloat16 there and float32 elsewhere. With ``elsewhere``
+    it is loaded on other machines' GPUs.
 
     Raises:
         InputError: No such model, dtype or device; or not a decoder-only language model.
     """
     source = find_model(model, revision, trust_remote_code)
-    device, dtype = device_and_dtype(device, dtype)
+    device, dtype = device_and_dtype("cuda" if elsewhere else device, dtype, elsewhere=elsewhere)
     return BackboneInfo(source, dtype, device, _shape(source))
 
 
-def device_and_dtype(device: str, dtype: str) -> tuple[str, str]:
-    """Both, with ``auto`` resolved; raises InputError where one is unknown or not usable here."""
-    device = _device(device)
+def device_and_dtype(device: str, dtype: str, *, elsewhere: bool = False) -> tuple[str, str]:
+    """Both, with ``auto`` resolved; raises InputError where one is unknown or, but for ``elsewhere``, not usable."""
+    device = device if elsewhere else _device(device)
     if dtype == "auto":
         dtype = "bfloat16" if device.startswith("cuda") else "float32"
     if dtype not in DTYPES:

@@ -37,6 +37,7 @@ cache_option = click.option(
 _FILE_KEYS = (
     "method", "task", "protocol", "data", "cache", "strict", "model", "revision", "seed", "users", "k", "swap-test",
     "dtype", "device", "batch-size", "decoding", "engine", "time-limit", "memory-limit", "trust-remote-code", "out",
+    "executor", "address", "workers", "gpus-per-worker",
 )  # fmt: skip
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
+from lampbench.cli._executor import MakeExecutor, chosen_executor, executor_options, on_other_machines
 from lampbench.cli._options import cache_option, method_names, overrides, read_config_file, task_names, use_cache
 from lampbench.core import InputError, config_to_json, convert
-from lampbench.runner import Plan, Planner, RunFolder, Session, Settings, Skip, limit_memory, load_method
+from lampbench.runner import Plan, Planner, RunFolder, Settings, Skip, load_method
 
 _DECODING = click.Choice(["greedy", "sampled", "labels"])
 _ENGINE = click.Choice(["stacked", "solo"])
@@ -44,6 +45,7 @@ _MOST = 1e9
 @click.option("--batch-size", type=click.IntRange(min=1), help="Prompts a forward pass. Default 32.")
 @click.option("--time-limit", type=float, metavar="SECONDS", help="The longest a run may take; it is failed, and kept.")
 @click.option("--memory-limit", type=float, metavar="GIB", help="What runs may hold. Default: on the CPU what is free.")
+@executor_options
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of run folders. Default runs/.")
 @click.option("--trust-remote-code", is_flag=True, default=None, help="Let code that comes with the model run.")
 @click.option("--force", is_flag=True, help="Delete earlier work of the same run and start over.")
@@ -64,6 +66,7 @@ def run(settings: Sequence[str], config_file: Path | None, force: bool, dry_run:
         if required not in given:
             raise InputError(f"--{required} is missing; see lampbench run --help")
     use_cache(given.get("cache"))
+    executor = chosen_executor(given)
     names = method_names(given["method"])
     chosen = overrides(names, given.get("set", {}), settings, given.get("k"))
     planner = Planner(_settings(given), say=lambda text: click.echo(text, err=True))
@@ -81,10 +84,10 @@ def run(settings: Sequence[str], config_file: Path | None, force: bool, dry_run:
         for plan in plans:
             click.echo(_plan_text(plan, planner))
         return 0
-    return _run_all(plans, planner, force)
+    return _run_all(plans, planner, executor, force)
 
 
-def _run_all(plans: Sequence[Plan], planner: Planner, force: bool) -> int:
+def _run_all(plans: Sequence[Plan], planner: Planner, executor: MakeExecutor, force: bool) -> int:
     from lampbench.cli._progress import ProgressReporter
     from lampbench.cli._table import run_notes, run_table
 
@@ -93,10 +96,7 @@ def _run_all(plans: Sequence[Plan], planner: Planner, force: bool) -> int:
             # What an earlier command left is checked before the first run starts, not hours later.
             folder = RunFolder(plan.folder)
             folder.row(), folder.journal(), folder.predictions()
-    device = next((plan.backbone.device for plan in plans if plan.backbone), "cpu")
-    limit_memory(planner.settings.memory_limit, device)
-    session = Session(planner, ProgressReporter())
-    rows = [session.run(plan, force=force) for plan in plans]
+    rows = executor(planner, ProgressReporter()).run_all(plans, force=force)
     label = rows[0]["data"]["label"]
     if label:
         click.echo(f"\n{label}: invented users; these scores compare with no score on LaMP")
@@ -113,6 +113,7 @@ def _run_all(plans: Sequence[Plan], planner: Planner, force: bool) -> int:
 def _settings(given: Mapping[str, Any]) -> Settings:
     """The run's settings, each typed as ``Settings`` declares it, whether from a flag or the file."""
     hints = typing.get_type_hints(Settings)
+    given = {**given, "elsewhere": on_other_machines(given)}
     named = {name: given[name.replace("_", "-")] for name in hints if name.replace("_", "-") in given}
     settings = Settings(**{name: convert(value, hints[name], name) for name, value in named.items()})
     for name in ("batch_size", "users"):

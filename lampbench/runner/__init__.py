@@ -6,13 +6,14 @@ from lampbench.runner._folder import RunFolder
 from lampbench.runner._limits import limit_memory
 from lampbench.runner._plan import Plan, Planner, Settings, Skip, load_method, load_protocol, load_task
 from lampbench.runner._row import PHASES, SCHEMA_VERSION
-from lampbench.runner._session import Session
+from lampbench.runner._session import Executor, Session
 from lampbench.runner._work import Bar, Reporter
 
 __all__ = [
     "PHASES",
     "SCHEMA_VERSION",
     "Bar",
+    "Executor",
     "Plan",
     "Planner",
     "Reporter",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from lampbench.core import LampBenchError, Method, Prediction, Query, User
+from lampbench.data import Dataset
 from lampbench.metrics import Score, score, score_sums
-from lampbench.runner._work import Work
+from lampbench.runner._plan import Plan
+from lampbench.runner._work import Bar, Work
 
 
 def predict(work: Work, method: Method) -> None:
@@ -38,6 +40,8 @@ def score_answers(work: Work) -> dict[str, Score]:
     score(task, ["1", "1"], ["1", "1"], ["a", "b"])
     with work.enter("score", 1) as bar:
         with work.measured("score"):
+            # As one undisturbed process would have written them.
+            work.folder.order_predictions(query.id for chunk in chunks(queries, 1) for query in chunk)
             answers = work.folder.predictions()
             outputs = [answers[query.id] for query in queries]
             golds = [work.dataset.golds[query.id] for query in queries]
@@ -54,19 +58,41 @@ def score_answers(work: Work) -> dict[str, Score]:
 
 def swap(work: Work, method: Method) -> dict[str, Score] | None:
     """Scores when every user has the next user's history and state; None where there is nothing to swap."""
-    users, queries = list(work.dataset.users), work.dataset.queries
-    if type(method).adapt is Method.adapt or len(users) < 2:
+    if not can_swap(work.plan, work.dataset):
         return None
-    outputs: list[str] = []
-    with work.enter("swap", len(queries)) as bar, work.measured("swap"):
-        for user, other in zip(users, [*users[1:], users[0]], strict=True):
+    with work.enter("swap", len(work.dataset.queries)) as bar, work.measured("swap"):
+        for user, other in neighbours(work.dataset.users):
             method.forget(user.id)
             method.load_user(User(user.id, other.history), work.folder.user_state(other.id))
-        for chunk in chunks(queries, work.chunk):
-            outputs += checked(method.predict(chunk), chunk)
-            bar.move(len(outputs), len(queries))
-            work.stop.check()
-    golds = [work.dataset.golds[query.id] for query in queries]
+        answers = ask(work, method, bar)
+    return score_swapped(work, answers)
+
+
+def can_swap(plan: Plan, dataset: Dataset) -> bool:
+    """Whether there are states, and users to swap them between."""
+    return plan.method_type.adapt is not Method.adapt and len(dataset.users) > 1
+
+
+def neighbours(users: Sequence[User]) -> list[tuple[User, User]]:
+    """Every user, and the next one."""
+    return list(zip(users, [*users[1:], users[0]], strict=True))
+
+
+def ask(work: Work, method: Method, bar: Bar) -> dict[str, str]:
+    """Answers that are kept nowhere, by query."""
+    answers: dict[str, str] = {}
+    for chunk in chunks(work.dataset.queries, work.chunk):
+        outputs = checked(method.predict(chunk), chunk)
+        answers |= {query.id: output for query, output in zip(chunk, outputs, strict=True)}
+        bar.move(len(answers), len(work.dataset.queries))
+        work.stop.check()
+    return answers
+
+
+def score_swapped(work: Work, answers: Mapping[str, str]) -> dict[str, Score]:
+    """Scores of what was answered with other users' states."""
+    queries = work.dataset.queries
+    outputs, golds = ([source[query.id] for query in queries] for source in (answers, work.dataset.golds))
     return score(work.plan.task, outputs, golds, [query.user_id for query in queries])
 
 

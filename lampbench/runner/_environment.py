@@ -16,9 +16,12 @@ import lampbench
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "pyreft", "datasets", "evaluate", "rouge-score", "numpy")
 
 
-def environment(device: str) -> dict[str, Any]:
-    """Versions, device and hardware class. No host name, user name or path."""
-    hardware = _gpu_name(device) if device.startswith("cuda") else f"{_cpu_name()} x{os.cpu_count()}"
+def environment(device: str, cpus: int | None = None) -> dict[str, Any]:
+    """Versions, device and hardware class; ``cpus`` are those given to this process, all of the machine where None.
+
+    No host name, user name or path.
+    """
+    hardware = _gpu_name(device) if device.startswith("cuda") else f"{_cpu_name()} x{cpus or os.cpu_count()}"
     return {
         "python": platform.python_version(),
         "platform": platform.platform(aliased=True, terse=True),

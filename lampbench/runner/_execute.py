@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from typing import Any, Protocol
+from typing import Any
 
 import lampbench
-from lampbench.core import Method
 from lampbench.data import Dataset
 from lampbench.runner._answer import predict, score_answers, swap
 from lampbench.runner._cause import cause
@@ -16,17 +15,11 @@ from lampbench.runner._check import begin_checks, end_checks
 from lampbench.runner._folder import RunFolder
 from lampbench.runner._learn import adapt, fit_shared
 from lampbench.runner._limits import time_limit
+from lampbench.runner._load import BackboneLoader, load
 from lampbench.runner._plan import Plan
 from lampbench.runner._row import finished_row, now, open_row
 from lampbench.runner._storage import StorageError
 from lampbench.runner._work import Reporter, Work
-
-
-class BackboneLoader(Protocol):
-    """Gives the loaded backbone of a plan; the same one for runs that share it."""
-
-    def __call__(self, plan: Plan) -> tuple[Any, float]:
-        """The backbone, and the seconds that loading it took in an earlier run of this process."""
 
 
 def execute(
@@ -50,36 +43,46 @@ def execute(
         LampBenchError: The folder cannot be written, or another process works on the same run.
     """
     folder = RunFolder(plan.folder)
-    row = None if force else folder.row()
-    if row is not None and row["status"] == "success" and (row.get("swap") or not plan.settings.swap_test):
-        reporter.say(f"{plan.task.name} {plan.method}: finished earlier, kept (--force starts over)")
+    row = None if force else finished_earlier(plan, reporter)
+    if row is not None:
         return row
     with folder.held():
         if force:
             folder.clear()
+        # Workers of an earlier session made it, and this one makes it itself.
+        folder.remove_shards()
         return _run(Work(plan, dataset, folder, reporter), load_backbone)
 
 
+def finished_earlier(plan: Plan, reporter: Reporter) -> dict[str, Any] | None:
+    """The row of a run of which nothing is left to do; None where there is."""
+    row = RunFolder(plan.folder).row()
+    if row is None or row["status"] != "success" or (plan.settings.swap_test and not row.get("swap")):
+        return None
+    reporter.say(f"{plan.task.name} {plan.method}: finished earlier, kept (--force starts over)")
+    return row
+
+
 def _run(work: Work, load_backbone: BackboneLoader) -> dict[str, Any]:
-    _announce(work)
+    announce(work)
     try:
         with work.stop.listening(), time_limit(work.plan.settings.time_limit):
             row = _phases(work, load_backbone)
     except KeyboardInterrupt:
-        _end(work, "incomplete")
+        end(work, "incomplete")
         work.reporter.say(f"{work.name}: interrupted; the same command continues")
         raise
     except StorageError:
         # There is no place to write what happened; what is there is whole.
         raise
     except BaseException as error:  # whatever a plug-in raises, sys.exit too, ends this run and not the others
-        return _failed(work, error)
+        return failed(work, error)
     work.folder.write(work.folder.row_path, row)
     return row
 
 
 def _phases(work: Work, load_backbone: BackboneLoader) -> dict[str, Any]:
-    method = _load(work, load_backbone)
+    method = load(work, load_backbone)
     fit_shared(work, method)
     guards = begin_checks(work, method)
     adapt(work, method)
@@ -92,27 +95,8 @@ def _phases(work: Work, load_backbone: BackboneLoader) -> dict[str, Any]:
     return finished_row(work.plan, work.dataset, work.folder, parameters, scores, swapped, checks)
 
 
-def _load(work: Work, load_backbone: BackboneLoader) -> Method:
-    plan = work.plan
-    with work.enter("load", 1) as bar:
-        with work.measured("load") as event:
-            event["seconds"] += plan.data_seconds
-            if plan.backbone:
-                work.backbone, seconds = load_backbone(plan)
-                event["seconds"] += seconds
-            method = plan.method_type(
-                task=plan.task, config=plan.config, seed=plan.settings.seed, backbone=work.backbone
-            )
-        bar.move(1, 1)
-    if method.engines:
-        method.engine = plan.settings.engine
-    method.say = work.reporter.say
-    if work.backbone is not None:
-        work.backbone.warm_up()
-    return method
-
-
-def _announce(work: Work) -> None:
+def announce(work: Work) -> None:
+    """Write that a session begins, and say what there is already."""
     answered, adapted = len(work.folder.predictions()), len(work.users_done())
     work.folder.log({"event": "session_start", "time": now()})
     work.folder.message(f"{now()} session with lampbench {lampbench.__version__}: {' '.join(sys.argv)}")
@@ -123,20 +107,21 @@ def _announce(work: Work) -> None:
         )
 
 
-def _failed(work: Work, error: BaseException) -> dict[str, Any]:
+def failed(work: Work, error: BaseException) -> dict[str, Any]:
+    """The row of a run that ended in an error, written and said."""
     text = cause(error, work.phase)
     work.folder.message("".join(traceback.format_exception(error)))
     # What a method that ran out of memory holds is needed to write the row.
     traceback.clear_frames(error.__traceback__)
-    row = _end(work, "failed", text)
+    row = end(work, "failed", text)
     work.reporter.say(f"{work.name}: failed: {text} (details: {work.folder.log_path})")
     logging.getLogger("lampbench").debug("run failed", exc_info=error)
     return row
 
 
-def _end(work: Work, status: str, error: str | None = None) -> dict[str, Any]:
+def end(work: Work, status: str, error: str | None = None) -> dict[str, Any]:
     """The row of a run that did not come to its end, written."""
     work.log_end()
-    row = open_row(work.plan, work.dataset, work.folder, status, error)
+    row = open_row(work.plan, work.dataset, work.folder, status, error, work.where)
     work.folder.write(work.folder.row_path, row)
     return row

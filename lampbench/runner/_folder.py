@@ -59,6 +59,14 @@ def _is_names(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
 
 
+def _is_optional_amount(value: Any) -> bool:
+    return value is _ABSENT or _is_amount(value)
+
+
+def _is_checks(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(check, dict) and "passed" in check for check in value.values())
+
+
 def _is_digests(value: Any) -> bool:
     return value is _ABSENT or (isinstance(value, dict) and all(map(_is_text, value.values())))
 
@@ -68,11 +76,27 @@ _TRAINED = {**_MEASURED, "optimizer_parameters": _is_count}
 # What each kind of event must have for a run to go on from it.
 _EVENTS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
     "session_start": {"time": _is_text},
-    "session_end": {"untracked": _is_number},
+    "session_end": {"untracked": _is_number, "elapsed": _is_optional_amount},
+    # What a worker did of the run; its own events follow.
+    "shard": {"id": _is_text, "at": _is_amount, "parameters": _is_counts, "checks": _is_checks, "guarded": _is_names},
     **dict.fromkeys(("load", "predict", "score", "swap", "check"), _MEASURED),
     "fit_shared": _TRAINED,
     "adapt": {**_TRAINED, "users": _is_names, "data": _is_digests},
 }
+
+
+def _with_workers_events(line: dict[str, Any]) -> list[dict[str, Any]]:
+    own = line.get("events", []) if line["event"] == "shard" else []
+    usable = isinstance(own, list) and all(isinstance(event, dict) for event in own)
+    return [line, *(own if usable else [{"event": "shard"}])]
+
+
+def _wrong_field(event: Mapping[str, Any]) -> str | None:
+    """The first field that is not as its kind of event needs it."""
+    if "event" not in event:
+        return "event"
+    needed = _EVENTS.get(str(event["event"]), {})
+    return next((field for field, fits in needed.items() if not fits(event.get(field, _ABSENT))), None)
 
 
 class RunFolder:
@@ -91,6 +115,7 @@ class RunFolder:
         self._unfinished = path / "state" / ".partial"
         self.shared_state = path / "state" / "shared"
         self.shared_snapshot = path / "state" / "shared-snapshot"
+        self.shards_path = path / "shards"
 
     def create(self) -> None:
         """Make the folder; raises InputError where that is not possible."""
@@ -123,6 +148,10 @@ class RunFolder:
                     shutil.rmtree(path)
                 elif path != self._lock_path:
                     path.unlink()
+
+    def remove_shards(self) -> None:
+        """Delete what workers made and nobody took in."""
+        shutil.rmtree(self.shards_path, ignore_errors=True)
 
     def remove_state(self, state: Path) -> None:
         """Delete a state folder, if it is there: all of it at once, for whoever looks."""
@@ -161,15 +190,17 @@ class RunFolder:
             append_lines(self.journal_path, [event])
 
     def journal(self) -> list[dict[str, Any]]:
-        """All events so far; raises InputError where one is damaged."""
-        events = read_lines(self.journal_path, ["event"])
-        for number, event in enumerate(events, start=1):
-            for field, fits in _EVENTS.get(str(event["event"]), {}).items():
-                if not fits(event.get(field, _ABSENT)):
+        """All events so far, those of workers after their shard; raises InputError where one is damaged."""
+        events: list[dict[str, Any]] = []
+        for number, line in enumerate(read_lines(self.journal_path, ["event"]), start=1):
+            for event in _with_workers_events(line):
+                wrong = _wrong_field(event)
+                if wrong is not None:
                     raise InputError(
-                        f"{self.journal_path}: damaged in line {number} (the event {event['event']!r} has no usable "
-                        f"{field!r}); --force starts the run over"
+                        f"{self.journal_path}: damaged in line {number} (the event {event.get('event')!r} has no "
+                        f"usable {wrong!r}); --force starts the run over"
                     )
+                events.append(event)
         return events
 
     def add_predictions(self, predictions: Iterable[Prediction]) -> None:
@@ -177,6 +208,18 @@ class RunFolder:
         records = [{"id": p.query_id, "user": p.user_id, "output": p.output} for p in predictions]
         with storing(self.predictions_path):
             append_lines(self.predictions_path, records)
+
+    def order_predictions(self, query_ids: Iterable[str]) -> None:
+        """Bring all answers into an order; the file is whole at any time."""
+        lines = read_lines(self.predictions_path, ["id"])
+        by_id = {line["id"]: line for line in lines}
+        ordered = [by_id[query_id] for query_id in query_ids]
+        if ordered != lines:
+            temporary = self.predictions_path.with_suffix(".ordered")
+            with storing(self.predictions_path):
+                temporary.unlink(missing_ok=True)
+                append_lines(temporary, ordered)
+                temporary.replace(self.predictions_path)
 
     def predictions(self) -> dict[str, str]:
         """Query id -> output of every answer so far; raises InputError where one is damaged or there twice."""

@@ -9,6 +9,7 @@ from typing import Any
 from lampbench.core import HistoryItem, Method, Query, User, digest
 from lampbench.data import Dataset
 
+# Users of a run whose answers are looked at, and queries of each.
 _USERS, _QUERIES_EACH = 4, 1
 
 Ask = Callable[[Sequence[Query]], Sequence[str]]
@@ -31,14 +32,14 @@ class Guards:
 
     Args:
         method: The method.
-        dataset: The run's data.
+        dataset: The run's data, or that of a part of its users.
+        users: Whose answers are looked at.
         ask: ``predict``, its answers checked for shape.
     """
 
-    def __init__(self, method: Method, dataset: Dataset, ask: Ask) -> None:
+    def __init__(self, method: Method, dataset: Dataset, users: Sequence[User], ask: Ask) -> None:
         self._method = method
         self._ask = ask
-        users = _spread(dataset.users, _USERS)
         self._users = {user.id: user for user in users}
         self._sample = [query for user in users for query in _own(dataset.queries, user)[:_QUERIES_EACH]]
         # Ids that no data has: made from all of them.
@@ -91,6 +92,30 @@ class Guards:
         return _Round(_by_id(self._sample, answers[:half]), _by_id(self._strangers, answers[half:]))
 
 
+def guarded(users: Sequence[User]) -> list[User]:
+    """The users of a run whose answers are looked at: some, evenly from the first to the last."""
+    last = len(users) - 1
+    places = sorted({round(i * last / max(1, _USERS - 1)) for i in range(_USERS)})
+    return [users[place] for place in places]
+
+
+def together(parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> Checks:
+    """What guards found in parts of a run's users, as one finding of each check."""
+    found: Checks = {}
+    for part in parts:
+        for name, check in part.items():
+            known = found.get(name)
+            found[name] = dict(check) if known is None else _both(name, known, check)
+    return found
+
+
+def _both(name: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    counts = {key: first[key] + value for key, value in second.items() if key in first and type(value) is int}
+    # One answer that adapting changed is enough; every other promise is kept only where all parts keep it.
+    both = any if name == "adaptation" else all
+    return {**first, **second, **counts, "passed": both((first["passed"], second["passed"]))}
+
+
 def history_digest(user: User) -> str:
     """Names exactly what a user is adapted on."""
     return digest([user.id, [_fields(item) for item in user.history]])[:16]
@@ -111,10 +136,3 @@ def _by_id(queries: Sequence[Query], answers: Sequence[str]) -> Answers:
 
 def _own(queries: Sequence[Query], user: User) -> list[Query]:
     return [query for query in queries if query.user_id == user.id]
-
-
-def _spread(users: Sequence[User], count: int) -> list[User]:
-    """So many users, evenly from the first to the last."""
-    last = len(users) - 1
-    places = sorted({round(i * last / max(1, count - 1)) for i in range(count)})
-    return [users[place] for place in places]

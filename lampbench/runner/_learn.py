@@ -18,16 +18,26 @@ _PART_SECONDS = 60.0
 
 def fit_shared(work: Work, method: Method) -> None:
     """The shared stage; or its state, where an earlier session came to its end."""
-    if type(method).fit_shared is Method.fit_shared:
+    if not has_shared_stage(type(method)):
         return
     with work.enter("fit_shared", 1) as bar:
         method.progress = work.stoppable(bar.move)
         if work.done("fit_shared") and work.folder.shared_state.exists():
-            with _gone_on_with():
-                method.load_shared(work.folder.shared_state, work.dataset.shared)
+            load_shared(work, method)
         else:
             _fit_in_parts(work, method)
         bar.move(1, 1)
+
+
+def load_shared(work: Work, method: Method) -> None:
+    """The shared stage as an earlier session, or another process, left it."""
+    with _gone_on_with():
+        method.load_shared(work.folder.shared_state, work.dataset.shared)
+
+
+def has_shared_stage(method: type[Method]) -> bool:
+    """Whether the method learns anything that all users share."""
+    return method.fit_shared is not Method.fit_shared
 
 
 def _fit_in_parts(work: Work, method: Method) -> None:

@@ -51,6 +51,7 @@ class Settings:
         time_limit: Seconds that a run may take in one session; None for no limit.
         memory_limit: GiB that the process may hold; None for what is free (on a GPU: no limit).
         out: The folder of run folders.
+        elsewhere: The backbone is loaded by workers on GPUs that this process need not have.
     """
 
     protocol: str = "mini"
@@ -70,6 +71,7 @@ class Settings:
     time_limit: float | None = None
     memory_limit: float | None = None
     out: Path = field(default_factory=lambda: Path("runs"))
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,10 +114,16 @@ class Planner:
     Args:
         settings: What the user asked for.
         say: Gets a line when reading the data takes long.
+        protocol: Is taken, under the name in ``settings``, in place of the one that is registered under it.
     """
 
-    def __init__(self, settings: Settings, say: Callable[[str], None] = lambda text: None) -> None:
-        self._protocol, name = load_protocol(settings.protocol)
+    def __init__(
+        self,
+        settings: Settings,
+        say: Callable[[str], None] = lambda text: None,
+        protocol: Protocol | None = None,
+    ) -> None:
+        self._protocol, name = load_protocol(settings.protocol) if protocol is None else (protocol, settings.protocol)
         self._protocol.say = say
         self.settings = replace(settings, protocol=name)
         self._dataset = cache(self._load_dataset)
@@ -193,6 +201,7 @@ class Planner:
             dtype=settings.dtype,
             device=settings.device,
             trust_remote_code=settings.trust_remote_code,
+            elsewhere=settings.elsewhere,
         )
 
     def _decoding(self) -> Decoding:

@@ -22,8 +22,18 @@ SCHEMA_VERSION = 2
 PHASES = ("load", "fit_shared", "adapt", "predict", "score")
 
 
-def open_row(plan: Plan, dataset: Dataset, folder: RunFolder, status: str, error: str | None = None) -> dict[str, Any]:
-    """The row of a run that has no result (yet): what was run, where, and how far it came."""
+def open_row(
+    plan: Plan,
+    dataset: Dataset,
+    folder: RunFolder,
+    status: str,
+    error: str | None = None,
+    where: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The row of a run that has no result (yet): what was run, where, and how far it came.
+
+    ``where`` is the environment of what ran it; None for this process.
+    """
     commit, dirty = source_commit()
     sessions = [event for event in folder.journal() if event["event"] == "session_start"]
     return {
@@ -35,7 +45,7 @@ def open_row(plan: Plan, dataset: Dataset, folder: RunFolder, status: str, error
         "metrics": None,
         "swap": None,
         "cost": None,
-        "environment": environment(plan.backbone.device if plan.backbone else "cpu"),
+        "environment": where or environment(plan.backbone.device if plan.backbone else "cpu"),
         "provenance": {
             "version": lampbench.__version__,
             "commit": commit,
@@ -64,16 +74,17 @@ def finished_row(
     scores: Mapping[str, Score],
     swapped: Mapping[str, Score] | None,
     checks: Mapping[str, Any],
+    where: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The row of a finished run: everything above with metrics, cost, checks and artifacts.
 
     ``swapped`` are the scores with other users' states, where that was asked for; ``checks`` what the
-    isolation guards found.
+    isolation guards found; ``where`` as above.
     """
     events = folder.journal()
     users = dataset.users
     outputs = list(folder.predictions().values())
-    return open_row(plan, dataset, folder, "success") | {
+    return open_row(plan, dataset, folder, "success", where=where) | {
         "data": _data(dataset) | {"invalid_outputs": invalid_outputs(plan.task, outputs)} | _cut_prompts(events),
         "metrics": _metrics(scores),
         "swap": None if swapped is None else {key: own.value for key, own in swapped.items()},
@@ -144,6 +155,7 @@ def _cost(events: Sequence[Mapping[str, Any]], parameters: Parameters) -> dict[s
     return {
         "parameters": {"shared": parameters.shared, "per_user": parameters.per_user},
         "seconds": seconds,
+        "elapsed": sum(map(_elapsed, _sessions(events))),
         "seconds_per_user": _spread(by_phase["adapt"]),
         "memory": {phase: _peak(event["memory"] for event in own) for phase, own in by_phase.items() if own},
         "tokens": {
@@ -154,6 +166,28 @@ def _cost(events: Sequence[Mapping[str, Any]], parameters: Parameters) -> dict[s
             "adapt_generated": _total(by_phase["adapt"], "generated_tokens"),
         },
     }
+
+
+def _sessions(events: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """The events of each session."""
+    sessions: list[list[Mapping[str, Any]]] = []
+    for event in events:
+        if event["event"] == "session_start" or not sessions:
+            sessions.append([])
+        sessions[-1].append(event)
+    return sessions
+
+
+def _elapsed(session: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds by the clock from a session's start to its end, or to the last that is known of it.
+
+    Several workers make more seconds in that time: those are in ``seconds``.
+    """
+    ends = [event["elapsed"] for event in session if event["event"] == "session_end" and "elapsed" in event]
+    shards = [event["at"] for event in session if event["event"] == "shard"]
+    if ends or shards:
+        return float(max([*ends, *shards]))
+    return float(sum(event.get("seconds", 0.0) + event.get("untracked", 0.0) for event in session))
 
 
 def _cut_prompts(events: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:

@@ -1,42 +1,36 @@
-"""Several runs of one command, sharing data and the loaded backbone."""
+"""Where the runs of one command are done."""
 
 from __future__ import annotations
 
-import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from lampbench.runner._execute import execute
+from lampbench.runner._load import OneBackbone
 from lampbench.runner._plan import Plan, Planner
 from lampbench.runner._work import Reporter
 
 
+class Executor(Protocol):
+    """Does the runs of one command; what comes out does not depend on which one does them."""
+
+    def run_all(self, plans: Sequence[Plan], *, force: bool = False) -> list[dict[str, Any]]:
+        """The plans' rows, in their order; with ``force`` earlier work of the same identities is deleted first."""
+
+
 class Session:
-    """Executes plans in turn; the backbone is loaded by the first run that needs it."""
+    """Executes plans in this process, in turn; the backbone is loaded by the first run that needs it."""
 
     def __init__(self, planner: Planner, reporter: Reporter) -> None:
         self._planner = planner
         self._reporter = reporter
-        self._backbone: Any = None
-        self._load_seconds = 0.0
+        self._backbone = OneBackbone()
+
+    def run_all(self, plans: Sequence[Plan], *, force: bool = False) -> list[dict[str, Any]]:
+        """The plans' rows, in their order; with ``force`` earlier work of the same identities is deleted first."""
+        return [self.run(plan, force=force) for plan in plans]
 
     def run(self, plan: Plan, *, force: bool = False) -> dict[str, Any]:
         """The row of ``plan``; with ``force`` earlier work of the same identity is deleted first."""
         data = self._planner.evaluated(plan)
-        return execute(plan, data, self._load_backbone, self._reporter, force=force)
-
-    def _load_backbone(self, plan: Plan) -> tuple[Any, float]:
-        from lampbench.backbone import Decoding, TransformersBackbone
-
-        if self._backbone is not None:
-            return self._backbone, self._load_seconds
-        if plan.backbone is not None:
-            settings = plan.settings
-            start = time.perf_counter()
-            self._backbone = TransformersBackbone.load(
-                plan.backbone,
-                decoding=Decoding(settings.decoding),
-                batch_size=settings.batch_size,
-                seed=settings.seed,
-            )
-            self._load_seconds = time.perf_counter() - start
-        return self._backbone, 0.0
+        return execute(plan, data, self._backbone, self._reporter, force=force)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
@@ -44,17 +44,29 @@ class Work:
         phase: The phase that is under way.
         backbone: Once it is loaded; None for a method without one.
         earlier: The journal as this session found it.
+        where: The environment of the workers that do it; None for this process.
     """
 
-    def __init__(self, plan: Plan, dataset: Dataset, folder: RunFolder, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        dataset: Dataset,
+        folder: RunFolder,
+        reporter: Reporter,
+        *,
+        stop: Stop | None = None,
+        adapted: Iterable[str] = (),
+    ) -> None:
         self.plan = plan
         self.dataset = dataset
         self.folder = folder
         self.reporter = reporter
-        self.stop = Stop()
+        self.stop = stop or Stop()
         self.phase = "load"
         self.backbone: Any = None
         self.earlier = folder.journal()
+        self.where: Mapping[str, Any] | None = None
+        self._adapted = frozenset(adapted)
         self._meter = Meter(plan.backbone.device if plan.backbone else "cpu", self._tokens)
         self._started = time.perf_counter()
         self._tracked = 0.0
@@ -104,16 +116,22 @@ class Work:
 
     def log_end(self) -> None:
         """Write the session and what of it no phase accounts for into the journal."""
-        untracked = time.perf_counter() - self._started - self._tracked
-        self.folder.log({"event": "session_end", "time": now(), "untracked": untracked})
+        elapsed = self.elapsed()
+        # While workers work, this process waits: their time is in their own events.
+        untracked = 0.0 if self.where else elapsed - self._tracked
+        self.folder.log({"event": "session_end", "time": now(), "untracked": untracked, "elapsed": elapsed})
+
+    def elapsed(self) -> float:
+        """Seconds since the session began."""
+        return time.perf_counter() - self._started
 
     def done(self, phase: str) -> bool:
         """Whether an earlier session came to the end of a phase."""
         return any(event["event"] == phase and not event.get("part") for event in self.earlier)
 
-    def users_done(self) -> set[str]:
-        """Users whom earlier sessions adapted."""
-        return {user for event in self.earlier if event["event"] == "adapt" for user in event["users"]}
+    def users_done(self) -> frozenset[str]:
+        """Users whom earlier sessions adapted, and those whom ``adapted`` named."""
+        return self._adapted.union(*(event["users"] for event in self.earlier if event["event"] == "adapt"))
 
     def _tokens(self) -> dict[str, int]:
         return dict(vars(self.backbone.usage)) if self.backbone is not None else {}

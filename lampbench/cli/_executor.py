@@ -1,0 +1,91 @@
+"""Where runs are done: in this process, or by workers on Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from lampbench.core import InputError, convert
+from lampbench.runner import Executor, Plan, Planner, Reporter, Session, limit_memory
+
+_EXECUTORS = ("local", "ray")
+_RAY_ONLY = ("address", "workers", "gpus-per-worker")
+_OPTIONS = (
+    click.option("--executor", type=click.Choice(_EXECUTORS), help="local (default), or ray: many GPUs and machines."),
+    click.option("--address", help="Of a running Ray cluster, or auto. Default: start one on this machine."),
+    click.option("--workers", type=click.IntRange(min=1), help="Ray workers. Default: as many as there is room for."),
+    click.option("--gpus-per-worker", type=float, metavar="G", help="Default 1 with --device cuda, else 0."),
+)
+
+MakeExecutor = Callable[[Planner, Reporter], Executor]
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def executor_options(command: _Command) -> _Command:
+    """The options that choose an executor."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def on_other_machines(given: Mapping[str, Any]) -> bool:
+    """Whether the backbone is loaded on GPUs that this process need not have."""
+    return given.get("executor") == "ray" and _gpus(given) > 0
+
+
+def chosen_executor(given: Mapping[str, Any]) -> MakeExecutor:
+    """What makes the executor that the user asked for.
+
+    Raises:
+        InputError: An option does not fit the executor, or has a wrong value.
+    """
+    name = given.get("executor", "local")
+    if name not in _EXECUTORS:
+        raise InputError(f"executor: expected {' or '.join(_EXECUTORS)}, found {name!r}")
+    if name == "local":
+        wrong = next((option for option in _RAY_ONLY if option in given), None)
+        if wrong is not None:
+            raise InputError(f"--{wrong} is for --executor ray")
+        return _Local
+    address = convert(given.get("address"), str | None, "address")
+    workers = convert(given.get("workers"), int | None, "workers")
+    gpus = _gpus(given)
+    _check(str(given.get("device", "auto")), workers, gpus)
+
+    def make(planner: Planner, reporter: Reporter) -> Executor:
+        from lampbench.runner.scale import ClusterSettings, RayExecutor
+
+        return RayExecutor(planner, reporter, ClusterSettings(address, workers, gpus))
+
+    return make
+
+
+def _check(device: str, workers: int | None, gpus: float) -> None:
+    if workers is not None and workers < 1:
+        raise InputError(f"workers must be at least 1, found {workers}")
+    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+        raise InputError(f"gpus-per-worker: expected a share of one GPU or a whole number of them, found {gpus:g}")
+    if device.startswith("cuda:"):
+        raise InputError(f"--device {device}: Ray gives every worker its GPU; use --device cuda")
+    if device != "auto" and (device == "cuda") != (gpus > 0):
+        raise InputError(f"--device {device} and --gpus-per-worker {gpus:g} contradict each other")
+
+
+def _gpus(given: Mapping[str, Any]) -> float:
+    default = 1.0 if str(given.get("device", "auto")).startswith("cuda") else 0.0
+    return float(convert(given.get("gpus-per-worker", default), float, "gpus-per-worker"))
+
+
+class _Local:
+    """Runs in this process, within its memory."""
+
+    def __init__(self, planner: Planner, reporter: Reporter) -> None:
+        self._limit = planner.settings.memory_limit
+        self._session = Session(planner, reporter)
+
+    def run_all(self, plans: Sequence[Plan], *, force: bool = False) -> list[dict[str, Any]]:
+        """The plans' rows."""
+        limit_memory(self._limit, next((plan.backbone.device for plan in plans if plan.backbone), "cpu"))
+        return self._session.run_all(plans, force=force)

@@ -1,0 +1,240 @@
+"""Ray: started or joined, its workers started and compared with this process."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lampbench
+from lampbench.core import InputError
+from lampbench.runner._environment import environment
+from lampbench.runner.scale._units import Unit
+from lampbench.runner.scale._worker import Delivery, Worker
+
+# Attempts at a unit after the first.
+RETRIES = 2
+# Seconds that workers have to clean up.
+_PATIENCE = 3.0
+# What must be the same wherever a run is done.
+_PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """Which workers.
+
+    Attributes:
+        address: Of a Ray cluster, or ``auto`` for the one that this machine belongs to; None starts one here.
+        workers: How many; None for as many as there are GPUs (or CPUs) for.
+        gpus_per_worker: 0 for workers on the CPU. A fraction lets workers share a GPU.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    gpus_per_worker: float = 0.0
+
+
+class Control:
+    """An actor between driver and workers: how far they are, and whether to stop."""
+
+    def __init__(self) -> None:
+        self._shares: dict[str, float] = {}
+        self._stop = False
+
+    def report(self, name: str, share: float) -> bool:
+        """Keep how far a unit is; tells whether to stop."""
+        self._shares[name] = share
+        return self._stop
+
+    def stop(self) -> None:
+        """Every worker that reports is to stop."""
+        self._stop = True
+
+    def shares(self) -> dict[str, float]:
+        """How far every unit is."""
+        return self._shares
+
+
+class WorkerActor:
+    """A worker in a process of its own. It loads nothing before its first unit: a load that fails is a failed unit."""
+
+    def __init__(self, control: str, shared_file: str) -> None:
+        import ray
+
+        self._control = ray.get_actor(control)
+        self._worker = Worker(Path(shared_file), self._report)
+
+    def about(self, device: str | None, cpus: int) -> dict[str, Any]:
+        """Where this worker is."""
+        if device is not None:
+            # Only then is it known how many threads it computes with.
+            import torch  # noqa: F401
+        gpu = device is not None and device.startswith("cuda")
+        return {
+            "lampbench": lampbench.__version__,
+            "environment": environment(device or "cpu", None if gpu else cpus),
+            "sees_runs": self._worker.sees_runs(),
+        }
+
+    def do(self, unit: Unit) -> Delivery:
+        """Do a unit."""
+        return self._worker.do(unit)
+
+    def close(self) -> None:
+        """Leave nothing on this machine."""
+        self._worker.close()
+
+    def _report(self, name: str, share: float) -> bool:
+        import ray
+
+        try:
+            return bool(ray.get(self._control.report.remote(name, share)))
+        except ray.exceptions.RayError:
+            # It is being restarted.
+            return False
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Workers that are ready.
+
+    Attributes:
+        control: The actor that they report to.
+        actors: The workers.
+        where: The environment that rows name.
+        shared: Whether all of them see the run folders.
+        start: Starts a worker.
+    """
+
+    control: Any
+    actors: list[Any]
+    where: Mapping[str, Any]
+    shared: bool
+    start: Callable[[], Any]
+
+    def replace(self, worker: int) -> None:
+        """End a worker, with whatever it does, and start another in its place."""
+        import ray
+
+        ray.kill(self.actors[worker])
+        self.actors[worker] = self.start()
+
+
+@contextmanager
+def cluster(settings: ClusterSettings, device: str | None, shared_file: Path) -> Iterator[Cluster]:
+    """Workers, until the block ends.
+
+    Args:
+        settings: Which.
+        device: Where the backbone is to be, such as ``cpu`` or ``cuda``; None where no run has one.
+        shared_file: A file beside the run folders.
+
+    Raises:
+        InputError: There is no Ray, no such cluster, too little of it; or its machines have other versions.
+    """
+    with _ray(settings) as ray:
+        count = _count(ray, settings)
+        cpus = 1
+        # By name: a worker that is started again needs nothing of the one before.
+        name = f"lampbench-{secrets.token_hex(8)}"
+        control = ray.remote(Control).options(name=name, num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+        kind = ray.remote(WorkerActor).options(
+            num_cpus=cpus,
+            num_gpus=settings.gpus_per_worker,
+            max_restarts=-1,
+            max_task_retries=RETRIES,
+        )
+
+        def start() -> Any:
+            return kind.remote(name, str(shared_file))
+
+        actors = [start() for _ in range(count)]
+        try:
+            found = ray.get([actor.about.remote(device, cpus) for actor in actors])
+            _compare([about["lampbench"] for about in found], [about["environment"] for about in found])
+            where = _where([about["environment"] for about in found])
+            yield Cluster(control, actors, where, all(about["sees_runs"] for about in found), start)
+        finally:
+            # One that hangs is not waited for.
+            ray.wait([actor.close.remote() for actor in actors], num_returns=len(actors), timeout=_PATIENCE)
+            for actor in (*actors, control):
+                ray.kill(actor)
+
+
+@contextmanager
+def _ray(settings: ClusterSettings) -> Iterator[Any]:
+    # Ray tells its makers how it is used unless it is told not to.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Workers get less of a busy processor than others by default, and their time is measured.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    try:
+        import ray
+    except ImportError:
+        raise InputError("--executor ray: Ray is not installed here; pip install 'lampbench[ray]'") from None
+    if ray.is_initialized():
+        yield ray
+        return
+    own = {"num_cpus": settings.workers or os.cpu_count(), "include_dashboard": False}
+    try:
+        ray.init(
+            address=settings.address or "local",
+            configure_logging=False,
+            log_to_driver=False,
+            **({} if settings.address else own),
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        at = f"--address {settings.address}" if settings.address else "--executor ray"
+        raise InputError(f"{at}: no Ray cluster there: {reason}; `ray start` makes one") from None
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _count(ray: Any, settings: ClusterSettings) -> int:
+    """How many workers; raises InputError where the cluster has no place for them."""
+    has = ray.cluster_resources()
+    room = int(has.get("CPU", 0))
+    if settings.gpus_per_worker:
+        room = min(room, int(has.get("GPU", 0) / settings.gpus_per_worker + 1e-9))
+    count = settings.workers or room
+    if not 1 <= count <= room:
+        wanted = f"{settings.gpus_per_worker:g} GPUs and 1 CPU" if settings.gpus_per_worker else "1 CPU"
+        raise InputError(
+            f"--workers {count}: Ray has {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs, and a worker takes "
+            f"{wanted}: there is room for {room}"
+        )
+    return count
+
+
+def _compare(versions: Sequence[str], found: Sequence[Mapping[str, Any]]) -> None:
+    """Raises InputError where a worker has other versions than this process."""
+    own = _versions(lampbench.__version__, environment("cpu"))
+    for version, other in zip(versions, found, strict=True):
+        for name, expected in own.items():
+            there = _versions(version, other).get(name)
+            if there != expected:
+                raise InputError(
+                    f"--executor ray: a worker has {name} {there}, here it is {expected}; every machine needs the same "
+                    "environment"
+                )
+
+
+def _versions(version: str, where: Mapping[str, Any]) -> dict[str, Any]:
+    packages = {name: where["packages"].get(name) for name in _PACKAGES}
+    return {"lampbench": version, "python": where["python"], **packages}
+
+
+def _where(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The workers' environment; the hardware class is that of all of them."""
+    classes = Counter(environment["hardware_class"] for environment in found)
+    parts = [f"{count} of {name}" for name, count in sorted(classes.items())]
+    hardware = f"{len(found)} workers, each {next(iter(classes))}" if len(classes) == 1 else ", ".join(parts)
+    return {**found[0], "hardware_class": hardware, "workers": len(found)}

@@ -1,0 +1,275 @@
+"""What one worker does: units of any run, one after another, on a backbone that it loads once."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lampbench.core import LampBenchError, Method, Prediction, new_folder
+from lampbench.runner._answer import ask, predict
+from lampbench.runner._cause import cause
+from lampbench.runner._check import begin_checks, guard_checks
+from lampbench.runner._folder import RunFolder
+from lampbench.runner._learn import adapt, fit_shared, has_shared_stage, load_shared
+from lampbench.runner._limits import limit_memory
+from lampbench.runner._lines import mend_lines
+from lampbench.runner._load import OneBackbone, load
+from lampbench.runner._stop import Stop
+from lampbench.runner._work import Bar, Work
+from lampbench.runner.scale._parcel import MANIFEST, Manifest, pack, seal, unpack
+from lampbench.runner.scale._units import Unit
+
+# Progress is told, and the wish to stop heard, no more often.
+_REPORT_SECONDS = 0.5
+# Where a unit's time goes; its other phases are short.
+_LONG_PHASES = {"fit": ("fit_shared",), "shard": ("adapt", "predict"), "ask": ("ask",)}
+
+Report = Callable[[str, float], bool]
+
+
+class UnitError(LampBenchError):
+    """A unit failed; the message is the cause in one line, ``details`` where it came from.
+
+    It is made of strings alone: what a plug-in raises may not survive the way to another process.
+    """
+
+    def __init__(self, text: str, details: str = "", loading: bool = False) -> None:
+        super().__init__(text, details, loading)
+        self.details = details
+        self.loading = loading
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A unit that was done.
+
+    Attributes:
+        files: The parcel; None where it lies in the run folder already.
+    """
+
+    files: Mapping[str, bytes] | None
+
+
+class Worker:
+    """Does units.
+
+    Args:
+        shared_file: Tells, by being there, that this worker sees the folder of run folders.
+        report: Gets a unit's name and the share of it that is done; tells whether to stop.
+    """
+
+    def __init__(self, shared_file: Path, report: Report) -> None:
+        self._shared_file = shared_file
+        self._report = report
+        self._backbone = OneBackbone()
+        self._run = ""
+        self._method: Method | None = None
+        self._own_place: Path | None = None
+        self._limited = False
+
+    def sees_runs(self) -> bool:
+        """Whether what the driver writes is to be read here."""
+        return self._shared_file.exists()
+
+    def do(self, unit: Unit) -> Delivery:
+        """Do a unit; what comes of it is a parcel (or, of a shared stage, the run folder's own state).
+
+        Raises:
+            UnitError: It failed.
+        """
+        main = RunFolder(unit.plan.folder if self.sees_runs() else self._place / unit.plan.run_id)
+        if not self.sees_runs():
+            unpack(unit.files(), main.path)
+        if unit.kind == "fit" and self.sees_runs():
+            mend_lines(main.journal_path)
+            self._fit(unit, main)
+            return Delivery(None)
+        if self.sees_runs():
+            target = main.shards_path / unit.name
+            if (target / MANIFEST).exists():
+                return Delivery(None)
+            with new_folder(target) as folder:
+                self._fill(unit, main, folder)
+            return Delivery(None)
+        with tempfile.TemporaryDirectory(dir=self._place) as folder:
+            self._fill(unit, main, Path(folder))
+            return Delivery(pack(Path(folder)))
+
+    def _fit(self, unit: Unit, folder: RunFolder) -> Manifest:
+        """The shared stage, in a run folder; it goes on from its snapshot there."""
+        work = self._work(unit, folder)
+        with self._told(work):
+            fit_shared(work, self._fresh(work, keep=False))
+        return Manifest(self._id())
+
+    def _fill(self, unit: Unit, main: RunFolder, folder: Path) -> None:
+        """A unit's parcel, into an empty folder."""
+        if unit.kind == "fit":
+            manifest = self._fit(unit, RunFolder(folder))
+        else:
+            work = self._work(unit, _Part(folder, main, unit.states))
+            manifest = Manifest(self._id())
+            with self._told(work):
+                manifest = self._with_users(unit, work)
+        seal(folder, replace(manifest, said=tuple(self._said)))
+
+    def _with_users(self, unit: Unit, work: Work) -> Manifest:
+        method = self._fresh(work, keep=True)
+        try:
+            if unit.kind == "shard":
+                made = Manifest(self._id(), checks=self._shard(unit, work, method), guarded=unit.guarded)
+            else:
+                made = Manifest(self._id(), answers=self._ask(unit, work, method))
+            return replace(made, parameters=asdict(method.parameters()))
+        except BaseException:
+            # What it holds now is not known.
+            self._method = None
+            raise
+        finally:
+            for user in unit.data.users:
+                if self._method is not None:
+                    method.forget(user.id)
+
+    def _shard(self, unit: Unit, work: Work, method: Method) -> dict[str, Any]:
+        users = {query.id: query.user_id for query in unit.data.queries}
+        if unit.answered:
+            work.folder.add_predictions(Prediction(q, users[q], output) for q, output in unit.answered.items())
+        guards = begin_checks(work, method, [user for user in unit.data.users if user.id in unit.guarded])
+        adapt(work, method)
+        predict(work, method)
+        # Whether adapting changes an answer at all is for the whole run to say.
+        return {} if guards is None else guard_checks(work, method, guards, ())
+
+    def _ask(self, unit: Unit, work: Work, method: Method) -> dict[str, str]:
+        with work.enter("ask", len(unit.data.queries)) as bar, work.measured("swap"):
+            for user in unit.data.users:
+                method.load_user(user, work.folder.user_state(user.id))
+            return ask(work, method, bar)
+
+    def _fresh(self, work: Work, *, keep: bool) -> Method:
+        """The run's method with its shared state, nobody adapted; ``keep``: the one from the unit before serves."""
+        plan = work.plan
+        if keep and self._run == plan.run_id and self._method is not None:
+            work.backbone, _ = self._backbone(plan)
+            self._method.say = work.reporter.say
+            return self._method
+        # The last run's state goes before this one's comes.
+        self._method = None
+        try:
+            if not self._limited:
+                limit_memory(plan.settings.memory_limit, plan.backbone.device if plan.backbone else "cpu")
+                self._limited = True
+            method = load(work, self._backbone)
+            if keep and has_shared_stage(plan.method_type):
+                load_shared(work, method)
+        except Exception as error:
+            raise UnitError(cause(error, work.phase), _where(error), loading=True) from None
+        self._run, self._method = plan.run_id, method
+        return method
+
+    def _work(self, unit: Unit, folder: RunFolder) -> Work:
+        self._said: list[str] = []
+        progress = _Progress(unit, self._report, self._said.append)
+        return Work(unit.plan, unit.data, folder, progress, stop=progress, adapted=unit.states)
+
+    @contextmanager
+    def _told(self, work: Work) -> Iterator[None]:
+        """Failures as strings, a wish to stop as the end of the block; what the rest cost is written either way."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._method = None
+        except UnitError:
+            raise
+        except BaseException as error:  # whatever a plug-in raises, sys.exit too
+            self._method = None
+            raise UnitError(cause(error, work.phase), _where(error)) from None
+        work.log_end()
+
+    @staticmethod
+    def _id() -> str:
+        return secrets.token_hex(8)
+
+    @property
+    def _place(self) -> Path:
+        """Where a worker that does not see the run folders writes."""
+        if self._own_place is None:
+            self._own_place = Path(tempfile.mkdtemp(prefix="lampbench-worker-"))
+        return self._own_place
+
+    def close(self) -> None:
+        """Delete what this worker kept for itself."""
+        if self._own_place is not None:
+            shutil.rmtree(self._own_place, ignore_errors=True)
+
+
+class _Part(RunFolder):
+    """A parcel that is being made, beside the run folder from which states are read."""
+
+    def __init__(self, path: Path, main: RunFolder, states: Mapping[str, str]) -> None:
+        super().__init__(path)
+        self.shared_state = main.shared_state
+        self._main = main
+        self._states = states
+
+    def user_state(self, user_id: str) -> Path:
+        """Where a user's state lies: one that was given, or of this parcel."""
+        owner = self._states.get(user_id)
+        return super().user_state(user_id) if owner is None else self._main.user_state(owner)
+
+
+class _Progress(Stop):
+    """A unit's bars, which go to the driver, and its wish to stop, which comes back."""
+
+    def __init__(self, unit: Unit, report: Report, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._unit = unit
+        self._phases = _LONG_PHASES[unit.kind]
+        self._report = report
+        self._next = 0.0
+        self._share = 0.0
+        self.say = say
+
+    @contextmanager
+    def phase(self, name: str, total: int) -> Iterator[Bar]:
+        """A bar for one phase."""
+        phase = name.rsplit(" ", 1)[-1]
+        yield _Bar(self._tell, self._phases.index(phase) if phase in self._phases else None, len(self._phases))
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if the driver was asked to end."""
+        self._tell(self._share)
+        super().check()
+
+    def _tell(self, share: float) -> None:
+        self._share = share
+        if time.monotonic() >= self._next:
+            self._asked = self._report(self._unit.name, share)
+            self._next = time.monotonic() + _REPORT_SECONDS
+
+
+class _Bar:
+    def __init__(self, tell: Callable[[float], None], place: int | None, phases: int) -> None:
+        self._tell = tell
+        self._place = place
+        self._phases = phases
+
+    def move(self, done: int, total: int) -> None:
+        """Tell ``done`` of ``total``, where it is of one of the long phases."""
+        if self._place is not None:
+            self._tell((self._place + done / max(1, total)) / self._phases)
+
+
+def _where(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))

@@ -1,0 +1,343 @@
+"""Runs on a local Ray of two workers: as in one process, whatever dies on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import scale_methods
+from runs import FAST, planner, with_method
+from support import Silence
+
+from lampbench.core import InputError, LampBenchError, Method
+from lampbench.runner import Plan, Planner, RunFolder, Session, Settings
+from lampbench.runner.scale import ClusterSettings, RayExecutor, _ray
+
+ray = pytest.importorskip("ray", reason="Ray is an extra")
+
+USERS, COMMAND_USERS = 8, 18
+Executed = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A Ray on this machine, which all tests of this file share."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        # Workers import the methods of these tests.
+        patch.setenv("PYTHONPATH", str(Path(scale_methods.__file__).parent), prepend=os.pathsep)
+        ray.init(address="local", num_cpus=4, include_dashboard=False, configure_logging=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def on_ray(made: Plan, planner: Planner, workers: int = 2, **options: Any) -> dict[str, Any]:
+    """The row of a run on Ray."""
+    executor = RayExecutor(planner, options.pop("reporter", Silence()), ClusterSettings(workers=workers))
+    (row,) = executor.run_all([made], **options)
+    return row
+
+
+def mini(tmp_path: Path, kind: type[Method], user: str = "", **settings: Any) -> tuple[Plan, Planner]:
+    """A run of a method on eight users of the bundled suite, and its planner."""
+    marks = tmp_path / "marks"
+    marks.mkdir(exist_ok=True)
+    made_by = Planner(Settings(out=tmp_path / "runs", users=USERS, **settings))
+    made = made_by.plan("majority", "lamp5", {})
+    assert isinstance(made, Plan)
+    config = scale_methods.Trouble(str(marks), user)
+    return dataclasses.replace(with_method(made, kind), config=config), made_by
+
+
+def local(made: Plan, planner: Planner) -> RunFolder:
+    """The folder of the same run in this process."""
+    folder = made.folder.with_name(f"{made.folder.name}-local")
+    row = Session(planner, Silence()).run(dataclasses.replace(made, folder=folder))
+    assert row["status"] == "success", row["error"]
+    return RunFolder(folder)
+
+
+def some_user(made: Plan) -> str:
+    return made.dataset.users[3].id
+
+
+def same_answers(first: Path, second: Path) -> None:
+    for name in ("predictions.jsonl", "predictions.json", "user_sums.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def each_once(folder: RunFolder) -> None:
+    """Every query is answered once, every user adapted once, and no parcel is left."""
+    adapted = Counter(user for event in folder.journal() if event["event"] == "adapt" for user in event["users"])
+    assert len(adapted) == USERS
+    assert set(adapted.values()) == {1}
+    assert not folder.shards_path.exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_any_number_of_workers_gives_what_one_process_gives(cluster: None, tmp_path: Path, workers: int) -> None:
+    made_by = planner(tmp_path, swap_test=True)
+    made = made_by.plan("perfit", "lamp5", FAST)
+    assert isinstance(made, Plan)
+    alone = local(made, made_by)
+    row = on_ray(made, made_by, workers)
+    expected = alone.row()
+    assert expected is not None
+    same_answers(made.folder, alone.path)
+    for part in ("metrics", "swap", "checks", "data", "artifacts", "identity"):
+        assert row[part] == expected[part], part
+    assert row["cost"]["tokens"] == expected["cost"]["tokens"]
+    assert row["cost"]["bytes"] == expected["cost"]["bytes"]
+    assert row["environment"]["workers"] == workers
+    assert row["environment"]["hardware_class"].startswith(f"{workers} workers, each ")
+
+
+@pytest.mark.parametrize("method", ["zero-shot", "majority", "rag", "pag"])
+def test_every_kind_of_method_gives_what_it_gives_in_one_process(cluster: None, tmp_path: Path, method: str) -> None:
+    made_by = planner(tmp_path)
+    made = made_by.plan(method, "lamp2m", {})
+    assert isinstance(made, Plan)
+    alone = local(made, made_by)
+    row = on_ray(made, made_by)
+    same_answers(made.folder, alone.path)
+    expected = alone.row()
+    assert expected is not None
+    assert (row["metrics"], row["checks"]) == (expected["metrics"], expected["checks"])
+
+
+def test_workers_that_do_not_see_the_run_folder_get_and_send_what_they_need(
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def elsewhere(folder: Path) -> Iterator[Path]:
+        yield tmp_path / "not there"
+
+    monkeypatch.setattr(_ray, "_shared_file", elsewhere)
+    made_by = planner(tmp_path, swap_test=True)
+    made = made_by.plan("perfit", "lamp5", FAST)
+    assert isinstance(made, Plan)
+    alone = local(made, made_by)
+    row = on_ray(made, made_by)
+    same_answers(made.folder, alone.path)
+    expected = alone.row()
+    assert expected is not None
+    assert (row["swap"], row["cost"]["bytes"]) == (expected["swap"], expected["cost"]["bytes"])
+
+
+def test_cost_adds_up(cluster: None, tmp_path: Path) -> None:
+    made, made_by = mini(tmp_path, scale_methods.Careful)
+    row = on_ray(made, made_by)
+    events = RunFolder(made.folder).journal()
+    for phase in ("adapt", "predict"):
+        own = [event["seconds"] for event in events if event["event"] == phase]
+        assert len(own) > 1
+        assert row["cost"]["seconds"][phase] == pytest.approx(sum(own))
+    assert 0 < row["cost"]["elapsed"] < 120
+
+
+@pytest.mark.parametrize("kind", [scale_methods.KilledInShard, scale_methods.KilledLoading])
+def test_a_worker_that_is_killed_costs_no_query(cluster: None, tmp_path: Path, kind: type[Method]) -> None:
+    undisturbed, made_by = mini(tmp_path, scale_methods.Careful)
+    alone = local(undisturbed, made_by)
+    made, made_by = mini(tmp_path, kind, some_user(undisturbed))
+    row = on_ray(made, made_by)
+    assert (tmp_path / "marks" / "killed").exists()
+    assert row["status"] == "success", row["error"]
+    same_answers(made.folder, alone.path)
+    each_once(RunFolder(made.folder))
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [(scale_methods.Poisoned, "no adapting this one"), (scale_methods.Deadly, "its worker died")]
+)
+def test_a_poisoned_user_is_named_and_the_others_finish(
+    cluster: None, tmp_path: Path, kind: type[Method], reason: str
+) -> None:
+    undisturbed, made_by = mini(tmp_path, scale_methods.Careful)
+    alone = local(undisturbed, made_by)
+    user = some_user(undisturbed)
+    made, made_by = mini(tmp_path, kind, user)
+    (tmp_path / "marks" / "adapted").unlink()
+    row = on_ray(made, made_by)
+    assert row["status"] == "incomplete"
+    assert user in row["error"]
+    assert reason in row["error"]
+    tried = Counter((tmp_path / "marks" / "adapted").read_text().split())
+    assert tried[user] == 3
+    answered = {query.split("-q")[0] for query in RunFolder(made.folder).predictions()}
+    failed = [user for user in tried if user not in answered]
+    assert user in failed
+    assert len(answered) == USERS - len(failed) >= USERS // 2
+
+    (tmp_path / "marks" / "mended").touch()
+    (tmp_path / "marks" / "adapted").unlink()
+    row = on_ray(made, made_by)
+    assert row["status"] == "success", row["error"]
+    assert set((tmp_path / "marks" / "adapted").read_text().split()) == set(failed)
+    same_answers(made.folder, alone.path)
+    each_once(RunFolder(made.folder))
+
+
+def test_a_method_that_cannot_be_made_fails_the_run_and_no_users(cluster: None, tmp_path: Path) -> None:
+    made, made_by = mini(tmp_path, scale_methods.Broken)
+    row = on_ray(made, made_by)
+    assert (row["status"], row["error"]) == ("failed", "RuntimeError: nothing to work with")
+    assert "in setup" in RunFolder(made.folder).log_path.read_text()
+
+
+def test_a_worker_that_hangs_is_ended_by_the_time_limit(cluster: None, tmp_path: Path) -> None:
+    made, made_by = mini(tmp_path, scale_methods.Hanging, time_limit=5.0)
+    made = dataclasses.replace(made, config=dataclasses.replace(made.config, user=some_user(made)))
+    row = on_ray(made, made_by)
+    assert row["status"] == "failed"
+    assert "the time limit of 5 s is over" in row["error"]
+
+
+def test_adapting_that_changes_nothing_is_found_over_all_users(cluster: None, tmp_path: Path) -> None:
+    made, made_by = mini(tmp_path, scale_methods.Unmoved)
+    checks = on_ray(made, made_by)["checks"]
+    queries = len(made_by.evaluated(made).queries)
+    assert checks["adaptation"] == {"passed": False, "asked": 4 + queries, "changed": 0}
+
+
+def test_one_process_goes_on_where_workers_stopped_and_the_other_way_round(cluster: None, tmp_path: Path) -> None:
+    undisturbed, made_by = mini(tmp_path, scale_methods.Careful)
+    alone = local(undisturbed, made_by)
+    user = some_user(undisturbed)
+    for first, second in ((on_ray, here), (here, on_ray)):
+        made, made_by = mini(tmp_path, scale_methods.Poisoned, user)
+        made = dataclasses.replace(made, folder=tmp_path / first.__name__)
+        (tmp_path / "marks" / "mended").unlink(missing_ok=True)
+        assert first(made, made_by)["status"] in ("incomplete", "failed")
+        (tmp_path / "marks" / "mended").touch()
+        row = second(made, made_by)
+        assert row["status"] == "success", row["error"]
+        assert all(check["passed"] is not False for check in row["checks"].values())
+        same_answers(made.folder, alone.path)
+        each_once(RunFolder(made.folder))
+
+
+def here(made: Plan, planner: Planner) -> dict[str, Any]:
+    return Session(planner, Silence()).run(made)
+
+
+def test_runs_of_one_command_are_one_queue(cluster: None, tmp_path: Path) -> None:
+    made_by = planner(tmp_path)
+    plans = [
+        made_by.plan(method, task, {}) for task in ("lamp3", "lamp5") for method in ("majority", "zero-shot", "rag")
+    ]
+    made = [plan for plan in plans if isinstance(plan, Plan)]
+    reporter = Silence()
+    rows = RayExecutor(made_by, reporter, ClusterSettings(workers=2)).run_all(made)
+    assert [(row["identity"]["task"], row["identity"]["method"]) for row in rows] == [
+        (plan.task.name, plan.method) for plan in made
+    ]
+    assert {row["status"] for row in rows} == {"success"}
+    assert reporter.phases == ["6 runs on 2 workers"]
+    again = RayExecutor(made_by, Silence(), ClusterSettings(workers=2)).run_all(made)
+    assert again == rows
+
+
+def test_a_run_that_another_process_works_on_is_refused(cluster: None, tmp_path: Path) -> None:
+    made, made_by = mini(tmp_path, scale_methods.Careful)
+    with RunFolder(made.folder).held(), pytest.raises(LampBenchError, match=f"process {os.getpid()} is working on"):
+        on_ray(made, made_by)
+
+
+def test_more_workers_than_there_is_room_for_are_refused(cluster: None, tmp_path: Path) -> None:
+    made, made_by = mini(tmp_path, scale_methods.Careful)
+    with pytest.raises(InputError, match=r"--workers 5: Ray has 4 CPUs and 0 GPUs.*room for 4"):
+        on_ray(made, made_by, workers=5)
+
+
+def test_a_worker_of_other_versions_is_refused(cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lampbench.__version__", "0.0.1")
+    made, made_by = mini(tmp_path, scale_methods.Careful)
+    with pytest.raises(InputError, match=r"a worker has lampbench .*, here it is 0.0.1; every machine"):
+        on_ray(made, made_by)
+
+
+# --- the whole command
+
+
+def command(tmp_path: Path, *more: str) -> list[str]:
+    return [
+        sys.executable, "-m", "lampbench", "run", "--method", "perfit", "--task", "lamp5", "--users", str(COMMAND_USERS),
+        "--set", "user_epochs=1", "--set", "shared_epochs=1", "--out", str(tmp_path / "runs"), *more,
+    ]  # fmt: skip
+
+
+def started(tmp_path: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(tmp_path, "--executor", "ray", "--workers", "2", *more),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"},
+    )
+
+
+def another_shard(tmp_path: Path, process: subprocess.Popen[str]) -> RunFolder:
+    """The run folder, once this command has brought a shard into it."""
+    before = shards(tmp_path)
+    for _ in range(1200):
+        if len(shards(tmp_path)) > len(before):
+            return RunFolder(next((tmp_path / "runs").glob("*/*/*/*/journal.jsonl")).parent)
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    raise AssertionError("no shard came")
+
+
+def shards(tmp_path: Path) -> list[dict[str, Any]]:
+    journals = (tmp_path / "runs").glob("*/*/*/*/journal.jsonl")
+    return [event for path in journals for event in RunFolder(path.parent).journal() if event["event"] == "shard"]
+
+
+def test_a_command_that_ends_in_the_middle_is_continued_by_the_same_one(tmp_path: Path) -> None:
+    process = started(tmp_path)
+    folder = another_shard(tmp_path, process)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    assert process.returncode == 130
+    row = folder.row()
+    assert row is not None
+    assert row["status"] == "incomplete"
+    process = started(tmp_path)
+    another_shard(tmp_path, process)
+    process.kill()
+    process.communicate(timeout=120)
+    adapted = {user for event in folder.journal() if event["event"] == "adapt" for user in event["users"]}
+    assert 0 < len(adapted) < COMMAND_USERS
+    process = started(tmp_path)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    alone = subprocess.run(
+        command(tmp_path / "alone"), capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert alone.returncode == 0, alone.stderr
+    same_answers(folder.path, next((tmp_path / "alone" / "runs").glob("*/*/*/*/row.json")).parent)
+    times = Counter(user for event in folder.journal() if event["event"] == "adapt" for user in event["users"])
+    assert len(times) == COMMAND_USERS
+    assert set(times.values()) == {1}
+    row = json.loads((folder.path / "row.json").read_text())
+    assert row["provenance"]["resumed"] == 2
+
+
+def test_a_local_run_never_imports_ray(tmp_path: Path) -> None:
+    code = (
+        "import sys; from lampbench.cli import main; sys.argv = ['lampbench', 'run', '--method', 'majority', '--task', "
+        f"'lamp3', '--out', {str(tmp_path)!r}]\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\nassert 'ray' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

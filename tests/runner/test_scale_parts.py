@@ -1,0 +1,255 @@
+"""The parts of scale-out without Ray: shards, parcels, and a queue that one worker of this process empties."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lampbench_methods.majority import Majority
+from runs import FAST, planner
+from support import Silence
+
+from lampbench.core import HistoryItem, Method, User
+from lampbench.runner import Plan, RunFolder, Session
+from lampbench.runner._work import Work
+from lampbench.runner.scale._inbox import Inbox
+from lampbench.runner.scale._job import Job
+from lampbench.runner.scale._parcel import Manifest, pack, read_manifest, seal, unpack
+from lampbench.runner.scale._units import SharedUsers, shards_of
+from lampbench.runner.scale._worker import UnitError, Worker
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+def job(made: Plan, workers: int = 2) -> Job:
+    data = made.dataset
+    work = Work(dataclasses.replace(made, backbone=None), data, RunFolder(made.folder), Silence())
+    work.where = {"hardware_class": "here"}
+    return Job(work, made, workers, SharedUsers(lambda: data.shared, len(data.shared)), lambda names: dict)
+
+
+def worker(made: Plan, stop: Callable[[], bool] = lambda: False) -> Worker:
+    return Worker(made.folder.parent, lambda name, share: stop())
+
+
+def emptied(todo: Job, worker: Worker) -> dict[str, Any]:
+    """The row once every unit is done."""
+    while todo.row is None:
+        unit = todo.give()
+        todo.arrived(unit.name, worker.do(unit.make()).files)
+    return todo.row
+
+
+def perfit(tmp_path: Path) -> Plan:
+    made = planner(tmp_path).plan("perfit", "lamp5", FAST)
+    assert isinstance(made, Plan)
+    return made
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The run in one go."""
+    folder = tmp_path_factory.mktemp("alone")
+    made = perfit(folder)
+    assert Session(planner(folder), Silence()).run(made)["status"] == "success"
+    return RunFolder(made.folder)
+
+
+def is_like(made: Plan, alone: RunFolder) -> bool:
+    folder = RunFolder(made.folder)
+    times = Counter(user for event in folder.journal() if event["event"] == "adapt" for user in event["users"])
+    states = {user.id: _bytes(folder.user_state(user.id)) for user in made.dataset.users}
+    assert states == {user.id: _bytes(alone.user_state(user.id)) for user in made.dataset.users}
+    assert set(times.values()) == {1}
+    return folder.predictions_path.read_bytes() == alone.predictions_path.read_bytes()
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_queue_of_units_gives_what_one_run_gives(tmp_path: Path, alone: RunFolder) -> None:
+    made = perfit(tmp_path)
+    made.folder.mkdir(parents=True)
+    row = emptied(job(made), worker(made))
+    assert row["status"] == "success", row["error"]
+    assert is_like(made, alone)
+
+
+@pytest.mark.parametrize("step", ["states", "journal", "answers", "delete"])
+def test_taking_a_parcel_can_end_at_any_step_and_is_done_once(
+    tmp_path: Path, alone: RunFolder, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = perfit(tmp_path)
+    made.folder.mkdir(parents=True)
+    todo, one = job(made), worker(made)
+    while todo.waiting and todo.waiting[0].kind == "fit":
+        unit = todo.give()
+        todo.arrived(unit.name, one.do(unit.make()).files)
+    unit = todo.give()
+    delivery = one.do(unit.make())
+    broken = {
+        "states": (Inbox, "_take_states"),
+        "journal": (RunFolder, "log"),
+        "answers": (RunFolder, "add_predictions"),
+        "delete": (Inbox, "_discard"),
+    }[step]
+
+    def crash(*arguments: Any, **named: Any) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*broken, crash)
+        with pytest.raises(Crash):
+            todo.arrived(unit.name, delivery.files)
+    row = emptied(job(made), worker(made))
+    assert row["status"] == "success", row["error"]
+    assert is_like(made, alone)
+
+
+def test_a_damaged_parcel_is_deleted_and_its_unit_done_again(tmp_path: Path, alone: RunFolder) -> None:
+    made = perfit(tmp_path)
+    made.folder.mkdir(parents=True)
+    todo, one = job(made), worker(made)
+    fit = todo.give()
+    todo.arrived(fit.name, one.do(fit.make()).files)
+    unit = todo.give()
+    one.do(unit.make())
+    parcel = made.folder / "shards" / unit.name
+    answers = parcel / "predictions.jsonl"
+    answers.write_bytes(answers.read_bytes()[:-9])
+    assert read_manifest(parcel, made.folder) is None
+    row = emptied(job(made), worker(made))
+    assert row["status"] == "success", row["error"]
+    assert is_like(made, alone)
+
+
+def test_a_worker_that_is_told_to_stop_keeps_what_is_whole(tmp_path: Path, alone: RunFolder) -> None:
+    made = perfit(tmp_path)
+    made.folder.mkdir(parents=True)
+    todo = job(made)
+    fit = todo.give()
+    todo.arrived(fit.name, worker(made).do(fit.make()).files)
+    unit = todo.give()
+    todo.interrupt()
+    todo.arrived(unit.name, worker(made, stop=lambda: True).do(unit.make()).files)
+    assert todo.row is not None
+    assert todo.row["status"] == "incomplete"
+    row = emptied(job(made), worker(made))
+    assert row["status"] == "success", row["error"]
+    assert is_like(made, alone)
+
+
+class OddError(Exception):
+    """An exception that cannot be made again from its text."""
+
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(f"{first} and {second}")
+
+
+class Raises(Majority):
+    """Fails in a way of its own."""
+
+    def adapt(self, users: Any) -> None:
+        raise OddError(1, 2)
+
+
+def test_what_a_method_raises_comes_back_as_text(tmp_path: Path) -> None:
+    import pickle
+
+    made = planner(tmp_path).plan("majority", "lamp5", {})
+    assert isinstance(made, Plan)
+    made = dataclasses.replace(made, method_type=Raises)
+    made.folder.mkdir(parents=True)
+    todo = job(made)
+    fit = todo.give()
+    one = worker(made)
+    todo.arrived(fit.name, one.do(fit.make()).files)
+    unit = todo.give()
+    with pytest.raises(UnitError, match="OddError: 1 and 2") as caught:
+        one.do(unit.make())
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.loading) == ("OddError: 1 and 2", False)
+    assert "in adapt" in again.details
+    todo.lost(unit.name, str(again), again.details)
+    while todo.row is None:
+        rest = todo.give()
+        todo.lost(rest.name, "the same")
+    assert todo.row["status"] == "incomplete"
+    assert unit.users[0] in todo.row["error"]
+
+
+def test_units_hold_no_gold(tmp_path: Path) -> None:
+    made = perfit(tmp_path)
+    made.folder.mkdir(parents=True)
+    todo, one = job(made), worker(made)
+    while todo.row is None:
+        unit = todo.give().make()
+        assert not unit.data.golds
+        assert not unit.plan.dataset.golds
+        todo.arrived(unit.name, one.do(unit).files)
+
+
+# --- parcels
+
+
+def test_a_parcel_reads_as_it_was_sealed_and_any_change_shows(tmp_path: Path) -> None:
+    folder, run = tmp_path / "parcel", tmp_path / "run"
+    (folder / "state" / "users" / "u").mkdir(parents=True)
+    (folder / "state" / "users" / "u" / "s").write_bytes(b"state")
+    (folder / "journal.jsonl").write_text("{}\n")
+    seal(folder, Manifest("id", {"shared": 1}, said=["a line"]))
+    manifest = read_manifest(folder, run)
+    assert manifest is not None
+    assert (manifest.id, manifest.said, sorted(manifest.files)) == (
+        "id", ["a line"], ["journal.jsonl", "state/users/u/s"],
+    )  # fmt: skip
+    copy = tmp_path / "copy"
+    unpack(pack(folder), copy)
+    assert read_manifest(copy, run) == manifest
+    (copy / "journal.jsonl").write_text("{ }\n")
+    assert read_manifest(copy, run) is None
+    # A state that was taken already is not missed; one that is nowhere is.
+    shutil.move(folder / "state", run / "state")
+    assert read_manifest(folder, run) == manifest
+    shutil.rmtree(run)
+    assert read_manifest(folder, run) is None
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "state/../../x"])
+def test_no_packed_file_leads_out_of_its_folder(name: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(ValueError, match="leads out"):
+        unpack({name: b""}, tmp_path / "in")
+
+
+# --- shards
+
+
+@given(st.lists(st.integers(0, 50), max_size=60), st.integers(1, 9), st.integers(1, 20))
+def test_every_user_is_in_one_shard_and_the_most_work_comes_first(
+    lengths: list[int], workers: int, at_once: int
+) -> None:
+    users = [User(f"u{i}", (HistoryItem("i", "s", "t"),) * length) for i, length in enumerate(lengths)]
+    kind: type[Method] = type("Kind", (Majority,), {"users_at_once": at_once})
+
+    def cut(given: list[User]) -> Iterator[list[User]]:
+        return shards_of(given, lambda user: len(user.history), kind, workers)
+
+    shards = list(cut(users))
+    assert sorted(user.id for shard in shards for user in shard) == sorted(user.id for user in users)
+    flat = [len(user.history) for shard in shards for user in shard]
+    assert flat == sorted(flat, reverse=True)
+    assert all(1 <= len(shard) <= at_once for shard in shards)
+    # No worker goes without while there are users enough.
+    assert len(shards) >= min(len(users), workers)
+    assert [[user.id for user in shard] for shard in cut(users[::-1])] == [[user.id for user in s] for s in shards]
