@@ -36,7 +36,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     """Runs the command line in this process, in an empty folder that has ``afile`` and ``adir``."""
     monkeypatch.chdir(tmp_path)
     # Of the process, which goes on.
-    monkeypatch.setattr("lampbench.cli._run.limit_memory", lambda *limits: None)
+    monkeypatch.setattr("lampbench.cli._executor.limit_memory", lambda *limits: None)
     (tmp_path / "afile").write_text("x")
     (tmp_path / "adir").mkdir()
 
@@ -90,6 +90,7 @@ def setting(method: str, *settings: str) -> tuple[str, ...]:
     return ("run", "--method", method, "--task", "lamp5", *DATA, *MODEL, *flags)
 
 
+RAY = ("--executor", "ray")
 OPTIONS: Sequence[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("fly",), ("No such command 'fly'",)),
     (("run", "--fly"), ("No such option '--fly'",)),
@@ -102,6 +103,12 @@ OPTIONS: Sequence[tuple[tuple[str, ...], tuple[str, ...]]] = [
     ((*MAJORITY, *DATA, "--time-limit", "nan"), ("time_limit: expected float or none, found nan",)),
     ((*MAJORITY, *DATA, "--time-limit", "1e300"), ("time_limit must be more than 0 and at most 1e+09",)),
     ((*MAJORITY, *DATA, "--memory-limit", "0"), ("memory_limit must be more than 0",)),
+    ((*MAJORITY, *DATA, "--workers", "2"), ("--workers is for --executor ray",)),
+    ((*MAJORITY, *DATA, *RAY, "--workers", "0"), ("'--workers'", "0 is not in the range")),
+    ((*MAJORITY, *DATA, *RAY, "--device", "cuda:1"), ("Ray gives every worker its GPU; use --device cuda",)),
+    ((*MAJORITY, *DATA, *RAY, "--gpus-per-worker", "1.5"), ("a share of one GPU or a whole number", "found 1.5")),
+    ((*MAJORITY, *DATA, *RAY, "--gpus-per-worker", "nan"), ("gpus-per-worker", "found nan")),
+    ((*MAJORITY, *DATA, *RAY, "--gpus-per-worker", "1", "--device", "cpu"), ("--device cpu and", "contradict")),
     ((*MAJORITY, *DATA, "--out", "afile"), ("cannot make afile/", "choose another --out")),
     ((*MAJORITY, *DATA, "--cache", "afile"), ("cannot write the cache afile/splits", "name another folder by --cache")),
     ((*MAJORITY, "--protocol", ""), ("unknown protocol ''; known: cold-k",)),
@@ -187,12 +194,14 @@ CONFIGS: Sequence[tuple[bytes, tuple[str, ...]]] = [
     (b"seed = true", ("seed: expected int, found True",)),
     (b"users = 0", ("users must be at least 1, found 0",)),
     (b"time-limit = -1", ("time_limit must be more than 0",)),
+    (b'executor = "slurm"', ("executor: expected local or ray, found 'slurm'",)),
+    (b'executor = "ray"\nworkers = -1', ("workers must be at least 1, found -1",)),
     (b"strict = 3", ("strict: expected bool, found 3",)),
     (b'trust-remote-code = "x"', ("trust_remote_code: expected bool, found 'x'",)),
     (b"[set]\nrounded = [1]", ("majority: rounded: expected bool, found [1]",)),
     (b"[set.majority]\nrounded = {a = 1}", ("majority: rounded: expected bool, found {'a': 1}",)),
     (b"[set.perfit]\nlayers = [1]", ("unknown method in a setting 'perfit'; only methods of this run",)),
-    (b'config = "run.toml"', ("unknown key in run.toml 'config'; known: batch-size",)),
+    (b'config = "run.toml"', ("unknown key in run.toml 'config'; known: address, batch-size",)),
 ]
 
 

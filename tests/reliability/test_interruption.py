@@ -1,6 +1,7 @@
 """Signals, a second process, a full disk, limits: a clear line each, and nothing that was finished is lost."""
 
 import dataclasses
+import hashlib
 import os
 import resource
 import signal
@@ -237,6 +238,24 @@ def test_a_method_that_hangs_is_ended_by_the_time_limit(
     phase = where.removeprefix("on_")
     assert row["error"] == f"{phase}: the time limit of 1 s is over; a longer --time-limit continues"
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert continued(broken, tmp_path)["status"] == "success"
+
+
+def hang_in_native_code(self: Any) -> None:
+    """Gives Python no chance to look at signals."""
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+
+
+def test_a_method_that_hangs_in_native_code_ends_with_the_process_and_the_run_goes_on(tmp_path: Path) -> None:
+    broken = made(tmp_path, type("Native", (Counting,), {"on_predict": hang_in_native_code}), time_limit=0.5)
+    child = os.fork()
+    if child == 0:
+        _limits._GRACE = 1.0
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        Session(planner(tmp_path, batch_size=1, time_limit=0.5), Silence()).run(broken)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 1
     assert continued(broken, tmp_path)["status"] == "success"
 
 
