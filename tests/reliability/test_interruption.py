@@ -247,12 +247,12 @@ def hang_in_native_code(self: Any) -> None:
 
 
 def test_a_method_that_hangs_in_native_code_ends_with_the_process_and_the_run_goes_on(tmp_path: Path) -> None:
-    broken = made(tmp_path, type("Native", (Counting,), {"on_predict": hang_in_native_code}), time_limit=0.5)
+    broken = made(tmp_path, type("Native", (Counting,), {"on_predict": hang_in_native_code}), time_limit=5.0)
     child = os.fork()
     if child == 0:
         _limits._GRACE = 1.0
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        Session(planner(tmp_path, batch_size=1, time_limit=0.5), Silence()).run(broken)
+        Session(planner(tmp_path, batch_size=1, time_limit=5.0), Silence()).run(broken)
         os._exit(0)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 1
