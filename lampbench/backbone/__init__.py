@@ -12,6 +12,7 @@ from lampbench.backbone._partial import (
     only_columns,
     only_inputs,
 )
+from lampbench.backbone._states import last_states
 
 __all__ = [
     "MAX_SEQUENCE",
@@ -28,6 +29,7 @@ __all__ = [
     "find_layers",
     "key_value_cache",
     "keys_and_values",
+    "last_states",
     "layer_output",
     "layers_left_out",
     "load_tokenizer",

@@ -111,11 +111,14 @@ class TransformersBackbone:
         """
         if self.decoding.mode == "labels":
             return self._best_labels(task, prompts, adapters)
+        sampling = OPPU_SAMPLING if self.decoding.mode == "sampled" else None
+        return self._write(prompts, self.answer_room(task), sampling, self._stop_at_newline(), adapters)
+
+    def answer_room(self, task: Task) -> int:
+        """How many tokens a prompt of ``task`` leaves free for a written answer."""
         labels = [len(self.encoder.continuation(task.prompt(""), label)) for label in task.labels]
         # A tokenizer with a small vocabulary may need more tokens for a label than the task allows.
-        room = max([task.max_new_tokens, *labels])
-        sampling = OPPU_SAMPLING if self.decoding.mode == "sampled" else None
-        return self._write(prompts, room, sampling, self._stop_at_newline(), adapters)
+        return max([task.max_new_tokens, *labels])
 
     def write(self, prompts: Sequence[Prompt], max_new_tokens: int, sampling: Sampling | None = None) -> list[str]:
         """Free text after each prompt until EOS, stripped; greedy where ``sampling`` is None."""
@@ -175,7 +178,7 @@ class TransformersBackbone:
         rows = [self.encoder.prompt(prompt, max_new_tokens) for prompt in prompts]
         seeds = [derive_seed(self.seed, "sampling", prompt.id) for prompt in prompts]
         texts = [""] * len(rows)
-        for batch in _by_length(rows, self.batch_size):
+        for batch in by_length(rows, self.batch_size):
             written = generate(
                 self.model,
                 self.layers,
@@ -199,7 +202,7 @@ class TransformersBackbone:
         answers = [self.encoder.continuation(task.prompt(""), label) for label in task.labels]
         rows = [self.encoder.prompt(prompt, max(map(len, answers))) for prompt in prompts]
         chosen = [""] * len(rows)
-        for batch in _by_length(rows, max(1, self.batch_size // len(answers))):
+        for batch in by_length(rows, max(1, self.batch_size // len(answers))):
             scores = score_answers(
                 self.model,
                 self.layers,
@@ -237,7 +240,7 @@ class TransformersBackbone:
         return self._newlines
 
 
-def _by_length(rows: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
+def by_length(rows: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
     """Row numbers in batches of similar length, longest first."""
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

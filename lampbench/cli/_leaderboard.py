@@ -53,7 +53,7 @@ def build(root: Path, latex: bool) -> None:
     """Make the boards of results/ below --root: Markdown, CSV, JSON, an overview, and a site.
 
     Papers' numbers from reported/ go to published.md and to a page of the site, beside ours and never among
-    them. The same results give the same bytes.
+    them; shifts/report.html, made by lampbench analyze shifts, becomes a page. The same results give the same bytes.
     """
     from lampbench.leaderboard import boards, read_reported, read_results, reported_page, write_boards
     from lampbench.leaderboard.site import write_site
@@ -64,7 +64,8 @@ def build(root: Path, latex: bool) -> None:
     written = write_boards(made, root, ("md", "csv", "json", *(("tex",) if latex else ())))
     if reported:
         (root / "published.md").write_text(reported_page(reported, made), encoding="utf-8")
-    written += write_site(made, root / "site", reported)
+    shifts = root / "shifts" / "report.html"
+    written += write_site(made, root / "site", reported, shifts if shifts.is_file() else None)
     entries = sum(len(board.entries) for board in made)
     click.echo(f"{len(made)} boards, {entries} entries; {len(written)} files in {root}, begin at site/index.html")
 

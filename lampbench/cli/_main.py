@@ -16,10 +16,12 @@ import click
 # Name -> module, attribute, and the line that --help shows without importing the command.
 _COMMANDS = {
     "run": ("lampbench.cli._run", "run", "Run methods on tasks and measure them."),
+    "tune": ("lampbench.cli._tune", "tune", "Choose a method's settings on held-out shared users."),
     "list": ("lampbench.cli._list", "list_", "List methods, tasks or protocols."),
     "describe": ("lampbench.cli._describe", "describe", "Show what a method, task or protocol is and its settings."),
     "doctor": ("lampbench.cli._doctor", "doctor", "Look for what is wrong with this installation."),
     "test-method": ("lampbench.cli._test_method", "test_method", "Hold a method to the contract of plug-ins."),
+    "analyze": ("lampbench.cli._analyze", "analyze", "Measure PerFit's two observations on a model and data."),
     "data": ("lampbench.cli._data", "data", "Fetch LaMP, export users, write the mini suite."),
     "compare": ("lampbench.cli._leaderboard", "compare", "Compare finished runs query by query."),
     "leaderboard": ("lampbench.cli._leaderboard", "leaderboard", "Collect finished runs and make boards of them."),

@@ -24,6 +24,7 @@ from typing import Any
 from lampbench.core import InputError, Task, canonical_json, new_folder, tasks, write_json
 from lampbench.leaderboard._rows import LARGEST, read_row, row_faults
 from lampbench.metrics import Additive, sums_from_json
+from lampbench.runner import load_protocol
 
 ROW, PREDICTIONS, SUMS = "row.json", "predictions.jsonl.gz", "user_sums.json"
 # Hundreds of times what a run over all of LaMP answers: a small file can unpack to any size.
@@ -74,7 +75,7 @@ def add(run: Path, root: Path) -> Path | None:
     """Copy a finished run into the results below ``root``; its new folder, or None where it is there already.
 
     Raises:
-        InputError: The run is not finished, or its files are not what its row says.
+        InputError: The run is not finished or of no known protocol, or its files are not what its row says.
     """
     row = read_row(run / ROW)
     if row.get("status") != "success":
@@ -82,6 +83,12 @@ def add(run: Path, root: Path) -> Path | None:
     faults = list(row_faults(row))
     if faults:
         raise InputError(f"{run / ROW}: {faults[0]}")
+    try:
+        load_protocol(row["identity"]["protocol"])
+    except InputError as error:
+        raise InputError(
+            f"{run}: {error}; only runs under a protocol are results, and trials of lampbench tune are not"
+        ) from None
     files = {name: _artifact(run / name, row["artifacts"].get(name)) for name in ("predictions.jsonl", SUMS)}
     if len(files["predictions.jsonl"]) > _MOST_ANSWERS:
         raise InputError(f"{run / 'predictions.jsonl'}: {_TOO_MANY}")

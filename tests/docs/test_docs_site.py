@@ -192,3 +192,9 @@ def test_the_test_of_the_guide_passes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("column", _COLUMNS)
 def test_the_guide_explains_every_column(column: str) -> None:
     assert f"`{column}`" in (DOCS / "read-the-board.md").read_text(encoding="utf-8")
+
+
+def test_the_report_of_shifts_is_the_same_in_docs_and_boards() -> None:
+    report = (DOCS / "shifts" / "report.html").read_bytes()
+    assert (ROOT / "leaderboards" / "shifts" / "report.html").read_bytes() == report
+    assert (ROOT / "leaderboards" / "site" / "shifts.html").read_bytes() == report

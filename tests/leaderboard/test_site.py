@@ -808,3 +808,16 @@ def test_without_scripts_the_table_is_there(site: Path, tmp_path: Path, lamp2m: 
         assert not find(driver, "#theme").is_displayed()
     finally:
         driver.quit()
+
+
+def test_a_report_of_shifts_is_a_page_that_perfits_own_page_leads_to(shown: list[Board], tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    report.write_bytes(b"<!doctype html><title>Shifts</title>")
+    write_site(shown, tmp_path / "with", shifts=report)
+    write_site(shown, tmp_path / "without")
+    assert (tmp_path / "with" / "shifts.html").read_bytes() == report.read_bytes()
+    leading = [
+        path.name for path in (tmp_path / "with").rglob("*.html") if ("a", "../shifts.html") in Page(path).references
+    ]
+    assert leading == ["perfit.html"]
+    assert not any("shifts.html" in path.read_text() for path in (tmp_path / "without").rglob("*.html"))

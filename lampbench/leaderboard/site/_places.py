@@ -11,6 +11,7 @@ from lampbench.leaderboard._board import Board, Entry
 from lampbench.leaderboard._results import Result
 
 PUBLISHED = "published.html"
+SHIFTS = "shifts.html"
 _BOARD_KEYS = ("task", "task_version", "protocol", "protocol_hash", "limit", "prompt_hash")
 
 

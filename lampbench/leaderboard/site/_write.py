@@ -16,7 +16,7 @@ from lampbench.leaderboard._reported import Reported
 from lampbench.leaderboard.site._board_page import board_view
 from lampbench.leaderboard.site._index_page import sections
 from lampbench.leaderboard.site._method_page import method_view
-from lampbench.leaderboard.site._places import PUBLISHED, site_of
+from lampbench.leaderboard.site._places import PUBLISHED, SHIFTS, site_of
 from lampbench.leaderboard.site._published_page import published_view
 from lampbench.leaderboard.site._run_page import run_view
 
@@ -26,10 +26,13 @@ _ASSETS = ("site.css", "site.js")
 _MARK = '<meta name="generator" content="LampBench">'
 
 
-def write_site(boards: Sequence[Board], out: Path, reported: Sequence[Reported] = ()) -> list[Path]:
+def write_site(
+    boards: Sequence[Board], out: Path, reported: Sequence[Reported] = (), shifts: Path | None = None
+) -> list[Path]:
     """Write the site of these boards into ``out``, which is replaced whole or not at all.
 
-    Papers' numbers have a page of their own, where there are any. The same boards and numbers give the same bytes.
+    Papers' numbers have a page of their own, where there are any. ``shifts`` is a report of ``lampbench analyze
+    shifts``: it becomes a page, which PerFit's own links to. The same boards and numbers give the same bytes.
 
     Returns:
         Every file, in order of path.
@@ -44,7 +47,7 @@ def write_site(boards: Sequence[Board], out: Path, reported: Sequence[Reported] 
     names: list[str] = []
     try:
         with new_folder(out) as folder:
-            for name, content in _files(boards, reported):
+            for name, content in _files(boards, reported, shifts):
                 target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(content)
@@ -61,7 +64,7 @@ def write_site(boards: Sequence[Board], out: Path, reported: Sequence[Reported] 
     return sorted(out / name for name in names)
 
 
-def _files(boards: Sequence[Board], reported: Sequence[Reported]) -> Iterator[tuple[str, bytes]]:
+def _files(boards: Sequence[Board], reported: Sequence[Reported], shifts: Path | None) -> Iterator[tuple[str, bytes]]:
     """Path below the site's root, content; one page is in memory at a time."""
     for name in _ASSETS:
         yield f"assets/{name}", resources.files(_PACKAGE).joinpath("assets", name).read_bytes()
@@ -75,8 +78,11 @@ def _files(boards: Sequence[Board], reported: Sequence[Reported]) -> Iterator[tu
         yield pages.file(board.path, "board.html", view=board_view(board))
     for run in site.runs.values():
         yield pages.file(run.path, "run.html", view=run_view(run))
+    if shifts:
+        yield SHIFTS, shifts.read_bytes()
     for method in site.methods.values():
-        yield pages.file(method.path, "method.html", view=method_view(method))
+        own = SHIFTS if shifts and method.name == "perfit" else ""
+        yield pages.file(method.path, "method.html", view=method_view(method), shifts=own)
 
 
 class _Pages:
