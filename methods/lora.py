@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lampbench import AdapterMethod, Method, Parameters, SharedUser, setting
+from lampbench import AdapterMethod, Method, Parameters, SharedUser, Task, setting
 from lampbench.adapters import LoraSpec, Recipe, State
 from lampbench.bases import TrainingConfig
-from lampbench.core import derive_seed
+from lampbench.core import RunContext, derive_seed
 
 # OPPU's released settings; and what a model of three million parameters needs to move at all.
 LORA_PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -19,6 +19,7 @@ LORA_PRESETS: Mapping[str, Mapping[str, Any]] = {
     "mini": {"learning_rate": 1e-2, "batch_size": 8, "clip": 1.0},
 }
 TASK_EPOCHS = {"lamp": 3, "mini": 2}
+RANKS_TO_TRY = (2, 4, 8, 16, 32)
 
 
 def with_epochs(**epochs: Mapping[str, int]) -> dict[str, dict[str, Any]]:
@@ -66,6 +67,11 @@ class TaskLora(AdapterMethod):
         """Start with the plain backbone."""
         super().setup()
         self._task_state: State | None = None
+
+    @classmethod
+    def search_space(cls, task: Task, context: RunContext) -> Mapping[str, Sequence[Any]]:
+        """The rank."""
+        return {"rank": RANKS_TO_TRY}
 
     @abstractmethod
     def task_adapter(self) -> LoraSpec:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lampbench_methods.reft import check_places, scaled
+from lampbench_methods.reft import check_places, places_to_try, scaled
 
 from lampbench import AdapterMethod, Parameters, SharedUser, Task, setting
 from lampbench.adapters import Edits, InterventionSpec, Positions, Recipe, State
@@ -123,6 +123,11 @@ class PerFit(AdapterMethod):
         )
         check_places("perfit", config.layers, max(config.shared_rank, config.user_rank), shape)
         return config
+
+    @classmethod
+    def search_space(cls, task: Task, context: RunContext) -> Mapping[str, Sequence[Any]]:
+        """Layers, both ranks and positions: what was searched for the paper, by 20 random trials a task."""
+        return places_to_try(context, "shared_rank", "user_rank")
 
     def fit_shared(self, users: Sequence[SharedUser]) -> None:
         """Stage 1, the collective shift."""

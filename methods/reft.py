@@ -20,6 +20,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "mini": {"start": "identity", "epochs": 4, "learning_rate": 8e-3, "batch_size": 8, "clip": 1.0},
 }
 _LAYERS = {"lamp": (14, 15, 16), "mini": (10, 16, 21)}
+# Of 32, as every layer here.
+_LAYERS_TO_TRY = ((5,), (8,), (10,), (15,), (8, 15), (15, 16), (14, 15, 16), (10, 16, 21))
+_RANKS_TO_TRY = (4, 8, 16, 32)
+_POSITIONS_TO_TRY = ("all", "l1", "f4+l4")
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,11 @@ class Reft(AdapterMethod):
         check_places("reft", config.layers, config.rank, shape)
         return config
 
+    @classmethod
+    def search_space(cls, task: Task, context: RunContext) -> Mapping[str, Sequence[Any]]:
+        """Layers, rank and positions."""
+        return places_to_try(context, "rank")
+
     def adapter(self) -> InterventionSpec:
         """The user's interventions."""
         config = self.config
@@ -77,6 +86,20 @@ class Reft(AdapterMethod):
 def scaled(layers: Sequence[int], depth: int) -> tuple[int, ...]:
     """Layers of a 32-layer model at the same relative depth of another, each once."""
     return tuple(sorted({min(depth - 1, round(layer * depth / _PUBLISHED_DEPTH)) for layer in layers}))
+
+
+def places_to_try(context: RunContext, *ranks: str) -> dict[str, Sequence[Any]]:
+    """Candidates for ``layers``, ``positions`` and the settings called ``ranks``, as the backbone's shape allows.
+
+    PerFit's findings on a 32-layer model: good layers are around 14-16, a single one best at about 5-10, the last
+    ones break the output format; ranks are from 4 to 32.
+    """
+    if context.shape is None:
+        return {}
+    depth, width = context.shape.layers, context.shape.width
+    layers = list(dict.fromkeys(scaled(places, depth) for places in _LAYERS_TO_TRY))
+    below = [rank for rank in _RANKS_TO_TRY if rank < width]
+    return {"layers": layers, "positions": _POSITIONS_TO_TRY, **dict.fromkeys(ranks, below)}
 
 
 def check_places(method: str, layers: Sequence[int], rank: int, shape: BackboneShape) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from lampbench_methods.lora import LoraTrainingConfig, with_epochs
+from lampbench_methods.lora import RANKS_TO_TRY, LoraTrainingConfig, with_epochs
 
-from lampbench import AdapterMethod, setting
+from lampbench import AdapterMethod, Task, setting
 from lampbench.adapters import LoraSpec, Recipe
+from lampbench.core import RunContext
 
 USER_EPOCHS: Mapping[str, int] = {"lamp": 2, "mini": 4}
 
@@ -28,6 +30,11 @@ class UserLora(AdapterMethod):
     Config = UserLoraConfig
     config: UserLoraConfig
     paper = "Tan et al., OPPU, EMNLP 2024, stage 2"
+
+    @classmethod
+    def search_space(cls, task: Task, context: RunContext) -> Mapping[str, Sequence[Any]]:
+        """The rank."""
+        return {"rank": RANKS_TO_TRY}
 
     def adapter(self) -> LoraSpec:
         """The user's LoRA."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -112,7 +112,8 @@ class Method(ABC):
 
     **Config** is a frozen dataclass; ``lampbench.setting(default, help)`` documents a field.
     Fields left at None may be filled by ``resolve``; the resolved config is part of the run's
-    identity. A ``__post_init__`` may refuse values with a ValueError.
+    identity. A ``__post_init__`` may refuse values with a ValueError. What of it is worth searching
+    through with ``lampbench tune`` is what ``search_space`` says.
 
     Attributes:
         Config: The frozen config dataclass.
@@ -169,6 +170,11 @@ class Method(ABC):
     def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
         """The config with everything settled that depends on the task, the protocol or the backbone."""
         return config
+
+    @classmethod
+    def search_space(cls, task: Task, context: RunContext) -> Mapping[str, Sequence[Any]]:
+        """Config field -> values worth trying, for ``lampbench tune``; empty: whoever tunes must name them."""
+        return {}
 
     def fit_shared(self, users: Sequence[SharedUser]) -> None:
         """Learn what all users share. Override where the method has such a stage."""

@@ -4,7 +4,16 @@ from lampbench.runner._environment import environment
 from lampbench.runner._execute import execute
 from lampbench.runner._folder import RunFolder
 from lampbench.runner._limits import limit_memory
-from lampbench.runner._plan import Plan, Planner, Settings, Skip, load_method, load_protocol, load_task
+from lampbench.runner._plan import (
+    Plan,
+    Planner,
+    Settings,
+    Skip,
+    load_method,
+    load_method_class,
+    load_protocol,
+    load_task,
+)
 from lampbench.runner._row import PHASES, SCHEMA_VERSION
 from lampbench.runner._session import Executor, Session
 from lampbench.runner._work import Bar, Reporter
@@ -25,6 +34,7 @@ __all__ = [
     "execute",
     "limit_memory",
     "load_method",
+    "load_method_class",
     "load_protocol",
     "load_task",
 ]

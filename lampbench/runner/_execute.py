@@ -78,6 +78,8 @@ def _run(work: Work, load_backbone: BackboneLoader) -> dict[str, Any]:
     except BaseException as error:  # whatever a plug-in raises, sys.exit too, ends this run and not the others
         return failed(work, error)
     work.folder.write(work.folder.row_path, row)
+    # Asked to end in its last moments, it is done; what would come next is not to begin.
+    work.stop.check()
     return row
 
 

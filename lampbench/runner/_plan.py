@@ -289,7 +289,16 @@ def load_protocol(text: str) -> tuple[Protocol, str]:
 
 
 def load_method(name: str) -> type[Method]:
-    """The method called ``name``; raises InputError where there is none or it is no method."""
+    """The method called ``name``; raises InputError where there is none, or none that can be configured."""
+    method = load_method_class(name)
+    if not is_dataclass(method.Config):
+        where = methods().plugin(name).distribution
+        raise InputError(f"the method plug-in {name!r} of {where}: its Config must be a frozen dataclass")
+    return method
+
+
+def load_method_class(name: str) -> type[Method]:
+    """The class called ``name``, whatever its config; raises InputError where there is none or it is no method."""
     plugin = methods().plugin(name)
     method = plugin.load()
     if not (isinstance(method, type) and issubclass(method, Method)):
@@ -297,6 +306,4 @@ def load_method(name: str) -> type[Method]:
             f"the method plug-in {name!r} of {plugin.distribution} is {method!r}; "
             "expected a class derived from lampbench.Method"
         )
-    if not is_dataclass(method.Config):
-        raise InputError(f"the method plug-in {name!r} of {plugin.distribution}: its Config must be a frozen dataclass")
     return method

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lampbench.core import Method, Query, RunContext, User
-from lampbench.runner import Plan, Planner, RunFolder, Settings, Skip, execute, load_method, load_task
+from lampbench.runner import Plan, Planner, RunFolder, Settings, Skip, execute, load_method_class, load_task
 from lampbench.testing._errors import NotTried
 from lampbench.testing._fixture import Fixture, fixture
 from lampbench.testing._randomness import seed_globals
@@ -32,7 +32,7 @@ class Subject:
     @cached_property
     def kind(self) -> type[Method]:
         """Its class; raises InputError where that cannot be imported."""
-        return load_method(self.name)
+        return load_method_class(self.name)
 
     def supports(self, task: str) -> Any:
         """What its ``supports`` says of a task."""

@@ -16,7 +16,9 @@ HEAVY = ("torch", "transformers", "datasets", "evaluate", "pandas", "peft", "num
 # The order of docs/design.md: a package may import from those after it, and from itself.
 LAYERS = (
     "cli",
+    "tune",
     "pretrain",
+    "analysis",
     "leaderboard",
     "doctor",
     "testing",
@@ -49,6 +51,8 @@ def heavy_modules_after(code: str) -> list[str]:
         "sys.argv = ['lampbench', '--help']; from lampbench.cli import main; main()",
         "sys.argv = ['lampbench', 'list', 'tasks']; from lampbench.cli import main; main()",
         "sys.argv = ['lampbench', 'run', '--help']; from lampbench.cli import main; main()",
+        "sys.argv = ['lampbench', 'tune', '--help']; from lampbench.cli import main; main()",
+        "sys.argv = ['lampbench', 'analyze', 'shifts', '--help']; from lampbench.cli import main; main()",
         "sys.argv = ['lampbench', 'doctor', '--help']; from lampbench.cli import main; main()",
         "sys.argv = ['lampbench', 'test-method', '--help']; from lampbench.cli import main; main()",
         "from lampbench.testing import contract_cases; contract_cases('perfit')",

@@ -1,0 +1,80 @@
+"""What ``lampbench tune`` tells of a search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from lampbench.metrics import Difference
+from lampbench.tune import Search, Trial, gain, in_words, with_interval
+
+_SURE = 0.05
+
+
+def report(search: Search, trials: Sequence[Trial], best: Trial | None, asked: int) -> str:
+    """The table of all trials, and what a reader of it must know."""
+    data = search.preset.dataset
+    lines = [f"\n{data.label}: invented users; these scores compare with no score on LaMP"] if data.label else []
+    lines.append(f"\n{_table(search, trials, best)}\n")
+    lines += [f"note: {note}" for note in [*data.notes, *_notes(trials)]]
+    if len(trials) < asked:
+        size = search.space.size
+        lines.append(f"note: {asked} trials were asked for; all {size} points of the space were drawn, equal ones once")
+    return "\n".join(lines)
+
+
+def about(search: Search, trials: Sequence[Trial], best: Trial) -> list[str]:
+    """What the best settings were chosen on, and what they gain there."""
+    data = search.planner.evaluated(search.preset)
+    named = search.planner.settings.protocol + (f", {data.label}" if data.label else "")
+    users = f"{len(data.users)} held-out shared users ({len(data.queries)} queries) of {named}"
+    lines = [
+        f"best of {len(trials)} trials by {search.preset.task.primary.key}, on {users}: {_name(best)}",
+        "evaluated users had no part in it; on the users it was chosen on, the best looks better than it is",
+    ]
+    difference = gain(search.preset.task, trials[0], best)
+    if difference is not None:
+        others = sum(trial.ranked for trial in trials[1:])
+        lines.append(
+            f"against the preset on these users: {with_interval(difference.micro, '+.4f')}, {doubt(difference, others)}"
+        )
+    return lines
+
+
+def doubt(difference: Difference, others: int) -> str:
+    """How sure a gain is that was the best of so many (Bonferroni)."""
+    adjusted = min(1.0, difference.p * others)
+    p = f"p={difference.p:.4f}, as the best of {others} p={adjusted:.4f}"
+    return p if adjusted <= _SURE else f"{p}: that may be chance; hold out more users (--held-out), or keep the preset"
+
+
+def _name(trial: Trial) -> str:
+    return f"trial {trial.number}, {in_words(trial.settings) or 'the preset'}"
+
+
+def _table(search: Search, trials: Sequence[Trial], best: Trial | None) -> str:
+    searched = list(search.space.candidates)
+    headers = ["trial", *searched, search.preset.task.primary.key, "shared params", "params/user", "seconds", ""]
+    align = ("right", *["left"] * (len(searched) + 1), "right", "right", "right", "left")
+    rows = [[*_cells(trial, searched), "best" if trial is best else ""] for trial in trials]
+    return tabulate(rows, headers=headers, disable_numparse=True, colalign=align)
+
+
+def _cells(trial: Trial, searched: Sequence[str]) -> list[str]:
+    name = str(trial.number) if trial.number else "preset"
+    tried: Mapping[str, Any] = trial.config or trial.settings
+    settings = [in_words({key: tried[key]}).partition("=")[2] for key in searched]
+    if trial.metric is None:
+        return [name, *settings, trial.status.upper(), "", "", ""]
+    counts = [f"{trial.parameters[key]:,}" if trial.parameters else "" for key in ("shared", "per_user")]
+    return [name, *settings, with_interval(trial.estimate), *counts, f"{trial.seconds:.1f}"]
+
+
+def _notes(trials: Sequence[Trial]) -> Iterator[str]:
+    for trial in trials:
+        if trial.error is not None:
+            yield f"{_name(trial)}: {trial.status} ({trial.error})"
+        if trial.failed_checks:
+            yield f"{_name(trial)}: not chosen, CHECK FAILED: {', '.join(trial.failed_checks)}"

@@ -1,0 +1,120 @@
+"""What a search leaves: every trial, and the best settings as a config file of ``lampbench run``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lampbench.core import InputError, write_json
+from lampbench.metrics import Estimate
+from lampbench.tune._trial import Trial
+
+
+class Record:
+    """``trials.json``: what is searched, and every trial so far.
+
+    It is written whole after each trial, and made again from the trials' runs by whoever goes on; trials that were
+    recorded and are not yet made again stay.
+
+    Args:
+        out: The folder of all searches and their trials' runs.
+        search: What names the search, ``task`` and ``method`` among it: another one does not go on here.
+        force: Forget what was recorded.
+
+    Attributes:
+        recorded: How many trials were there before.
+
+    Raises:
+        InputError: There is a record of another search, or a damaged one; or the folder cannot be made.
+    """
+
+    def __init__(self, out: Path, search: Mapping[str, Any], *, force: bool = False) -> None:
+        self._out = out
+        folder = out / search["task"] / search["method"]
+        self.path = folder / "trials.json"
+        self.best_path = folder / "best.toml"
+        self._search = plain(search)
+        self._earlier = [] if force else self._read()
+        self.recorded = len(self._earlier)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot make {folder}: {error.strerror}; choose another --out") from None
+
+    def write(self, trials: Sequence[Trial], best: Trial | None, *, exhausted: bool = False) -> None:
+        """Write all trials, and which is best so far."""
+        made = [plain(asdict(trial)) | {"run": self._within(trial.run)} for trial in trials]
+        value = {
+            "search": self._search,
+            "exhausted": exhausted,
+            "best": None if best is None else best.number,
+            "trials": [*made, *self._earlier[len(made) :]],
+        }
+        write_json(self.path, value)
+
+    def write_best(self, options: Mapping[str, Any], settings: Mapping[str, Any], about: Sequence[str]) -> None:
+        """Write the best settings.
+
+        Args:
+            options: Options of ``lampbench run``, ``method`` among them.
+            settings: The method's.
+            about: What they were chosen on, a line each.
+        """
+        lines = [*(f"# {' '.join(line.splitlines())}" for line in about), *_lines(options)]
+        lines += ["", f"[set.{_key(options['method'])}]", *_lines(settings)]
+        temporary = self.best_path.with_suffix(".partial")
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        temporary.replace(self.best_path)
+
+    def _within(self, run: Path | None) -> str | None:
+        return None if run is None else run.relative_to(self._out).as_posix()
+
+    def _read(self) -> list[Any]:
+        if not self.path.exists():
+            return []
+        try:
+            known = json.loads(self.path.read_text(encoding="utf-8"))
+            search, trials = dict(known["search"]), list(known["trials"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InputError(f"{self.path}: damaged ({error!r}); --force starts the search over") from None
+        for name in (name for name in self._search if search.get(name) != self._search[name]):
+            raise InputError(
+                f"{self.path}: of another search: its {name} is {search.get(name)!r}, that of this command is "
+                f"{self._search[name]!r}; choose another --out, or start over (--force)"
+            )
+        return trials
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON has it: tuples as lists, paths as strings."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def with_interval(estimate: Estimate, form: str = ".4f") -> str:
+    """An estimate in words: the value, and its interval where there is one."""
+    if estimate.value is None:
+        return "not finite"
+    interval = estimate.ci95
+    return f"{estimate.value:{form}}" + (f" [{interval[0]:{form}}, {interval[1]:{form}}]" if interval else "")
+
+
+def _lines(values: Mapping[str, Any]) -> list[str]:
+    """TOML lines; None, which TOML has not, as the word that settings are read from."""
+    return [f"{name} = {_toml('none' if value is None else plain(value))}" for name, value in values.items()]
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)
+
+
+def _toml(value: Any) -> str:
+    # JSON's strings are TOML's, but for a character that JSON does not escape.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

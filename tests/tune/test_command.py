@@ -1,0 +1,199 @@
+"""``lampbench tune``: what it prints and leaves, how it goes on, and what may be done with that."""
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from support import task
+
+from lampbench.cli._main import cli
+from lampbench.cli._options import read_config_file
+from lampbench.cli._tune_report import doubt
+from lampbench.core import InputError
+from lampbench.data.mini.protocol import MiniProtocol
+from lampbench.leaderboard import KnownGolds, add, read_result, result_faults
+from lampbench.metrics import Difference, Estimate, difference
+from lampbench.runner import Plan, Session
+from lampbench.tune import Record, Trial
+
+MAJORITY = ("tune", "majority", "--task", "lamp3", "--space", "space.toml", "--out", "out")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, with a space of two points."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "space.toml").write_text("rounded = [true, false]\n")
+    return tmp_path
+
+
+def lampbench(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, arguments, standalone_mode=False)
+
+
+def done(*arguments: str) -> str:
+    result = lampbench(*arguments)
+    assert result.exception is None, f"{result.output}\n{result.exception!r}"
+    return result.output
+
+
+def refused(*arguments: str) -> str:
+    result = lampbench(*arguments)
+    assert isinstance(result.exception, InputError), result.output
+    return str(result.exception)
+
+
+def record(folder: Path, search: str = "lamp3/majority") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "out" / search / "trials.json").read_text())
+    return found
+
+
+def lasting(found: dict[str, Any]) -> dict[str, Any]:
+    """The record without what a clock says."""
+    return {**found, "trials": [{**trial, "seconds": None} for trial in found["trials"]]}
+
+
+def test_every_trial_is_told_and_recorded_and_the_best_is_what_run_takes(here: Path) -> None:
+    output = done(*MAJORITY)
+    assert "mini (synthetic): invented users" in output
+    assert "note: tuning data: 13 of 64 shared users are held out and asked" in output
+    assert "note: 20 trials were asked for; all 2 points of the space were drawn, equal ones once" in output
+    made = record(here)
+    assert [trial["config"] for trial in made["trials"]] == [{"rounded": True}, {"rounded": False}]
+    for trial in made["trials"]:
+        row = json.loads((here / "out" / trial["run"] / "row.json").read_text())
+        assert row["identity"]["protocol"] == "mini,tune=0.2,seed=0"
+        assert row["metrics"]["MAE"]["value"] == trial["metric"]["value"]
+        assert f"{trial['metric']['value']:.4f} [" in output
+    better = min(made["trials"], key=lambda trial: trial["metric"]["value"])
+    assert made["best"] == better["number"]
+    dry = done("run", "--config", "out/lamp3/majority/best.toml", "--dry-run")
+    assert f"config: {json.dumps(better['config'])}" in dry
+    # On the evaluated users of the protocol itself.
+    assert f"protocol: mini {MiniProtocol().load(task('lamp3'), None).hash}" in dry
+    assert done(
+        "run", "--method", "majority", "--task", "lamp3", "--config", "out/lamp3/majority/best.toml", "--dry-run"
+    )
+
+
+def test_the_gain_is_the_paired_difference_on_the_held_out_users(here: Path) -> None:
+    # Six users whom the preset, which rounds, serves worse.
+    output = done(*MAJORITY, "--held-out", "0.1", "--seed", "1")
+    made = record(here)
+    assert made["best"] == 1
+    preset, best = (read_result(here / "out" / trial["run"]).sums["MAE"] for trial in made["trials"])
+    gain = difference([best], [preset])
+    assert gain.micro.value is not None
+    assert gain.micro.value < 0
+    assert gain.micro.ci95
+    interval = "[" + ", ".join(f"{bound:+.4f}" for bound in gain.micro.ci95) + "]"
+    line = f"against the preset on these users: {gain.micro.value:+.4f} {interval}, p={gain.p:.4f}, as the best of 1 "
+    assert line in output
+    best_file = (here / "out/lamp3/majority/best.toml").read_text()
+    assert f"# {line}" in best_file
+    assert "rounded = false" in best_file
+
+
+@pytest.mark.parametrize(
+    ("p", "others", "adjusted", "doubted"), [(0.01, 5, 0.05, False), (0.01, 6, 0.06, True), (0.5, 9, 1, True)]
+)
+def test_a_gain_is_doubted_the_more_settings_were_tried(p: float, others: int, adjusted: float, doubted: bool) -> None:
+    said = doubt(Difference(Estimate(0.1), None, p), others)
+    assert said.startswith(f"p={p:.4f}, as the best of {others} p={adjusted:.4f}")
+    assert ("that may be chance; hold out more users" in said) is doubted
+
+
+def test_the_same_command_goes_on_and_ends_as_if_undisturbed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done(*MAJORITY)
+    undisturbed = lasting(record(here))
+    shutil.rmtree(here / "out")
+    run = Session.run
+    asked: list[Plan] = []
+
+    def interrupted(self: Session, plan: Plan, **given: Any) -> Any:
+        asked.append(plan)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return run(self, plan, **given)
+
+    monkeypatch.setattr(Session, "run", interrupted)
+    assert isinstance(lampbench(*MAJORITY).exception, click.Abort)
+    assert [trial["number"] for trial in record(here)["trials"]] == [0]
+    assert "finished earlier, kept" in done(*MAJORITY)
+    assert lasting(record(here)) == undisturbed
+
+
+def test_fewer_trials_forget_none_and_force_starts_over(here: Path) -> None:
+    done(*MAJORITY)
+    done(*MAJORITY, "--trials", "1")
+    assert len(record(here)["trials"]) == 2
+    assert "finished earlier" not in done(*MAJORITY, "--trials", "1", "--force")
+    assert len(record(here)["trials"]) == 1
+
+
+def test_another_search_does_not_go_on_in_the_folder(here: Path) -> None:
+    done(*MAJORITY, "--trials", "1")
+    wrong = refused(*MAJORITY, "--held-out", "0.3")
+    assert "trials.json: of another search: its protocol is 'mini,tune=0.2,seed=0', that of this command is" in wrong
+    assert "choose another --out" in wrong
+    (here / "out/lamp3/majority/trials.json").write_text("[")
+    assert "trials.json: damaged" in refused(*MAJORITY)
+
+
+def test_a_trial_is_no_row_of_a_board(here: Path) -> None:
+    done(*MAJORITY, "--trials", "1")
+    (run,) = (row.parent for row in here.glob("out/trials/*/*/*/*/row.json"))
+    with pytest.raises(InputError, match=r"'tune'.*trials of lampbench tune are not") as caught:
+        add(run, here / "boards")
+    assert str(run) in str(caught.value)
+    assert not (here / "boards").exists()
+    # Nor does one pass that was put there by hand.
+    (run / "predictions.jsonl.gz").write_bytes(gzip.compress((run / "predictions.jsonl").read_bytes()))
+    assert any("'tune'" in fault for fault in result_faults(run, KnownGolds(), lambda identity: None))
+
+
+def test_a_search_in_which_nothing_works_ends_with_1(here: Path) -> None:
+    (here / "space.toml").write_text("rounded = [false]\n")
+    result = lampbench(*MAJORITY, "--time-limit", "0.000001")
+    assert result.return_value == 1
+    assert "no trial gave a result that can be chosen" in result.output
+    assert [trial["status"] for trial in record(here)["trials"]] == ["failed", "failed"]
+    assert all("time" in trial["error"] for trial in record(here)["trials"])
+    assert not (here / "out/lamp3/majority/best.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("majority",), "majority declares no settings to search; name some: --space FILE.toml"),
+        (("majorit",), "unknown method 'majorit'; did you mean 'majority'?"),
+        (("perfit", "--set", "rnk=4"), "unknown setting of perfit 'rnk'"),
+        (("perfit", "--protocol", "minni"), "unknown protocol 'minni'; did you mean 'mini'?"),
+        (("perfit", "--held-out", "0.001"), "--held-out 0.001 holds out 0 of 64 shared users"),
+    ],
+)
+def test_wrong_input_is_one_clear_line(here: Path, arguments: tuple[str, ...], message: str) -> None:
+    assert message in refused("tune", *arguments, "--task", "lamp3")
+
+
+@pytest.mark.parametrize("arguments", [("--trials", "0"), ("--held-out", "0"), ("--held-out", "1"), ("--users", "0")])
+def test_numbers_out_of_range_are_refused(here: Path, arguments: tuple[str, ...]) -> None:
+    result = lampbench(*MAJORITY, *arguments)
+    assert isinstance(result.exception, click.BadParameter)
+    assert f"Invalid value for '{arguments[0]}'" in result.exception.format_message()
+
+
+def test_any_setting_comes_back_from_the_file_of_the_best(tmp_path: Path) -> None:
+    named = Record(tmp_path, {"task": "lamp5", "method": "my.method", "space": {"layers": ((1,), (2, 3))}})
+    settings = {"layers": (2, 3), "rate": 1e-05, "word": 'a "b"\n\x7fü', "on": True, "open": None, "k": 4}
+    options = {"method": "my.method", "data": Path("some/where"), "trust-remote-code": True}
+    named.write_best(options, settings, ["chosen\non"])
+    named.write([Trial(0, settings, "failed", run=tmp_path / "trials/x", error="no")], None)
+    read = read_config_file(named.best_path)
+    assert {key: read[key] for key in options} == {**options, "data": "some/where"}
+    assert read["set"]["my.method"] == {**settings, "layers": [2, 3], "open": "none"}
