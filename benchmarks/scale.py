@@ -85,6 +85,9 @@ def units(made: Sequence[Plan]) -> list[tuple[float, list[float]]]:
         stage, shards = 0.0, []
         for event in RunFolder(plan.folder).journal():
             seconds = event.get("seconds", 0.0) + event.get("untracked", 0.0)
+            if event["event"] == "load":
+                # A run is charged for the backbone even where its worker had it already.
+                continue
             if event["event"] == "shard":
                 shards.append(0.0)
             elif shards and event["event"] != "score":

@@ -159,6 +159,7 @@ def _costs(row: Mapping[str, Any]) -> Sheet:
         ("trainable parameters a user", numbers.count(cost["parameters"]["per_user"])),
         ("bytes on disk, shared", numbers.count(cost["bytes"]["shared"])),
         ("bytes on disk a user", numbers.count(cost["bytes"]["per_user"])),
+        *([("seconds by the clock", numbers.seconds(cost["elapsed"]))] if "elapsed" in cost else []),
         *((f"seconds a user, {name}", numbers.seconds(value)) for name, value in spread.items()),
         *((f"tokens, {name.replace('_', ' ')}", numbers.count(value)) for name, value in cost["tokens"].items()),
         ("history items", numbers.count(data["history_items"])),
