@@ -180,7 +180,7 @@ def _ray(settings: ClusterSettings) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    own = {"num_cpus": settings.workers or os.cpu_count(), "include_dashboard": False}
+    own: dict[str, Any] = {"num_cpus": settings.workers or os.cpu_count(), "include_dashboard": False}
     try:
         ray.init(
             address=settings.address or "local",
