@@ -188,6 +188,25 @@ def test_what_a_method_raises_comes_back_as_text(tmp_path: Path) -> None:
     assert unit.users[0] in todo.row["error"]
 
 
+class Unforgetting(Majority):
+    """Cannot forget."""
+
+    def forget(self, user_id: str) -> None:
+        raise RuntimeError("no forgetting here")
+
+
+def test_a_method_that_cannot_forget_fails_its_check_and_no_unit(tmp_path: Path) -> None:
+    made = planner(tmp_path).plan("majority", "lamp5", {})
+    assert isinstance(made, Plan)
+    made = dataclasses.replace(made, method_type=Unforgetting)
+    made.folder.mkdir(parents=True)
+    row = emptied(job(made), worker(made))
+    assert row["status"] == "success", row["error"]
+    assert row["checks"]["isolation"] == {"passed": False, "error": "RuntimeError: no forgetting here"}
+    # Where it came from is in the run's log, whichever worker it happened in.
+    assert "in forget" in RunFolder(made.folder).log_path.read_text()
+
+
 def test_units_hold_no_gold(tmp_path: Path) -> None:
     made = perfit(tmp_path)
     made.folder.mkdir(parents=True)

@@ -84,6 +84,8 @@ class Inbox:
             self._folder.log({**event, "events": events})
             self._know([event, *events])
         self._take_answers(parcel.predictions_path)
+        if parcel.log_path.exists():
+            self._folder.message(parcel.log_path.read_text(encoding="utf-8"))
         if manifest.answers:
             self.asked[name] = manifest.answers
         else:

@@ -7,13 +7,13 @@ import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lampbench.core import LampBenchError, Method, Prediction, new_folder
+from lampbench.core import LampBenchError, Method, Prediction, User, new_folder
 from lampbench.runner._answer import ask, predict
 from lampbench.runner._cause import cause
 from lampbench.runner._check import begin_checks, guard_checks
@@ -137,9 +137,16 @@ class Worker:
             self._method = None
             raise
         finally:
-            for user in unit.data.users:
+            self._forget(unit.data.users)
+
+    def _forget(self, users: Sequence[User]) -> None:
+        """Nobody is adapted when the next unit begins."""
+        try:
+            for user in users:
                 if self._method is not None:
-                    method.forget(user.id)
+                    self._method.forget(user.id)
+        except Exception:  # a stranger's forget; the guards tell of it
+            self._method = None
 
     def _shard(self, unit: Unit, work: Work, method: Method) -> dict[str, Any]:
         users = {query.id: query.user_id for query in unit.data.queries}
