@@ -26,7 +26,7 @@ class Recount:
         self._counts: dict[str, Parameters] = {}
 
     def __call__(self, identity: Mapping[str, Any]) -> Parameters | None:
-        """What ``identity``'s method trains; None where its backbone's files are not at hand.
+        """What ``identity``'s method trains; None where its backbone's files, or others that it needs, are not at hand.
 
         Raises:
             InputError: The config is none that the method takes.
@@ -54,7 +54,9 @@ class Recount:
             backbone = self._backbone(identity)
             if backbone is None:
                 return None
-        config = config_from(kind.Config, identity["config"], owner)
+        config = _config(kind, identity["config"], places, owner)
+        if config is None:
+            return None
         try:
             method: Method = kind(
                 task=tasks().load(identity["task"]), config=config, seed=identity["seed"], backbone=backbone
@@ -69,6 +71,15 @@ class Recount:
             info = self._describe(model)
             if info.source.revision == identity["backbone"]["revision"]:
                 return self._load(replace(info, dtype=identity["backbone"]["dtype"]))
+        return None
+
+
+def _config(kind: type[Method], values: Mapping[str, Any], places: Iterable[str], owner: str) -> Any:
+    """The config; None where it lacks nothing but places, such as a retriever's encoder, which no identity holds."""
+    try:
+        return config_from(kind.Config, values, owner)
+    except InputError:
+        config_from(kind.Config, {**values, **dict.fromkeys(places, "somewhere")}, owner)
         return None
 
 

@@ -337,6 +337,18 @@ def test_parameters_on_a_backbone_that_is_not_at_hand_are_left(folder: Path) -> 
     assert Recount()(identity | {"method": "perfit"}) is None
 
 
+@pytest.mark.parametrize("really_ran", ["rag"], indirect=True)
+def test_a_config_that_lacks_nothing_but_a_place_is_left_and_any_other_fault_in_it_is_found(
+    really_ran: Path, tiny_count: Recount
+) -> None:
+    identity = json.loads((really_ran / "row.json").read_text())["identity"]
+    dense = {**identity["config"], "retriever": "dense", "encoder_revision": "r"}
+    # Where its encoder lay is in no row.
+    assert tiny_count(identity | {"config": dense}) is None
+    with pytest.raises(InputError, match="k"):
+        tiny_count(identity | {"config": dense | {"k": -1}})
+
+
 def test_a_config_that_its_method_does_not_take_is_a_fault(folder: Path) -> None:
     identity = json.loads((folder / "row.json").read_text())["identity"]
     with pytest.raises(InputError, match="unknown setting of config: majority 'rank'"):
