@@ -112,22 +112,23 @@ def efficiency(folder: Path, names: Sequence[str], chosen: Sequence[str], counts
     reference = plans(one, names, chosen)
     found: dict[str, Any] = {"one_process": timed(reference, one, 0), "workers": {}}
     print(f"one process: {found['one_process']:.1f} s", flush=True)
+    known: list[tuple[float, list[float]]] = []
     for count in counts:
         planner = Planner(Settings(out=folder / str(count)))
         made = plans(planner, names, chosen)
         seconds = timed(made, planner, count)
         ratio = found["one_process"] / (count * seconds)
-        if count == counts[0]:
+        if count == 1:
             known = units(made)
-        expected, equal = scheduled(known, count), same(reference, made)
+        expected, equal = scheduled(known, count) if known else None, same(reference, made)
         found["workers"][count] = {
             "seconds": seconds,
-            "predicted": expected,
+            "predicted": expected and round(expected, 1),
             "efficiency": ratio,
             "same_bytes": equal,
         }
         print(
-            f"{count} workers: {seconds:.1f} s (model: {expected:.1f}), efficiency {ratio:.2f}, same bytes: {equal}",
+            f"{count} workers: {seconds:.1f} s (model: {expected}), efficiency {ratio:.2f}, same bytes: {equal}",
             flush=True,
         )
     return found

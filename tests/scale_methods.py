@@ -88,6 +88,24 @@ class Deadly(Careful):
             os._exit(7)
 
 
+_SICK = False
+
+
+class Sickening(Careful):
+    """What goes wrong with one user stays in the process: nothing can be made there any more."""
+
+    def setup(self) -> None:
+        super().setup()
+        if _SICK:
+            raise RuntimeError("this process is of no use")
+
+    def reach(self, user: User) -> None:
+        global _SICK
+        if user.id == self.config.user and not (Path(self.config.marks) / "mended").exists():
+            _SICK = True
+            raise RuntimeError("device-side assert")
+
+
 class Broken(Careful):
     """It cannot be made."""
 

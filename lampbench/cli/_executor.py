@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import click
@@ -16,7 +17,7 @@ _OPTIONS = (
     click.option("--executor", type=click.Choice(_EXECUTORS), help="local (default), or ray: many GPUs and machines."),
     click.option("--address", help="Of a running Ray cluster, or auto. Default: start one on this machine."),
     click.option("--workers", type=click.IntRange(min=1), help="Ray workers. Default: as many as there is room for."),
-    click.option("--gpus-per-worker", type=float, metavar="G", help="Default 1 with --device cuda, else 0."),
+    click.option("--gpus-per-worker", type=float, metavar="G", help="Default 1 on GPUs, else 0."),
 )
 
 MakeExecutor = Callable[[Planner, Reporter], Executor]
@@ -30,9 +31,15 @@ def executor_options(command: _Command) -> _Command:
     return command
 
 
-def on_other_machines(given: Mapping[str, Any]) -> bool:
-    """Whether the backbone is loaded on GPUs that this process need not have."""
-    return given.get("executor") == "ray" and _gpus(given) > 0
+def placed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """``given`` with the device that workers have: GPUs that this process need not have, or none.
+
+    Without ``--device`` and ``--gpus-per-worker`` they have what this machine has.
+    """
+    if given.get("executor") != "ray":
+        return dict(given)
+    gpus = _gpus(given) > 0
+    return {**given, "device": "cuda" if gpus else "cpu", "elsewhere": gpus}
 
 
 def chosen_executor(given: Mapping[str, Any]) -> MakeExecutor:
@@ -69,13 +76,24 @@ def _check(device: str, workers: int | None, gpus: float) -> None:
         raise InputError(f"gpus-per-worker: expected a share of one GPU or a whole number of them, found {gpus:g}")
     if device.startswith("cuda:"):
         raise InputError(f"--device {device}: Ray gives every worker its GPU; use --device cuda")
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"--device {device}: Ray's workers are on cpu or cuda")
     if device != "auto" and (device == "cuda") != (gpus > 0):
         raise InputError(f"--device {device} and --gpus-per-worker {gpus:g} contradict each other")
 
 
 def _gpus(given: Mapping[str, Any]) -> float:
-    default = 1.0 if str(given.get("device", "auto")).startswith("cuda") else 0.0
-    return float(convert(given.get("gpus-per-worker", default), float, "gpus-per-worker"))
+    if "gpus-per-worker" in given:
+        return float(convert(given["gpus-per-worker"], float, "gpus-per-worker"))
+    device = str(given.get("device", "auto"))
+    return float(_has_gpu() if device == "auto" else device.startswith("cuda"))
+
+
+@cache
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 class _Local:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from lampbench.cli._executor import MakeExecutor, chosen_executor, executor_options, on_other_machines
+from lampbench.cli._executor import MakeExecutor, chosen_executor, executor_options, placed
 from lampbench.cli._options import cache_option, method_names, overrides, read_config_file, task_names, use_cache
 from lampbench.core import InputError, config_to_json, convert
 from lampbench.runner import Plan, Planner, RunFolder, Settings, Skip, load_method
@@ -113,7 +113,7 @@ def _run_all(plans: Sequence[Plan], planner: Planner, executor: MakeExecutor, fo
 def _settings(given: Mapping[str, Any]) -> Settings:
     """The run's settings, each typed as ``Settings`` declares it, whether from a flag or the file."""
     hints = typing.get_type_hints(Settings)
-    given = {**given, "elsewhere": on_other_machines(given)}
+    given = placed(given)
     named = {name: given[name.replace("_", "-")] for name in hints if name.replace("_", "-") in given}
     settings = Settings(**{name: convert(value, hints[name], name) for name, value in named.items()})
     for name in ("batch_size", "users"):

@@ -68,7 +68,7 @@ class Work:
         self.where: Mapping[str, Any] | None = None
         self._adapted = frozenset(adapted)
         self._meter = Meter(plan.backbone.device if plan.backbone else "cpu", self._tokens)
-        self._started = time.perf_counter()
+        self._started: float | None = time.perf_counter()
         self._tracked = 0.0
 
     @property
@@ -122,8 +122,16 @@ class Work:
         self.folder.log({"event": "session_end", "time": now(), "untracked": untracked, "elapsed": elapsed})
 
     def elapsed(self) -> float:
-        """Seconds since the session began."""
-        return time.perf_counter() - self._started
+        """Seconds since the session began; 0 while its clock is held."""
+        return 0.0 if self._started is None else time.perf_counter() - self._started
+
+    def hold_clock(self) -> None:
+        """The session has not begun: others of its command come first."""
+        self._started = None
+
+    def start_clock(self) -> None:
+        """The session begins."""
+        self._started = time.perf_counter()
 
     def done(self, phase: str) -> bool:
         """Whether an earlier session came to the end of a phase."""

@@ -106,6 +106,7 @@ OPTIONS: Sequence[tuple[tuple[str, ...], tuple[str, ...]]] = [
     ((*MAJORITY, *DATA, "--workers", "2"), ("--workers is for --executor ray",)),
     ((*MAJORITY, *DATA, *RAY, "--workers", "0"), ("'--workers'", "0 is not in the range")),
     ((*MAJORITY, *DATA, *RAY, "--device", "cuda:1"), ("Ray gives every worker its GPU; use --device cuda",)),
+    ((*MAJORITY, *DATA, *RAY, "--device", "warp"), ("--device warp: Ray's workers are on cpu or cuda",)),
     ((*MAJORITY, *DATA, *RAY, "--gpus-per-worker", "1.5"), ("a share of one GPU or a whole number", "found 1.5")),
     ((*MAJORITY, *DATA, *RAY, "--gpus-per-worker", "nan"), ("gpus-per-worker", "found nan")),
     ((*MAJORITY, *DATA, *RAY, "--gpus-per-worker", "1", "--device", "cpu"), ("--device cpu and", "contradict")),

@@ -116,16 +116,24 @@ def test_every_kind_of_method_gives_what_it_gives_in_one_process(cluster: None, 
     assert (row["metrics"], row["checks"]) == (expected["metrics"], expected["checks"])
 
 
+class OnlyHere(type(Path())):  # type: ignore[misc]
+    """A file that no other process can read."""
+
+    def read_text(self, *arguments: Any, **named: Any) -> str:
+        return "a word"
+
+
+@pytest.mark.parametrize("method", ["perfit", "majority"])
 def test_workers_that_do_not_see_the_run_folder_get_and_send_what_they_need(
-    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     @contextmanager
-    def elsewhere(folder: Path) -> Iterator[Path]:
-        yield tmp_path / "not there"
+    def elsewhere(path: Path) -> Iterator[Path]:
+        yield OnlyHere(tmp_path / "not there")
 
     monkeypatch.setattr(_ray, "_shared_file", elsewhere)
     made_by = planner(tmp_path, swap_test=True)
-    made = made_by.plan("perfit", "lamp5", FAST)
+    made = made_by.plan(method, "lamp5", FAST if method == "perfit" else {})
     assert isinstance(made, Plan)
     alone = local(made, made_by)
     row = on_ray(made, made_by)
@@ -135,15 +143,27 @@ def test_workers_that_do_not_see_the_run_folder_get_and_send_what_they_need(
     assert (row["swap"], row["cost"]["bytes"]) == (expected["swap"], expected["cost"]["bytes"])
 
 
-def test_cost_adds_up(cluster: None, tmp_path: Path) -> None:
+def test_a_run_is_charged_for_its_own_time_and_not_for_waiting(cluster: None, tmp_path: Path) -> None:
+    made_by = planner(tmp_path)
+    plans = [made_by.plan(method, "lamp5", {}) for method in ("zero-shot", "majority")]
+    made = [plan for plan in plans if isinstance(plan, Plan)]
+    began = time.perf_counter()
+    rows = RayExecutor(made_by, Silence(), ClusterSettings(workers=1)).run_all(made)
+    clock = time.perf_counter() - began
+    for row in rows:
+        seconds = sum(value for value in row["cost"]["seconds"].values() if value is not None)
+        # One worker: its seconds fit into the clock's, and the clock's into those of the whole command.
+        assert 0 < seconds <= row["cost"]["elapsed"] + 0.1 < clock
+        assert row["cost"]["seconds"]["untracked"] >= 0
+
+
+def test_force_deletes_nothing_where_there_are_no_workers(cluster: None, tmp_path: Path) -> None:
     made, made_by = mini(tmp_path, scale_methods.Careful)
     row = on_ray(made, made_by)
-    events = RunFolder(made.folder).journal()
-    for phase in ("adapt", "predict"):
-        own = [event["seconds"] for event in events if event["event"] == phase]
-        assert len(own) > 1
-        assert row["cost"]["seconds"][phase] == pytest.approx(sum(own))
-    assert 0 < row["cost"]["elapsed"] < 120
+    with pytest.raises(InputError, match="--workers 99"):
+        on_ray(made, made_by, workers=99, force=True)
+    assert RunFolder(made.folder).row() == row
+    assert on_ray(made, made_by, force=True)["provenance"]["resumed"] == 0
 
 
 @pytest.mark.parametrize("kind", [scale_methods.KilledInShard, scale_methods.KilledLoading])
@@ -159,7 +179,12 @@ def test_a_worker_that_is_killed_costs_no_query(cluster: None, tmp_path: Path, k
 
 
 @pytest.mark.parametrize(
-    ("kind", "reason"), [(scale_methods.Poisoned, "no adapting this one"), (scale_methods.Deadly, "its worker died")]
+    ("kind", "reason"),
+    [
+        (scale_methods.Poisoned, "no adapting this one"),
+        (scale_methods.Deadly, "its worker died"),
+        (scale_methods.Sickening, "device-side assert"),
+    ],
 )
 def test_a_poisoned_user_is_named_and_the_others_finish(
     cluster: None, tmp_path: Path, kind: type[Method], reason: str
@@ -175,6 +200,9 @@ def test_a_poisoned_user_is_named_and_the_others_finish(
     assert reason in row["error"]
     tried = Counter((tmp_path / "marks" / "adapted").read_text().split())
     assert tried[user] == 3
+    assert "pid=" not in row["error"]
+    assert "ip=" not in row["error"]
+    assert user in RunFolder(made.folder).log_path.read_text()
     answered = {query.split("-q")[0] for query in RunFolder(made.folder).predictions()}
     failed = [user for user in tried if user not in answered]
     assert user in failed
@@ -284,6 +312,7 @@ def started(tmp_path: Path, *more: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"},
     )
 
@@ -307,7 +336,8 @@ def shards(tmp_path: Path) -> list[dict[str, Any]]:
 def test_a_command_that_ends_in_the_middle_is_continued_by_the_same_one(tmp_path: Path) -> None:
     process = started(tmp_path)
     folder = another_shard(tmp_path, process)
-    process.send_signal(signal.SIGINT)
+    # As a terminal does: to all processes of the command.
+    os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=120)
     assert process.returncode == 130
     row = folder.row()

@@ -19,6 +19,7 @@ from support import Silence
 from lampbench.core import HistoryItem, Method, User
 from lampbench.runner import Plan, RunFolder, Session
 from lampbench.runner._work import Work
+from lampbench.runner.scale._cluster import room_for
 from lampbench.runner.scale._inbox import Inbox
 from lampbench.runner.scale._job import Job
 from lampbench.runner.scale._parcel import Manifest, pack, read_manifest, seal, unpack
@@ -38,7 +39,7 @@ def job(made: Plan, workers: int = 2) -> Job:
 
 
 def worker(made: Plan, stop: Callable[[], bool] = lambda: False) -> Worker:
-    return Worker(made.folder.parent, lambda name, share: stop())
+    return Worker(True, lambda key, share: stop())
 
 
 def emptied(todo: Job, worker: Worker) -> dict[str, Any]:
@@ -180,12 +181,88 @@ def test_what_a_method_raises_comes_back_as_text(tmp_path: Path) -> None:
     again = pickle.loads(pickle.dumps(caught.value))
     assert (str(again), again.loading) == ("OddError: 1 and 2", False)
     assert "in adapt" in again.details
-    todo.lost(unit.name, str(again), again.details)
+    # Given out again, twice; then it is given up, and so is the rest.
+    for attempt in range(3):
+        todo.missed(unit.name, str(again), again.details)
+        assert (unit in todo.waiting) == (attempt < 2)
+        if attempt < 2:
+            assert todo.give() == unit
     while todo.row is None:
-        rest = todo.give()
-        todo.lost(rest.name, "the same")
+        todo.missed(todo.give().name, "the same", attempts=3)
     assert todo.row["status"] == "incomplete"
     assert unit.users[0] in todo.row["error"]
+
+
+def test_a_unit_that_failed_once_and_then_succeeds_leaves_no_trace(tmp_path: Path, alone: RunFolder) -> None:
+    made = perfit(tmp_path)
+    made.folder.mkdir(parents=True)
+    todo, one = job(made), worker(made)
+    for _ in range(2):
+        todo.missed(todo.give().name, "its worker died")
+    row = emptied(todo, one)
+    assert row["status"] == "success", row["error"]
+    assert is_like(made, alone)
+
+
+def test_a_parcel_of_users_who_were_adapted_meanwhile_is_not_taken(tmp_path: Path, alone: RunFolder) -> None:
+    made = perfit(tmp_path)
+    made.folder.mkdir(parents=True)
+    todo, one = job(made), worker(made)
+    while todo.waiting[0].kind == "fit":
+        unit = todo.give()
+        todo.arrived(unit.name, one.do(unit.make()).files)
+    unit = todo.give()
+    one.do(unit.make())
+    # A worker that lost its command does the same users under another name, and is late.
+    late = made.folder / "shards" / "shard-late"
+    shutil.copytree(made.folder / "shards" / unit.name, late)
+    (late / "manifest.json").unlink()
+    seal(late, Manifest("late"))
+    todo.arrived(unit.name, None)
+    row = emptied(job(made), worker(made))
+    assert row["status"] == "success", row["error"]
+    assert is_like(made, alone)
+
+
+def test_users_without_queries_and_a_swap_test_come_to_an_end(tmp_path: Path) -> None:
+    made_by = planner(tmp_path, swap_test=True)
+    made = made_by.plan("majority", "lamp5", {})
+    assert isinstance(made, Plan)
+    silent = made.dataset.users[0].id
+    queries = tuple(query for query in made.dataset.queries if query.user_id != silent)
+    made = dataclasses.replace(made, dataset=dataclasses.replace(made.dataset, queries=queries))
+    made.folder.mkdir(parents=True)
+    todo, one = job(made, workers=9), worker(made)
+    for _ in range(100):
+        if todo.row is not None:
+            break
+        unit = todo.give()
+        todo.arrived(unit.name, one.do(unit.make()).files)
+    assert todo.row is not None
+    assert todo.row["status"] == "success", todo.row["error"]
+    assert todo.row["swap"] is not None
+
+
+def test_a_worker_counts_tokens_for_runs_with_a_backbone_only(tmp_path: Path) -> None:
+    one, rows = Worker(True, lambda key, share: False), []
+    for method in ("zero-shot", "majority"):
+        made = planner(tmp_path).plan(method, "lamp5", {})
+        assert isinstance(made, Plan)
+        made.folder.mkdir(parents=True)
+        rows.append(emptied(job(made), one))
+    zero_shot, majority = (row["cost"]["tokens"] for row in rows)
+    assert zero_shot["prompt"] > 0
+    assert set(majority.values()) == {None}
+
+
+def test_a_run_pays_once_for_the_backbone_of_a_worker(tmp_path: Path) -> None:
+    made = perfit(tmp_path)
+    made.folder.mkdir(parents=True)
+    one = worker(made)
+    emptied(job(made, workers=9), one)
+    loads = [event["seconds"] for event in RunFolder(made.folder).journal() if event["event"] == "load"]
+    assert one._backbone(made)[1] > 0
+    assert sum(seconds >= one._backbone(made)[1] for seconds in loads) <= 1
 
 
 class Unforgetting(Majority):
@@ -252,6 +329,16 @@ def test_no_packed_file_leads_out_of_its_folder(name: str, tmp_path: Path) -> No
 
 
 # --- shards
+
+
+@pytest.mark.parametrize(
+    ("gpus", "room"), [(0.0, 24), (1.0, 3), (0.5, 6), (0.4, 6), (2.0, 1), (3.0, 0)], ids=lambda value: str(value)
+)
+def test_workers_find_room_node_by_node(gpus: float, room: int) -> None:
+    def node(cpus: int, gpus: int, alive: bool = True) -> dict[str, Any]:
+        return {"Alive": alive, "Resources": {"CPU": float(cpus), "GPU": float(gpus)}}
+
+    assert room_for([node(8, 2), node(16, 1), node(64, 8, alive=False)], gpus) == room
 
 
 @given(st.lists(st.integers(0, 50), max_size=60), st.integers(1, 9), st.integers(1, 20))

@@ -14,13 +14,14 @@ from typing import Any
 import lampbench
 from lampbench.core import InputError
 from lampbench.runner._environment import environment
+from lampbench.runner.scale._job import ATTEMPTS
 from lampbench.runner.scale._units import Unit
 from lampbench.runner.scale._worker import Delivery, Worker
 
-# Attempts at a unit after the first.
-RETRIES = 2
-# Seconds that workers have to clean up.
-_PATIENCE = 3.0
+# How often Ray repeats what a worker was doing when it died, in a new process.
+_RETRIES = ATTEMPTS - 1
+# Seconds that workers have to clean up; and after which a wait for them is told.
+_PATIENCE, _TOLD_EVERY = 3.0, 15.0
 # What must be the same wherever a run is done.
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 
@@ -56,19 +57,24 @@ class Control:
         """Every worker that reports is to stop."""
         self._stop = True
 
-    def shares(self) -> dict[str, float]:
-        """How far every unit is."""
-        return self._shares
+    def shares(self, names: Sequence[str]) -> dict[str, float]:
+        """How far these units are."""
+        return {name: self._shares.get(name, 0.0) for name in names}
+
+    def forget(self, name: str) -> None:
+        """A unit has ended."""
+        self._shares.pop(name, None)
 
 
 class WorkerActor:
     """A worker in a process of its own. It loads nothing before its first unit: a load that fails is a failed unit."""
 
-    def __init__(self, control: str, shared_file: str) -> None:
+    def __init__(self, control: str, shared_file: str, token: str) -> None:
         import ray
 
         self._control = ray.get_actor(control)
-        self._worker = Worker(Path(shared_file), self._report)
+        self._sees_runs = _reads(Path(shared_file), token)
+        self._worker = Worker(self._sees_runs, self._report)
 
     def about(self, device: str | None, cpus: int) -> dict[str, Any]:
         """Where this worker is."""
@@ -79,7 +85,7 @@ class WorkerActor:
         return {
             "lampbench": lampbench.__version__,
             "environment": environment(device or "cpu", None if gpu else cpus),
-            "sees_runs": self._worker.sees_runs(),
+            "sees_runs": self._sees_runs,
         }
 
     def do(self, unit: Unit) -> Delivery:
@@ -127,20 +133,23 @@ class Cluster:
 
 
 @contextmanager
-def cluster(settings: ClusterSettings, device: str | None, shared_file: Path) -> Iterator[Cluster]:
+def cluster(
+    settings: ClusterSettings, device: str | None, shared_file: Path, say: Callable[[str], None]
+) -> Iterator[Cluster]:
     """Workers, until the block ends.
 
     Args:
         settings: Which.
         device: Where the backbone is to be, such as ``cpu`` or ``cuda``; None where no run has one.
-        shared_file: A file beside the run folders.
+        shared_file: A file beside the run folders, with a word of this command.
+        say: Gets a line where the wait is long.
 
     Raises:
         InputError: There is no Ray, no such cluster, too little of it; or its machines have other versions.
     """
     with _ray(settings) as ray:
         count = _count(ray, settings)
-        cpus = 1
+        cpus, token = 1, shared_file.read_text()
         # By name: a worker that is started again needs nothing of the one before.
         name = f"lampbench-{secrets.token_hex(8)}"
         control = ray.remote(Control).options(name=name, num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
@@ -148,15 +157,15 @@ def cluster(settings: ClusterSettings, device: str | None, shared_file: Path) ->
             num_cpus=cpus,
             num_gpus=settings.gpus_per_worker,
             max_restarts=-1,
-            max_task_retries=RETRIES,
+            max_task_retries=_RETRIES,
         )
 
         def start() -> Any:
-            return kind.remote(name, str(shared_file))
+            return kind.remote(name, str(shared_file), token)
 
         actors = [start() for _ in range(count)]
         try:
-            found = ray.get([actor.about.remote(device, cpus) for actor in actors])
+            found = _ready(ray, [actor.about.remote(device, cpus) for actor in actors], say)
             _compare([about["lampbench"] for about in found], [about["environment"] for about in found])
             where = _where([about["environment"] for about in found])
             yield Cluster(control, actors, where, all(about["sees_runs"] for about in found), start)
@@ -198,12 +207,48 @@ def _ray(settings: ClusterSettings) -> Iterator[Any]:
         ray.shutdown()
 
 
+def _reads(path: Path, token: str) -> bool:
+    try:
+        return path.read_text() == token
+    except OSError:
+        return False
+
+
+def _ready(ray: Any, answers: Sequence[Any], say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """What all workers say of themselves, once there was room for each; raises InputError where one cannot start."""
+    waiting = list(answers)
+    while waiting:
+        _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=_TOLD_EVERY)
+        if waiting:
+            ready = len(answers) - len(waiting)
+            say(f"{ready} of {len(answers)} workers are ready; waiting for Ray to find room for the others")
+    try:
+        return list(ray.get(list(answers)))
+    except ray.exceptions.RayError as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise InputError(
+            f"--executor ray: a worker cannot start: {reason}; every machine needs the same environment"
+        ) from None
+
+
+def room_for(nodes: Sequence[Mapping[str, Any]], gpus: float) -> int:
+    """How many workers fit, node by node: none has CPUs or GPUs of two."""
+    places = 0
+    for node in nodes:
+        if not node["Alive"]:
+            continue
+        has = node["Resources"]
+        fit = int(has.get("CPU", 0))
+        if gpus:
+            own = int(has.get("GPU", 0))
+            fit = min(fit, own * int(1 / gpus + 1e-9) if gpus < 1 else own // int(gpus))
+        places += fit
+    return places
+
+
 def _count(ray: Any, settings: ClusterSettings) -> int:
     """How many workers; raises InputError where the cluster has no place for them."""
-    has = ray.cluster_resources()
-    room = int(has.get("CPU", 0))
-    if settings.gpus_per_worker:
-        room = min(room, int(has.get("GPU", 0) / settings.gpus_per_worker + 1e-9))
+    has, room = ray.cluster_resources(), room_for(ray.nodes(), settings.gpus_per_worker)
     count = settings.workers or room
     if not 1 <= count <= room:
         wanted = f"{settings.gpus_per_worker:g} GPUs and 1 CPU" if settings.gpus_per_worker else "1 CPU"

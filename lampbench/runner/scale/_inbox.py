@@ -76,10 +76,14 @@ class Inbox:
         if manifest is None:
             self._discard(name)
             raise InputError(f"what a worker wrote into {parcel.path} is damaged; it is deleted")
+        events = parcel.journal()
+        if manifest.id not in self._taken and self._adapts_again(events):
+            # Of a worker that a killed command left alone, and too late.
+            self._discard(name)
+            return ()
         with storing(self._folder.path):
-            self._take_states(parcel)
+            self._take_states(parcel, events)
         if manifest.id not in self._taken:
-            events = parcel.journal()
             event = {"event": "shard", "id": manifest.id, "at": at, **manifest.found}
             self._folder.log({**event, "events": events})
             self._know([event, *events])
@@ -102,7 +106,10 @@ class Inbox:
             elif event["event"] == "fit_shared" and not event.get("part"):
                 self.has_shared_state = self._folder.shared_state.exists()
 
-    def _take_states(self, parcel: RunFolder) -> None:
+    def _adapts_again(self, events: Sequence[Mapping[str, Any]]) -> bool:
+        return any(user in self.adapted for event in events if event["event"] == "adapt" for user in event["users"])
+
+    def _take_states(self, parcel: RunFolder, events: Sequence[Mapping[str, Any]]) -> None:
         states = [parcel.shared_state, *sorted((parcel.path / "state" / "users").glob("*"))]
         for state in states:
             if state.exists():
@@ -110,6 +117,13 @@ class Inbox:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self._folder.remove_state(target)
                 state.rename(target)
+        # A state without files is one too, and bytes on the way hold no empty folder.
+        for event in events:
+            if event["event"] == "adapt":
+                for user in event["users"]:
+                    self._folder.user_state(user).mkdir(parents=True, exist_ok=True)
+            elif event["event"] == "fit_shared" and not event.get("part"):
+                self._folder.shared_state.mkdir(parents=True, exist_ok=True)
 
     def _take_answers(self, path: Path) -> None:
         lines = read_lines(path, ["id", "user", "output"])

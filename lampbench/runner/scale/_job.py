@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,14 +18,17 @@ from lampbench.runner.scale._inbox import Inbox
 from lampbench.runner.scale._missing import Files, Missing
 from lampbench.runner.scale._units import SharedUsers, Waiting
 
+# Attempts at a unit.
+ATTEMPTS = 3
 _NAMED_USERS = 5
+_PHASES = {"fit": "fit_shared", "shard": "adapt", "ask": "swap"}
 
 
 class Job:
     """One run, whose folder this process holds.
 
     Args:
-        work: The run's session in this process.
+        work: The run's session in this process; its clock starts with the first unit.
         plan, workers, shared, files: As for ``Missing``.
 
     Attributes:
@@ -38,9 +42,10 @@ class Job:
         self.waiting: list[Waiting] = []
         self.running: dict[str, Waiting] = {}
         self.row: dict[str, Any] | None = None
+        self._attempts: Counter[str] = Counter()
         self._failures: list[tuple[Waiting, str]] = []
-        self._hopeless = self._stopped = False
-        announce(work)
+        self._begun = self._succeeded = self._hopeless = self._stopped = False
+        work.hold_clock()
         self._inbox = Inbox(work.folder)
         self._missing = Missing(work, plan, self._inbox, workers, shared, files)
         for name in self._inbox.left_behind():
@@ -49,14 +54,22 @@ class Job:
 
     def give(self) -> Waiting:
         """The unit with the most work of those that wait; it is running now."""
+        self._begin()
         unit = max(self.waiting, key=lambda unit: unit.work)
         self.waiting.remove(unit)
         self.running[unit.name] = unit
+        self.work.phase = _PHASES[unit.kind]
         return unit
 
-    def arrived(self, name: str, files: Mapping[str, bytes] | None) -> None:
-        """A unit was done; ``files`` is its parcel, where that is not in the run folder."""
-        unit = self.running.pop(name)
+    def arrived(self, name: str, files: Mapping[str, bytes] | None, said: Sequence[str] = ()) -> None:
+        """A unit was done.
+
+        Args:
+            name: The unit's.
+            files: Its parcel, where that is not in the run folder.
+            said: Lines for the user.
+        """
+        unit = self.running[name]
         try:
             if files is not None:
                 self._inbox.receive(name, files)
@@ -65,15 +78,32 @@ class Job:
             else:
                 self._take(name)
         except InputError as error:
-            self._failures.append((unit, str(error)))
+            self.missed(name, str(error))
+            return
+        del self.running[name]
+        self._succeeded = True
+        for text in said:
+            self.work.reporter.say(text)
         self._advance()
 
-    def lost(self, name: str, reason: str, details: str = "", *, hopeless: bool = False) -> None:
-        """A unit failed for good; ``hopeless``: so will every other of this run."""
+    def missed(self, name: str, reason: str, details: str = "", *, attempts: int = 1, hopeless: bool = False) -> None:
+        """A unit failed; it waits for another worker unless it has failed too often.
+
+        Args:
+            name: The unit's.
+            reason: In one line, for the row: no word of where it happened.
+            details: For the run's log.
+            attempts: How many attempts this was.
+            hopeless: Where no other unit succeeded, none will.
+        """
         unit = self.running.pop(name)
-        self.work.folder.message(details or reason)
+        self.work.folder.message(f"{name} failed (users: {', '.join(unit.users) or 'none'}): {details or reason}")
+        self._attempts[name] += attempts
+        if self._attempts[name] < ATTEMPTS and not self._stopped:
+            self.waiting.append(unit)
+            return
         self._failures.append((unit, reason))
-        if hopeless:
+        if unit.kind == "fit" or (hopeless and not self._succeeded):
             self._hopeless = True
             self.waiting.clear()
         self._advance()
@@ -90,6 +120,17 @@ class Job:
         self.running.clear()
         self.row = failed(self.work, error)
 
+    def _begin(self) -> None:
+        """The session, once it does anything: until then the run waits for others of its command."""
+        if self._begun:
+            return
+        self._begun = True
+        self.work.start_clock()
+        announce(self.work)
+        with self.work.measured("load") as event:
+            # The backbone is loaded by workers, which count it.
+            event["seconds"] += self.work.plan.data_seconds
+
     def _take(self, name: str) -> None:
         for text in self._inbox.take(name, self.work.elapsed()):
             self.work.reporter.say(text)
@@ -99,14 +140,20 @@ class Job:
         if self.row is not None or self.waiting or self.running:
             return
         if self._stopped:
-            self.row = end(self.work, "incomplete")
-            self.work.reporter.say(f"{self.work.name}: interrupted; the same command continues")
+            self.row = self._interrupted()
         elif self._failures:
             self.row = self._given_up()
         else:
             self.waiting = self._missing.units()
             if not self.waiting:
                 self.row = self._finished()
+
+    def _interrupted(self) -> dict[str, Any]:
+        if not self._begun:
+            # Nothing was done: nothing is written.
+            return self.work.folder.row() or {"status": "incomplete"}
+        self.work.reporter.say(f"{self.work.name}: interrupted; the same command continues")
+        return end(self.work, "incomplete")
 
     def _given_up(self) -> dict[str, Any]:
         reason = self._failures[0][1]
@@ -121,6 +168,7 @@ class Job:
         return row
 
     def _finished(self) -> dict[str, Any]:
+        self._begin()
         try:
             row = self._scored()
         except StorageError:
@@ -152,4 +200,4 @@ class Job:
 
 def _named(users: Sequence[str]) -> str:
     more = len(users) - _NAMED_USERS
-    return ", ".join([*users[:_NAMED_USERS], *([f"and {more} more"] if more > 0 else [])])
+    return ", ".join([*users[:_NAMED_USERS], *([f"and {more} more, all in the log"] if more > 0 else [])])

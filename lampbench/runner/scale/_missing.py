@@ -127,8 +127,9 @@ class Missing:
         self, kind: str, users: Sequence[User], with_states: Sequence[User], states: Mapping[str, str]
     ) -> Iterator[Waiting]:
         name = unit_name(kind, sorted(user.id for user in users), sorted(states.items()))
-        if name not in self._inbox.asked:
-            yield self._waiting("ask", name, users, with_states, states, len(self._queries(users)))
+        queries = len(self._queries(users))
+        if queries and name not in self._inbox.asked:
+            yield self._waiting("ask", name, users, with_states, states, queries)
 
     def _waiting(
         self,
@@ -172,7 +173,7 @@ class Missing:
         if not self._adapts:
             return set()
         seen = {user for shard in self._inbox.shards for user in shard["guarded"]}
-        return {user.id for user in guarded(self._data.users)} - seen
+        return {user.id for user in guarded(self._data.users) if self._by_user.get(user.id)} - seen
 
     @cached_property
     def _by_user(self) -> Mapping[str, Sequence[Query]]:

@@ -15,6 +15,7 @@ from lampbench.runner._execute import finished_earlier
 from lampbench.runner._folder import RunFolder
 from lampbench.runner._learn import has_shared_stage
 from lampbench.runner._plan import Plan, Planner
+from lampbench.runner._storage import storing
 from lampbench.runner._work import Bar, Reporter, Work
 from lampbench.runner.scale._cluster import Cluster, ClusterSettings, cluster
 from lampbench.runner.scale._job import Job
@@ -28,8 +29,8 @@ _T = TypeVar("_T")
 class RayExecutor:
     """Does the runs of one command on the workers of a Ray cluster.
 
-    Units are idempotent. Ray repeats one whose worker died or that raised, in a new process where
-    it must; after three attempts its run is left incomplete, and goes on with the same command.
+    Units are idempotent. Ray repeats one whose worker died, in a new process; one that fails is given out again, to
+    a new process. After three attempts its run is left incomplete, and goes on with the same command.
 
     Args:
         planner: Made the plans.
@@ -61,12 +62,13 @@ class RayExecutor:
         device = next((plan.backbone.device for plan in plans if plan.backbone), None)
         with ExitStack() as held:
             for plan in plans:
-                folder = RunFolder(plan.folder)
-                held.enter_context(folder.held())
-                if force:
-                    folder.clear()
-            shared_file = held.enter_context(_shared_file(self._planner.settings.out))
-            workers = held.enter_context(cluster(self._settings, device, shared_file))
+                held.enter_context(RunFolder(plan.folder).held())
+            shared_file = held.enter_context(_shared_file(self._planner.settings.out / f".seen-{plans[0].run_id}"))
+            workers = held.enter_context(cluster(self._settings, device, shared_file, self._reporter.say))
+            if force:
+                # Only now that there is who does it again.
+                for plan in plans:
+                    RunFolder(plan.folder).clear()
             jobs = [self._job(plan, workers) for plan in plans]
             Queue(jobs, workers, self._reporter, self._planner.settings.time_limit).run()
             return [job.row for job in jobs if job.row is not None]
@@ -127,11 +129,11 @@ def _below(plan: Plan, name: str) -> dict[str, bytes]:
 
 
 @contextmanager
-def _shared_file(folder: Path) -> Iterator[Path]:
-    """A file that only those see who see the run folders."""
-    path = folder.resolve() / f".seen-{secrets.token_hex(8)}"
-    folder.mkdir(parents=True, exist_ok=True)
-    path.touch()
+def _shared_file(path: Path) -> Iterator[Path]:
+    """A file with a word that only those can read who see the run folders."""
+    path = path.resolve()
+    with storing(path):
+        path.write_text(secrets.token_hex(8))
     try:
         yield path
     finally:

@@ -42,6 +42,11 @@ class Unit:
     guarded: tuple[str, ...] = ()
     files: Callable[[], Mapping[str, bytes]] = dict
 
+    @property
+    def key(self) -> str:
+        """Names the unit among those of all runs."""
+        return f"{self.plan.run_id}/{self.name}"
+
 
 @dataclass(frozen=True)
 class Waiting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import tempfile
@@ -22,6 +23,7 @@ from lampbench.runner._learn import adapt, fit_shared, has_shared_stage, load_sh
 from lampbench.runner._limits import limit_memory
 from lampbench.runner._lines import mend_lines
 from lampbench.runner._load import OneBackbone, load
+from lampbench.runner._plan import Plan
 from lampbench.runner._stop import Stop
 from lampbench.runner._work import Bar, Work
 from lampbench.runner.scale._parcel import MANIFEST, Manifest, pack, seal, unpack
@@ -29,6 +31,8 @@ from lampbench.runner.scale._units import Unit
 
 # Progress is told, and the wish to stop heard, no more often.
 _REPORT_SECONDS = 0.5
+# Folders of workers that do not see the run folders.
+_PLACE = "lampbench-worker-"
 # Where a unit's time goes; its other phases are short.
 _LONG_PHASES = {"fit": ("fit_shared",), "shard": ("adapt", "predict"), "ask": ("ask",)}
 
@@ -56,31 +60,32 @@ class Delivery:
 
     Attributes:
         files: The parcel; None where it lies in the run folder already.
+        said: Lines for the user that no parcel holds.
     """
 
     files: Mapping[str, bytes] | None
+    said: Sequence[str] = ()
 
 
 class Worker:
     """Does units.
 
     Args:
-        shared_file: Tells, by being there, that this worker sees the folder of run folders.
-        report: Gets a unit's name and the share of it that is done; tells whether to stop.
+        sees_runs: Whether what the driver writes is to be read here.
+        report: Gets a unit's key and the share of it that is done; tells whether to stop.
     """
 
-    def __init__(self, shared_file: Path, report: Report) -> None:
-        self._shared_file = shared_file
+    def __init__(self, sees_runs: bool, report: Report) -> None:
+        self._sees_runs = sees_runs
         self._report = report
+        # Runs that were charged for the backbone that this worker has.
+        self._charged: set[str] = set()
+        self._said: list[str] = []
         self._backbone = OneBackbone()
         self._run = ""
         self._method: Method | None = None
         self._own_place: Path | None = None
         self._limited = False
-
-    def sees_runs(self) -> bool:
-        """Whether what the driver writes is to be read here."""
-        return self._shared_file.exists()
 
     def do(self, unit: Unit) -> Delivery:
         """Do a unit; what comes of it is a parcel (or, of a shared stage, the run folder's own state).
@@ -88,23 +93,35 @@ class Worker:
         Raises:
             UnitError: It failed.
         """
-        main = RunFolder(unit.plan.folder if self.sees_runs() else self._place / unit.plan.run_id)
-        if not self.sees_runs():
-            unpack(unit.files(), main.path)
-        if unit.kind == "fit" and self.sees_runs():
+        try:
+            return self._in_run_folder(unit) if self._sees_runs else self._apart(unit)
+        except UnitError:
+            raise
+        except Exception as error:  # a file system, for one
+            raise UnitError(cause(error, unit.kind), _where(error)) from None
+
+    def _in_run_folder(self, unit: Unit) -> Delivery:
+        main = RunFolder(unit.plan.folder)
+        if unit.kind == "fit":
             mend_lines(main.journal_path)
             self._fit(unit, main)
-            return Delivery(None)
-        if self.sees_runs():
-            target = main.shards_path / unit.name
-            if (target / MANIFEST).exists():
-                return Delivery(None)
+            return Delivery(None, tuple(self._said))
+        target = main.shards_path / unit.name
+        if not (target / MANIFEST).exists():
             with new_folder(target) as folder:
                 self._fill(unit, main, folder)
-            return Delivery(None)
-        with tempfile.TemporaryDirectory(dir=self._place) as folder:
-            self._fill(unit, main, Path(folder))
-            return Delivery(pack(Path(folder)))
+        return Delivery(None)
+
+    def _apart(self, unit: Unit) -> Delivery:
+        main = RunFolder(self._place / unit.plan.run_id)
+        unpack(unit.files(), main.path)
+        try:
+            with tempfile.TemporaryDirectory(dir=self._place) as folder:
+                self._fill(unit, main, Path(folder))
+                return Delivery(pack(Path(folder)))
+        finally:
+            # Users' states do not stay where they were needed once.
+            shutil.rmtree(main.path / "state" / "users", ignore_errors=True)
 
     def _fit(self, unit: Unit, folder: RunFolder) -> Manifest:
         """The shared stage, in a run folder; it goes on from its snapshot there."""
@@ -168,7 +185,8 @@ class Worker:
         """The run's method with its shared state, nobody adapted; ``keep``: the one from the unit before serves."""
         plan = work.plan
         if keep and self._run == plan.run_id and self._method is not None:
-            work.backbone, _ = self._backbone(plan)
+            if plan.backbone:
+                work.backbone, _ = self._backbone(plan)
             self._method.say = work.reporter.say
             return self._method
         # The last run's state goes before this one's comes.
@@ -177,7 +195,7 @@ class Worker:
             if not self._limited:
                 limit_memory(plan.settings.memory_limit, plan.backbone.device if plan.backbone else "cpu")
                 self._limited = True
-            method = load(work, self._backbone)
+            method = load(work, self._charge)
             if keep and has_shared_stage(plan.method_type):
                 load_shared(work, method)
         except Exception as error:
@@ -185,14 +203,21 @@ class Worker:
         self._run, self._method = plan.run_id, method
         return method
 
+    def _charge(self, plan: Plan) -> tuple[Any, float]:
+        """The backbone; what loading it took counts once for each run that uses it."""
+        backbone, seconds = self._backbone(plan)
+        seconds = 0.0 if plan.run_id in self._charged else seconds
+        self._charged.add(plan.run_id)
+        return backbone, seconds
+
     def _work(self, unit: Unit, folder: RunFolder) -> Work:
-        self._said: list[str] = []
+        self._said = []
         progress = _Progress(unit, self._report, self._said.append)
         return Work(unit.plan, unit.data, folder, progress, stop=progress, adapted=unit.states)
 
     @contextmanager
     def _told(self, work: Work) -> Iterator[None]:
-        """Failures as strings, a wish to stop as the end of the block; what the rest cost is written either way."""
+        """Failures as strings, a wish to stop as the end of the block; what was done until then is written."""
         try:
             yield
         except KeyboardInterrupt:
@@ -212,7 +237,8 @@ class Worker:
     def _place(self) -> Path:
         """Where a worker that does not see the run folders writes."""
         if self._own_place is None:
-            self._own_place = Path(tempfile.mkdtemp(prefix="lampbench-worker-"))
+            _remove_abandoned()
+            self._own_place = Path(tempfile.mkdtemp(prefix=f"{_PLACE}{os.getpid()}-"))
         return self._own_place
 
     def close(self) -> None:
@@ -262,7 +288,7 @@ class _Progress(Stop):
     def _tell(self, share: float) -> None:
         self._share = share
         if time.monotonic() >= self._next:
-            self._asked = self._report(self._unit.name, share)
+            self._asked = self._report(self._unit.key, share)
             self._next = time.monotonic() + _REPORT_SECONDS
 
 
@@ -276,6 +302,16 @@ class _Bar:
         """Tell ``done`` of ``total``, where it is of one of the long phases."""
         if self._place is not None:
             self._tell((self._place + done / max(1, total)) / self._phases)
+
+
+def _remove_abandoned() -> None:
+    """Delete what workers left that were killed on this machine."""
+    import psutil
+
+    for path in Path(tempfile.gettempdir()).glob(f"{_PLACE}*"):
+        pid = path.name.removeprefix(_PLACE).partition("-")[0]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _where(error: BaseException) -> str:
