@@ -128,7 +128,7 @@ def efficiency(folder: Path, names: Sequence[str], chosen: Sequence[str], counts
             "same_bytes": equal,
         }
         print(
-            f"{count} workers: {seconds:.1f} s (model: {expected}), efficiency {ratio:.2f}, same bytes: {equal}",
+            f"{count} workers: {seconds:.1f} s (model: {expected or 0:.1f}), efficiency {ratio:.2f}, same: {equal}",
             flush=True,
         )
     return found

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import orjson
+
 from lampbench.core import InputError, Task, canonical_json, new_folder, tasks, write_json
 from lampbench.leaderboard._rows import LARGEST, read_row, row_faults
 from lampbench.metrics import Additive, sums_from_json
@@ -165,7 +167,7 @@ def unpacked(path: Path) -> bytes:
 def read_sums(path: Path, task: Task) -> tuple[list[str], dict[str, Additive]]:
     """Users and their sums; raises InputError where the file is missing or wrong."""
     try:
-        users, sums = sums_from_json(task, json.loads(path.read_text(encoding="utf-8")))
+        users, sums = sums_from_json(task, orjson.loads(path.read_bytes()))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
