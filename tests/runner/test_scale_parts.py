@@ -50,6 +50,16 @@ def emptied(todo: Job, worker: Worker) -> dict[str, Any]:
     return todo.row
 
 
+def after_the_shared_stage(made: Plan) -> tuple[Job, Worker]:
+    """The run when its shards wait, and a worker."""
+    made.folder.mkdir(parents=True)
+    todo, one = job(made), worker(made)
+    fit = todo.give()
+    assert fit.kind == "fit"
+    todo.arrived(fit.name, one.do(fit.make()).files)
+    return todo, one
+
+
 def perfit(tmp_path: Path) -> Plan:
     made = planner(tmp_path).plan("perfit", "lamp5", FAST)
     assert isinstance(made, Plan)
@@ -91,11 +101,7 @@ def test_taking_a_parcel_can_end_at_any_step_and_is_done_once(
     tmp_path: Path, alone: RunFolder, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = perfit(tmp_path)
-    made.folder.mkdir(parents=True)
-    todo, one = job(made), worker(made)
-    while todo.waiting and todo.waiting[0].kind == "fit":
-        unit = todo.give()
-        todo.arrived(unit.name, one.do(unit.make()).files)
+    todo, one = after_the_shared_stage(made)
     unit = todo.give()
     delivery = one.do(unit.make())
     broken = {
@@ -119,10 +125,7 @@ def test_taking_a_parcel_can_end_at_any_step_and_is_done_once(
 
 def test_a_damaged_parcel_is_deleted_and_its_unit_done_again(tmp_path: Path, alone: RunFolder) -> None:
     made = perfit(tmp_path)
-    made.folder.mkdir(parents=True)
-    todo, one = job(made), worker(made)
-    fit = todo.give()
-    todo.arrived(fit.name, one.do(fit.make()).files)
+    todo, one = after_the_shared_stage(made)
     unit = todo.give()
     one.do(unit.make())
     parcel = made.folder / "shards" / unit.name
@@ -136,10 +139,7 @@ def test_a_damaged_parcel_is_deleted_and_its_unit_done_again(tmp_path: Path, alo
 
 def test_a_worker_that_is_told_to_stop_keeps_what_is_whole(tmp_path: Path, alone: RunFolder) -> None:
     made = perfit(tmp_path)
-    made.folder.mkdir(parents=True)
-    todo = job(made)
-    fit = todo.give()
-    todo.arrived(fit.name, worker(made).do(fit.make()).files)
+    todo, _ = after_the_shared_stage(made)
     unit = todo.give()
     todo.interrupt()
     todo.arrived(unit.name, worker(made, stop=lambda: True).do(unit.make()).files)
@@ -170,11 +170,7 @@ def test_what_a_method_raises_comes_back_as_text(tmp_path: Path) -> None:
     made = planner(tmp_path).plan("majority", "lamp5", {})
     assert isinstance(made, Plan)
     made = dataclasses.replace(made, method_type=Raises)
-    made.folder.mkdir(parents=True)
-    todo = job(made)
-    fit = todo.give()
-    one = worker(made)
-    todo.arrived(fit.name, one.do(fit.make()).files)
+    todo, one = after_the_shared_stage(made)
     unit = todo.give()
     with pytest.raises(UnitError, match="OddError: 1 and 2") as caught:
         one.do(unit.make())
@@ -206,11 +202,7 @@ def test_a_unit_that_failed_once_and_then_succeeds_leaves_no_trace(tmp_path: Pat
 
 def test_a_parcel_of_users_who_were_adapted_meanwhile_is_not_taken(tmp_path: Path, alone: RunFolder) -> None:
     made = perfit(tmp_path)
-    made.folder.mkdir(parents=True)
-    todo, one = job(made), worker(made)
-    while todo.waiting[0].kind == "fit":
-        unit = todo.give()
-        todo.arrived(unit.name, one.do(unit.make()).files)
+    todo, one = after_the_shared_stage(made)
     unit = todo.give()
     one.do(unit.make())
     # A worker that lost its command does the same users under another name, and is late.
