@@ -6,9 +6,8 @@ import os
 import secrets
 import shutil
 import tempfile
-import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,19 +23,13 @@ from lampbench.runner._limits import limit_memory
 from lampbench.runner._lines import mend_lines
 from lampbench.runner._load import OneBackbone, load
 from lampbench.runner._plan import Plan
-from lampbench.runner._stop import Stop
-from lampbench.runner._work import Bar, Work
+from lampbench.runner._work import Work
 from lampbench.runner.scale._parcel import MANIFEST, Manifest, pack, seal, unpack
+from lampbench.runner.scale._progress import Progress, Report
 from lampbench.runner.scale._units import Unit
 
-# Progress is told, and the wish to stop heard, no more often.
-_REPORT_SECONDS = 0.5
 # Folders of workers that do not see the run folders.
 _PLACE = "lampbench-worker-"
-# Where a unit's time goes; its other phases are short.
-_LONG_PHASES = {"fit": ("fit_shared",), "shard": ("adapt", "predict"), "ask": ("ask",)}
-
-Report = Callable[[str, float], bool]
 
 
 class UnitError(LampBenchError):
@@ -212,7 +205,7 @@ class Worker:
 
     def _work(self, unit: Unit, folder: RunFolder) -> Work:
         self._said = []
-        progress = _Progress(unit, self._report, self._said.append)
+        progress = Progress(unit, self._report, self._said.append)
         return Work(unit.plan, unit.data, folder, progress, stop=progress, adapted=unit.states)
 
     @contextmanager
@@ -260,48 +253,6 @@ class _Part(RunFolder):
         """Where a user's state lies: one that was given, or of this parcel."""
         owner = self._states.get(user_id)
         return super().user_state(user_id) if owner is None else self._main.user_state(owner)
-
-
-class _Progress(Stop):
-    """A unit's bars, which go to the driver, and its wish to stop, which comes back."""
-
-    def __init__(self, unit: Unit, report: Report, say: Callable[[str], None]) -> None:
-        super().__init__()
-        self._unit = unit
-        self._phases = _LONG_PHASES[unit.kind]
-        self._report = report
-        self._next = 0.0
-        self._share = 0.0
-        self.say = say
-
-    @contextmanager
-    def phase(self, name: str, total: int) -> Iterator[Bar]:
-        """A bar for one phase."""
-        phase = name.rsplit(" ", 1)[-1]
-        yield _Bar(self._tell, self._phases.index(phase) if phase in self._phases else None, len(self._phases))
-
-    def check(self) -> None:
-        """Raise KeyboardInterrupt if the driver was asked to end."""
-        self._tell(self._share)
-        super().check()
-
-    def _tell(self, share: float) -> None:
-        self._share = share
-        if time.monotonic() >= self._next:
-            self._asked = self._report(self._unit.key, share)
-            self._next = time.monotonic() + _REPORT_SECONDS
-
-
-class _Bar:
-    def __init__(self, tell: Callable[[float], None], place: int | None, phases: int) -> None:
-        self._tell = tell
-        self._place = place
-        self._phases = phases
-
-    def move(self, done: int, total: int) -> None:
-        """Tell ``done`` of ``total``, where it is of one of the long phases."""
-        if self._place is not None:
-            self._tell((self._place + done / max(1, total)) / self._phases)
 
 
 def _remove_abandoned() -> None:
