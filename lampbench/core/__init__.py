@@ -10,7 +10,7 @@ from lampbench.core._config import (
     setting,
 )
 from lampbench.core._errors import InputError, LampBenchError, MissingDataError, unknown_name
-from lampbench.core._files import CACHE_VARIABLE, cache_folder, new_folder, write_json
+from lampbench.core._files import CACHE_VARIABLE, cache_folder, new_folder, remove_abandoned, write_json
 from lampbench.core._identity import canonical_json, derive_seed, digest
 from lampbench.core._lock import locked
 from lampbench.core._memory import free_host_memory, is_out_of_memory
@@ -68,6 +68,7 @@ __all__ = [
     "methods",
     "new_folder",
     "protocols",
+    "remove_abandoned",
     "setting",
     "tasks",
     "unknown_name",

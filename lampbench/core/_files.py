@@ -48,7 +48,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     stem = f".{target.name[:40]}.{_host()}"
-    _remove_abandoned(target.parent, stem)
+    remove_abandoned(target.parent, f"{stem}.")
     temporary = target.with_name(f"{stem}.{os.getpid()}.{secrets.token_hex(4)}.partial")
     temporary.mkdir()
     try:
@@ -58,13 +58,13 @@ def new_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _remove_abandoned(folder: Path, stem: str) -> None:
-    """Delete what processes of this machine left that were killed while they wrote the same folder."""
+def remove_abandoned(folder: Path, prefix: str) -> None:
+    """Delete folders called ``prefix``, a process id, a dot and more, whose processes are gone from this machine."""
     # `lampbench doctor` must start where it is missing.
     import psutil
 
-    for path in folder.glob(f"{stem}.*.partial"):
-        pid = path.name.removeprefix(f"{stem}.").partition(".")[0]
+    for path in folder.glob(f"{prefix}*.*"):
+        pid = path.name.removeprefix(prefix).partition(".")[0]
         if pid.isdecimal() and not psutil.pid_exists(int(pid)):
             shutil.rmtree(path, ignore_errors=True)
 

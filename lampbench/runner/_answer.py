@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from lampbench.core import LampBenchError, Method, Prediction, Query, User
 from lampbench.data import Dataset
 from lampbench.metrics import Score, score, score_sums
+from lampbench.runner._learn import adapts_users
 from lampbench.runner._plan import Plan
 from lampbench.runner._work import Bar, Work
 
@@ -70,7 +71,7 @@ def swap(work: Work, method: Method) -> dict[str, Score] | None:
 
 def can_swap(plan: Plan, dataset: Dataset) -> bool:
     """Whether there are states, and users to swap them between."""
-    return plan.method_type.adapt is not Method.adapt and len(dataset.users) > 1
+    return adapts_users(plan.method_type) and len(dataset.users) > 1
 
 
 def neighbours(users: Sequence[User]) -> list[tuple[User, User]]:

@@ -11,6 +11,7 @@ from lampbench.data import Dataset
 from lampbench.runner._answer import checked, chunks
 from lampbench.runner._cause import cause
 from lampbench.runner._guards import Checks, Guards, guarded, history_digest
+from lampbench.runner._learn import adapts_users
 from lampbench.runner._limits import TimeLimitError
 from lampbench.runner._reach import reachable
 from lampbench.runner._storage import StorageError
@@ -23,7 +24,7 @@ _LOOKED_AT = 8
 def begin_checks(work: Work, method: Method, users: Sequence[User] | None = None) -> Guards | None:
     """Ask while nobody is adapted, for ``users`` or some of all; None for a method that adapts nobody."""
     users = guarded(work.dataset.users) if users is None else users
-    if type(method).adapt is Method.adapt or not users:
+    if not adapts_users(type(method)) or not users:
         return None
     with work.enter("check", 1) as bar, work.measured("check"):
         guards = Guards(method, work.dataset, users, lambda queries: checked(method.predict(queries), queries))
@@ -42,7 +43,7 @@ def end_checks(work: Work, method: Method, guards: Guards | None) -> Checks:
 def data_checks(work: Work) -> Checks:
     """What can be checked without the method: golds out of reach, every state made of its user's history."""
     checks: Checks = {"golds": _golds_check(work)}
-    if work.plan.method_type.adapt is not Method.adapt:
+    if adapts_users(work.plan.method_type):
         checks["training_data"] = _training_data(work)
     return checks
 

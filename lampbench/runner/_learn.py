@@ -40,6 +40,11 @@ def has_shared_stage(method: type[Method]) -> bool:
     return method.fit_shared is not Method.fit_shared
 
 
+def adapts_users(method: type[Method]) -> bool:
+    """Whether the method learns anything from a user's history."""
+    return method.adapt is not Method.adapt
+
+
 def _fit_in_parts(work: Work, method: Method) -> None:
     """Fit, keeping the method's snapshots; what each part cost is in the journal, whatever comes next."""
     snapshot = work.folder.shared_snapshot
@@ -64,7 +69,7 @@ def _fit_in_parts(work: Work, method: Method) -> None:
 
 def adapt(work: Work, method: Method) -> None:
     """Users whom no earlier session adapted, in shards; the others' states are loaded."""
-    if type(method).adapt is Method.adapt:
+    if not adapts_users(type(method)):
         return
     users, done = work.dataset.users, work.users_done()
     finished = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +40,9 @@ class Inbox:
         self.shards.clear()
         self._know(self._folder.journal())
 
-    def left_behind(self) -> Iterator[str]:
-        """Names of whole parcels that an earlier session left; what is not whole is deleted."""
-        for path in sorted(self._folder.shards_path.glob("[!.]*")):
-            if read_manifest(path, self._folder.path) is None:
-                self._discard(path.name)
-            else:
-                yield path.name
+    def left_behind(self) -> list[str]:
+        """Names of parcels that an earlier session left."""
+        return sorted(path.name for path in self._folder.shards_path.glob("[!.]*"))
 
     def receive(self, name: str, files: Mapping[str, bytes]) -> None:
         """Write a parcel that came as bytes, where no other attempt was faster."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from lampbench.core import InputError, Parameters
@@ -49,7 +50,9 @@ class Job:
         self._inbox = Inbox(work.folder)
         self._missing = Missing(work, plan, self._inbox, workers, shared, files)
         for name in self._inbox.left_behind():
-            self._take(name)
+            # One that is damaged is deleted, and its unit missing as before.
+            with suppress(InputError):
+                self._take(name)
         self._advance()
 
     def give(self) -> Waiting:

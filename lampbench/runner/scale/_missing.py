@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from lampbench.core import Method, Parameters, Query, User
+from lampbench.core import Parameters, Query, User
 from lampbench.runner._answer import can_swap, neighbours
 from lampbench.runner._guards import Checks, guarded, together
-from lampbench.runner._learn import has_shared_stage
+from lampbench.runner._learn import adapts_users, has_shared_stage
 from lampbench.runner._plan import Plan
 from lampbench.runner._work import Work
 from lampbench.runner.scale._inbox import Inbox
@@ -42,7 +42,7 @@ class Missing:
         self._workers = workers
         self._shared = shared
         self._files = files
-        self._adapts = plan.method_type.adapt is not Method.adapt
+        self._adapts = adapts_users(plan.method_type)
 
     def units(self) -> list[Waiting]:
         """What can be done now, once all that was given out before has ended; nothing: the run can be scored."""

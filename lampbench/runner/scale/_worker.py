@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lampbench.core import LampBenchError, Method, Prediction, User, new_folder
+from lampbench.core import LampBenchError, Method, Prediction, User, new_folder, remove_abandoned
 from lampbench.runner._answer import ask, predict
 from lampbench.runner._cause import cause
 from lampbench.runner._check import begin_checks, guard_checks
@@ -29,7 +29,7 @@ from lampbench.runner.scale._progress import Progress, Report
 from lampbench.runner.scale._units import Unit
 
 # Folders of workers that do not see the run folders.
-_PLACE = "lampbench-worker-"
+_PLACE = "lampbench-worker."
 
 
 class UnitError(LampBenchError):
@@ -136,25 +136,19 @@ class Worker:
 
     def _with_users(self, unit: Unit, work: Work) -> Manifest:
         method = self._fresh(work, keep=True)
-        try:
-            if unit.kind == "shard":
-                made = Manifest(self._id(), checks=self._shard(unit, work, method), guarded=unit.guarded)
-            else:
-                made = Manifest(self._id(), answers=self._ask(unit, work, method))
-            return replace(made, parameters=asdict(method.parameters()))
-        except BaseException:
-            # What it holds now is not known.
-            self._method = None
-            raise
-        finally:
-            self._forget(unit.data.users)
+        if unit.kind == "shard":
+            made = Manifest(self._id(), checks=self._shard(unit, work, method), guarded=unit.guarded)
+        else:
+            made = Manifest(self._id(), answers=self._ask(unit, work, method))
+        made = replace(made, parameters=asdict(method.parameters()))
+        self._forget(method, unit.data.users)
+        return made
 
-    def _forget(self, users: Sequence[User]) -> None:
+    def _forget(self, method: Method, users: Sequence[User]) -> None:
         """Nobody is adapted when the next unit begins."""
         try:
             for user in users:
-                if self._method is not None:
-                    self._method.forget(user.id)
+                method.forget(user.id)
         except Exception:  # a stranger's forget; the guards tell of it
             self._method = None
 
@@ -210,7 +204,10 @@ class Worker:
 
     @contextmanager
     def _told(self, work: Work) -> Iterator[None]:
-        """Failures as strings, a wish to stop as the end of the block; what was done until then is written."""
+        """Failures as strings, a wish to stop as the end of the block; what was done until then is written.
+
+        A method that was disturbed is dropped: what it holds is not known.
+        """
         try:
             yield
         except KeyboardInterrupt:
@@ -230,8 +227,8 @@ class Worker:
     def _place(self) -> Path:
         """Where a worker that does not see the run folders writes."""
         if self._own_place is None:
-            _remove_abandoned()
-            self._own_place = Path(tempfile.mkdtemp(prefix=f"{_PLACE}{os.getpid()}-"))
+            remove_abandoned(Path(tempfile.gettempdir()), _PLACE)
+            self._own_place = Path(tempfile.mkdtemp(prefix=f"{_PLACE}{os.getpid()}."))
         return self._own_place
 
     def close(self) -> None:
@@ -253,16 +250,6 @@ class _Part(RunFolder):
         """Where a user's state lies: one that was given, or of this parcel."""
         owner = self._states.get(user_id)
         return super().user_state(user_id) if owner is None else self._main.user_state(owner)
-
-
-def _remove_abandoned() -> None:
-    """Delete what workers left that were killed on this machine."""
-    import psutil
-
-    for path in Path(tempfile.gettempdir()).glob(f"{_PLACE}*"):
-        pid = path.name.removeprefix(_PLACE).partition("-")[0]
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _where(error: BaseException) -> str:
