@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lampbench import AdapterMethod, Method, Parameters, SharedUser, Task, setting
+from lampbench import AdapterMethod, LabelledUser, Method, Parameters, Task, setting
 from lampbench.adapters import LoraSpec, Recipe, State
 from lampbench.bases import TrainingConfig
 from lampbench.core import RunContext, derive_seed
@@ -81,7 +81,7 @@ class TaskLora(AdapterMethod):
     def task_recipe(self) -> Recipe:
         """How it is trained."""
 
-    def fit_shared(self, users: Sequence[SharedUser]) -> None:
+    def fit_shared(self, users: Sequence[LabelledUser]) -> None:
         """Train the task LoRA and merge it."""
         spec = self.task_adapter()
         start = spec.fresh(self.backbone, derive_seed(self.seed, "task LoRA"))
@@ -93,7 +93,7 @@ class TaskLora(AdapterMethod):
         if self._task_state is not None:
             self.task_adapter().save(self._task_state, folder, self.backbone)
 
-    def load_shared(self, folder: Path, users: Sequence[SharedUser]) -> None:
+    def load_shared(self, folder: Path, users: Sequence[LabelledUser]) -> None:
         """Read and merge the task LoRA."""
         self._merge(self.task_adapter().load(folder, self.backbone))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from lampbench import Method, Query, SharedUser, User, setting
+from lampbench import LabelledUser, Method, Query, User, setting
 from lampbench.retrieval import Retriever, RetrieverFactory
 
 
@@ -35,7 +35,7 @@ class Majority(Method):
         self._make = RetrieverFactory("bm25", self.task, self.seed)
         self._shared_targets: list[str] = []
 
-    def fit_shared(self, users: Sequence[SharedUser]) -> None:
+    def fit_shared(self, users: Sequence[LabelledUser]) -> None:
         """Remember the targets of the shared users' histories, for users without one."""
         self._shared_targets = [item.target for entry in users for item in entry.user.history]
 

@@ -11,7 +11,7 @@ from lampbench_methods.lora import TASK_EPOCHS, LoraTrainingConfig, TaskLora, wi
 from lampbench_methods.pag import PROFILE_TOKENS, ProfileWriter, profile_items, read_profile, write_profile
 from lampbench_methods.user_lora import USER_EPOCHS
 
-from lampbench import Parameters, Query, SharedUser, Task, User, setting
+from lampbench import LabelledUser, Parameters, Query, Task, User, setting
 from lampbench.adapters import LoraSpec, Recipe
 from lampbench.core import RunContext
 from lampbench.retrieval import Retriever, RetrieverFactory
@@ -85,7 +85,7 @@ class Oppu(TaskLora):
         """How it is trained."""
         return self.config.recipe(self.config.user_epochs)
 
-    def fit_shared(self, users: Sequence[SharedUser]) -> None:
+    def fit_shared(self, users: Sequence[LabelledUser]) -> None:
         """Train the task LoRA on prompts with the shared users' contexts."""
         people = [shared.user for shared in users]
         self._prepare(people)

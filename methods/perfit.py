@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from lampbench_methods.reft import check_places, places_to_try, scaled
 
-from lampbench import AdapterMethod, Parameters, SharedUser, Task, setting
+from lampbench import AdapterMethod, LabelledUser, Parameters, Task, setting
 from lampbench.adapters import Edits, InterventionSpec, Positions, Recipe, State
 from lampbench.bases import TrainingConfig
 from lampbench.core import RunContext, derive_seed
@@ -129,7 +129,7 @@ class PerFit(AdapterMethod):
         """Layers, both ranks and positions: what was searched for the paper, by 20 random trials a task."""
         return places_to_try(context, "shared_rank", "user_rank")
 
-    def fit_shared(self, users: Sequence[SharedUser]) -> None:
+    def fit_shared(self, users: Sequence[LabelledUser]) -> None:
         """Stage 1, the collective shift."""
         collective, personal = self._shared_spec(), self.adapter()
         specs = [collective] if self._starts_alone else [collective, replace(personal, start=collective.start)]
@@ -170,7 +170,7 @@ class PerFit(AdapterMethod):
                 (folder / name).mkdir()
                 spec.save(state, folder / name, self.backbone)
 
-    def load_shared(self, folder: Path, users: Sequence[SharedUser]) -> None:
+    def load_shared(self, folder: Path, users: Sequence[LabelledUser]) -> None:
         """Read what ``save_shared`` wrote."""
         self._collective = self._shared_spec().load(folder / "collective", self.backbone)
         if not self._starts_alone:

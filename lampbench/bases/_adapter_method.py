@@ -22,13 +22,13 @@ from lampbench.backbone import Adapter, TransformersBackbone
 from lampbench.bases._training_config import TrainingConfig, filled
 from lampbench.core import (
     InputError,
+    LabelledUser,
     Method,
     Pair,
     Parameters,
     Prompt,
     Query,
     RunContext,
-    SharedUser,
     Task,
     User,
     derive_seed,
@@ -141,7 +141,7 @@ class AdapterMethod(Method):
         return Parameters(per_user=self.adapter().parameter_count(self.backbone))
 
     def train_shared(
-        self, users: Sequence[SharedUser], specs: Sequence[AdapterSpec], recipe: Recipe, starts: Sequence[State]
+        self, users: Sequence[LabelledUser], specs: Sequence[AdapterSpec], recipe: Recipe, starts: Sequence[State]
     ) -> list[State]:
         """Train adapters together on the shared users' labelled queries.
 
@@ -211,7 +211,7 @@ class AdapterMethod(Method):
         pair = self.task.pair(item)
         return _after(pair, self.context(earlier, Query(item.id, user.id, item.source)))
 
-    def _shared_example(self, shared: SharedUser, number: int) -> Pair:
+    def _shared_example(self, shared: LabelledUser, number: int) -> Pair:
         query, target = shared.queries[number].query, shared.queries[number].target
         return _after(self.task.example(query.text, target, query.id), self.context(shared.user, query))
 

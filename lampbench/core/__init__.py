@@ -20,11 +20,11 @@ from lampbench.core._task import Metric, Task
 from lampbench.core._types import (
     HistoryItem,
     LabelledQuery,
+    LabelledUser,
     Pair,
     Prediction,
     Prompt,
     Query,
-    SharedUser,
     User,
 )
 
@@ -37,6 +37,7 @@ __all__ = [
     "HistoryItem",
     "InputError",
     "LabelledQuery",
+    "LabelledUser",
     "LampBenchError",
     "Method",
     "Metric",
@@ -51,7 +52,6 @@ __all__ = [
     "Registry",
     "RunContext",
     "Sampling",
-    "SharedUser",
     "Task",
     "User",
     "cache_folder",

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from lampbench.core._config import NoConfig
 from lampbench.core._task import Task
-from lampbench.core._types import Prompt, Query, SharedUser, User
+from lampbench.core._types import LabelledUser, Prompt, Query, User
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ class Method(ABC):
         """Config field -> values worth trying, for ``lampbench tune``; empty: whoever tunes must name them."""
         return {}
 
-    def fit_shared(self, users: Sequence[SharedUser]) -> None:
+    def fit_shared(self, users: Sequence[LabelledUser]) -> None:
         """Learn what all users share. Override where the method has such a stage."""
 
     def adapt(self, users: Sequence[User]) -> None:
@@ -192,7 +192,7 @@ class Method(ABC):
     def save_shared(self, folder: Path) -> None:
         """Write the shared state into an empty folder; writing nothing means there is none."""
 
-    def load_shared(self, folder: Path, users: Sequence[SharedUser]) -> None:
+    def load_shared(self, folder: Path, users: Sequence[LabelledUser]) -> None:
         """Restore what ``save_shared`` wrote; without own state, fit again."""
         self.fit_shared(users)
 

@@ -53,8 +53,12 @@ class LabelledQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class SharedUser:
-    """A user of the protocol's shared split, with labelled queries. Never evaluated."""
+class LabelledUser:
+    """A user with queries and their answers.
+
+    Methods are given those of the shared split, as training data. Of an evaluated user, only the scorer and
+    the writers of data files see this.
+    """
 
     user: User
     queries: tuple[LabelledQuery, ...]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lampbench.core import InputError, LabelledQuery, NoConfig, Query, SharedUser, Task, User
+from lampbench.core import InputError, LabelledQuery, LabelledUser, NoConfig, Query, Task, User
 
 if TYPE_CHECKING:
     from lampbench.data._freeze import Frozen
@@ -32,7 +32,7 @@ class Dataset:
         label: What to call it wherever a score on it appears, such as "mini (synthetic)"; None for real data.
     """
 
-    shared: Sequence[SharedUser]
+    shared: Sequence[LabelledUser]
     users: Sequence[User]
     queries: tuple[Query, ...]
     golds: Mapping[str, str]
@@ -46,8 +46,8 @@ class Dataset:
     def of(
         cls,
         task: Task,
-        shared: Sequence[SharedUser],
-        evaluated: Sequence[SharedUser],
+        shared: Sequence[LabelledUser],
+        evaluated: Sequence[LabelledUser],
         *,
         sources: Mapping[str, str],
         notes: Sequence[str] = (),
@@ -81,12 +81,12 @@ class Dataset:
         users = EvaluatedUsers(evaluated)
         return cls(shared, users, queries, golds, sources, known.hash, known.leaks, tuple(notes), label)
 
-    def labelled(self) -> list[SharedUser]:
+    def labelled(self) -> list[LabelledUser]:
         """The evaluated users with their queries and golds: for writing files, never for methods."""
         own: dict[str, list[LabelledQuery]] = {user.id: [] for user in self.users}
         for query in self.queries:
             own[query.user_id].append(LabelledQuery(query, self.golds[query.id]))
-        return [SharedUser(user, tuple(own[user.id])) for user in self.users]
+        return [LabelledUser(user, tuple(own[user.id])) for user in self.users]
 
     def first_users(self, count: int) -> Dataset:
         """The same data with the first ``count`` evaluated users only; ``hash`` and ``leaks`` stay the whole's."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from lampbench.core import SharedUser, Task, cache_folder, digest, write_json
+from lampbench.core import LabelledUser, Task, cache_folder, digest, write_json
 from lampbench.data._leaks import LEAKS, Leak, find_leaks
 from lampbench.data.files import Columns
 from lampbench.data.store import HistoryHash, Selection
@@ -30,7 +30,7 @@ class Frozen:
     leaks: tuple[Leak, ...]
 
 
-def freeze(task: Task, shared: Sequence[SharedUser], evaluated: Sequence[SharedUser]) -> Frozen:
+def freeze(task: Task, shared: Sequence[LabelledUser], evaluated: Sequence[LabelledUser]) -> Frozen:
     """Hash the users and check them."""
     own, theirs = _hashes(evaluated), _hashes(shared)
     name = digest(
@@ -44,7 +44,7 @@ def freeze(task: Task, shared: Sequence[SharedUser], evaluated: Sequence[SharedU
 
 
 def frozen(
-    key: Any, task: Task, shared: Sequence[SharedUser], evaluated: Sequence[SharedUser], say: Callable[[str], None]
+    key: Any, task: Task, shared: Sequence[LabelledUser], evaluated: Sequence[LabelledUser], say: Callable[[str], None]
 ) -> Frozen:
     """As ``freeze``, remembered under ``key``, which must name everything that the users come from."""
     path = cache_folder() / "protocols" / f"{digest([_FREEZE_VERSION, task.name, task.version, key])}.json"
@@ -64,18 +64,18 @@ def frozen(
     return result
 
 
-def _user_hash(entry: SharedUser, history: HistoryHash) -> str:
+def _user_hash(entry: LabelledUser, history: HistoryHash) -> str:
     queries = [[q.query.id, q.query.date, q.query.text, q.target] for q in entry.queries]
     return digest([entry.user.id, history.whole, queries])
 
 
-def _hashes(entries: Sequence[SharedUser]) -> list[HistoryHash]:
+def _hashes(entries: Sequence[LabelledUser]) -> list[HistoryHash]:
     if isinstance(entries, Selection):
         return [entries.history_hash(index) for index in range(len(entries))]
     return [HistoryHash.of(_columns(entry)) for entry in entries]
 
 
-def _columns(entry: SharedUser) -> Columns:
+def _columns(entry: LabelledUser) -> Columns:
     history = entry.user.history
     return Columns(
         [item.id for item in history],

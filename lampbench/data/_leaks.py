@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, S
 from dataclasses import dataclass
 from typing import Any
 
-from lampbench.core import HistoryItem, LabelledQuery, SharedUser, Task
+from lampbench.core import HistoryItem, LabelledQuery, LabelledUser, Task
 
 _EXAMPLES = 5
 _LONGEST_NAME = 60
@@ -79,8 +79,8 @@ def findings(leaks: Collection[Leak]) -> list[str]:
 
 def find_leaks(
     task: Task,
-    shared: Sequence[SharedUser],
-    evaluated: Sequence[SharedUser],
+    shared: Sequence[LabelledUser],
+    evaluated: Sequence[LabelledUser],
     shared_texts: Sequence[str],
     evaluated_texts: Sequence[str],
 ) -> tuple[Leak, ...]:
@@ -135,7 +135,7 @@ class _Finds:
 
 
 def _look_into_histories(
-    found: _Finds, task: Task, evaluated: Sequence[SharedUser], shared_questions: set[str]
+    found: _Finds, task: Task, evaluated: Sequence[LabelledUser], shared_questions: set[str]
 ) -> None:
     for entry in evaluated:
         history = entry.user.history
@@ -170,12 +170,14 @@ def _plain(texts: Iterable[str]) -> Iterator[str]:
     return filter(None, map(normalised, texts))
 
 
-def _shared_questions(shared: Sequence[SharedUser]) -> set[str]:
+def _shared_questions(shared: Sequence[LabelledUser]) -> set[str]:
     queries: Iterator[LabelledQuery] = (labelled for entry in shared for labelled in entry.queries)
     return set(_plain(labelled.query.text for labelled in queries))
 
 
-def _in_shared_histories(task: Task, shared: Sequence[SharedUser], evaluated: Sequence[SharedUser]) -> Iterator[str]:
+def _in_shared_histories(
+    task: Task, shared: Sequence[LabelledUser], evaluated: Sequence[LabelledUser]
+) -> Iterator[str]:
     """Queries about a text of a shared history. Compared to the letter: there may be millions of them."""
     asked = {labelled.query.text for entry in evaluated for labelled in entry.queries}
     told = {text for entry in shared for item in entry.user.history if (text := _text(item, task)) in asked}

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lampbench.core import HistoryItem, LabelledQuery, Query, SharedUser, Task, User
+from lampbench.core import HistoryItem, LabelledQuery, LabelledUser, Query, Task, User
 from lampbench.data import Dataset
 
 # Places of users in mini's evaluated split, and which of their queries are asked: chosen so that what the
@@ -63,7 +63,7 @@ def fixture(task: Task, mini: Dataset) -> Fixture:
         for name, (place, asked), items in zip(_NAMES, _USERS[task.name], _ITEMS, strict=True)
     ]
     shared = [
-        SharedUser(_latest(entry.user, _SHARED_ITEMS), entry.queries[:_SHARED_QUERIES])
+        LabelledUser(_latest(entry.user, _SHARED_ITEMS), entry.queries[:_SHARED_QUERIES])
         for entry in mini.shared[:_SHARED_USERS]
     ]
     data = Dataset.of(task, shared, evaluated, sources={}, label=mini.label)
@@ -88,13 +88,13 @@ def _latest(user: User, items: int) -> User:
     return User(user.id, tuple(user.history[-items:]))
 
 
-def _evaluated(task: Task, name: str, user: User, queries: Sequence[Query], asked: Sequence[int]) -> SharedUser:
+def _evaluated(task: Task, name: str, user: User, queries: Sequence[Query], asked: Sequence[int]) -> LabelledUser:
     """A user under a name of our own, so that no gold can be looked up in mini's data."""
     own = own_queries(queries, user)
     labelled = (
         LabelledQuery(replace(own[number], id=f"{name}-{number}", user_id=name), _canary(task)) for number in asked
     )
-    return SharedUser(User(name, user.history), tuple(labelled))
+    return LabelledUser(User(name, user.history), tuple(labelled))
 
 
 def _canary(task: Task) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lampbench.core import InputError, SharedUser, Task, User, derive_seed, digest
+from lampbench.core import InputError, LabelledUser, Task, User, derive_seed, digest
 from lampbench.data import Dataset, Protocol
 from lampbench.data.store import Selection
 from lampbench.runner import load_protocol
@@ -101,7 +101,7 @@ def _history(user: User) -> str | None:
     return digest(texts) if texts else None
 
 
-def _only(users: Sequence[SharedUser], numbers: Sequence[int]) -> Sequence[SharedUser]:
+def _only(users: Sequence[LabelledUser], numbers: Sequence[int]) -> Sequence[LabelledUser]:
     if isinstance(users, Selection):
         # Stays what is read from disk user by user.
         return Selection(users.split, [users.windows[number] for number in numbers])

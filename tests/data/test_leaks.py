@@ -9,21 +9,21 @@ from typing import Any
 import pytest
 from support import TINY_DATA, dataset, task
 
-from lampbench.core import HistoryItem, LabelledQuery, Query, SharedUser, User
+from lampbench.core import HistoryItem, LabelledQuery, LabelledUser, Query, User
 from lampbench.data import LEAKS, Dataset, Leak, findings
 from lampbench.data._leaks import normalised
 
 
-def user(name: str, items: list[tuple[str, str, str]], queries: list[tuple[str, str, str]]) -> SharedUser:
+def user(name: str, items: list[tuple[str, str, str]], queries: list[tuple[str, str, str]]) -> LabelledUser:
     """A user from (source, target, date) and (text, gold, date)."""
     history = tuple(HistoryItem(f"{name}-{i}", *item) for i, item in enumerate(items))
     asked = (
         LabelledQuery(Query(f"{name}-q{i}", name, text, date), gold) for i, (text, gold, date) in enumerate(queries)
     )
-    return SharedUser(User(name, history), tuple(asked))
+    return LabelledUser(User(name, history), tuple(asked))
 
 
-def leaks(name: str, shared: list[SharedUser], evaluated: list[SharedUser]) -> dict[str, Leak]:
+def leaks(name: str, shared: list[LabelledUser], evaluated: list[LabelledUser]) -> dict[str, Leak]:
     return {leak.name: leak for leak in Dataset.of(task(name), shared, evaluated, sources={}).leaks}
 
 

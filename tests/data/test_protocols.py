@@ -376,9 +376,9 @@ class TestNames:
 
 
 def test_two_queries_of_one_id_are_refused() -> None:
-    from lampbench.core import LabelledQuery, Query, SharedUser, User
+    from lampbench.core import LabelledQuery, LabelledUser, Query, User
 
-    people = [SharedUser(User(name, ()), (LabelledQuery(Query("q", name, "text"), "gold"),)) for name in "ab"]
+    people = [LabelledUser(User(name, ()), (LabelledQuery(Query("q", name, "text"), "gold"),)) for name in "ab"]
     with pytest.raises(InputError, match="the query id 'q' occurs twice"):
         Dataset.of(task("lamp5"), (), people, sources={})
 
@@ -426,11 +426,11 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 def test_any_text_survives_writing_and_reading(
     tmp_path_factory: pytest.TempPathFactory, texts: list[tuple[str, str, str]], query: str, layout: Layout
 ) -> None:
-    from lampbench.core import HistoryItem, LabelledQuery, Query, SharedUser, User
+    from lampbench.core import HistoryItem, LabelledQuery, LabelledUser, Query, User
 
     dates = sorted(date for _, _, date in texts)
     history = tuple(HistoryItem(str(i), s, t, dates[i]) for i, (s, t, _) in enumerate(texts))
-    user = SharedUser(User("u", history), (LabelledQuery(Query("q", "u", query), "A title"),))
+    user = LabelledUser(User("u", history), (LabelledQuery(Query("q", "u", query), "A title"),))
     made = Dataset.of(task("lamp5"), (), [user], sources={})
     out = write(made, task("lamp5"), layout, tmp_path_factory.mktemp("out"))
     read = load("folder" if layout == "lamp" else "oppu100", data=out)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from support import TINY_DATA, task
 
-from lampbench.core import HistoryItem, InputError, LabelledQuery, Query, SharedUser, User, cache_folder
+from lampbench.core import HistoryItem, InputError, LabelledQuery, LabelledUser, Query, User, cache_folder
 from lampbench.data import Dataset
 from lampbench.data.files import LampSplit
 from lampbench.data.protocols import FolderProtocol
@@ -29,11 +29,11 @@ def store(folder: Path = DEV, *, cached: bool = True) -> Split:
     return stored_split([LampSplit(folder)], task("lamp5"), cached=cached, say=lambda text: None)
 
 
-def as_written(folder: Path) -> list[SharedUser]:
+def as_written(folder: Path) -> list[LabelledUser]:
     """The users of a folder, by the simplest code there is."""
     questions = json.loads((folder / f"{folder.name}_questions.json").read_text())
     golds = {g["id"]: g["output"] for g in json.loads((folder / f"{folder.name}_outputs.json").read_text())["golds"]}
-    users: dict[str, SharedUser] = {}
+    users: dict[str, LabelledUser] = {}
     for question in questions:
         items = sorted(question["profile"], key=lambda item: item["date"])
         history = tuple(HistoryItem(item["id"], item["abstract"], item["title"], item["date"]) for item in items)
@@ -41,7 +41,7 @@ def as_written(folder: Path) -> list[SharedUser]:
         asked = LabelledQuery(Query(question["id"], question["user_id"], text), golds[question["id"]])
         before = users.get(question["user_id"])
         queries = (*(before.queries if before else ()), asked)
-        users[question["user_id"]] = SharedUser(User(question["user_id"], history), queries)
+        users[question["user_id"]] = LabelledUser(User(question["user_id"], history), queries)
     return list(users.values())
 
 

@@ -8,10 +8,10 @@ from support import TINY_MODEL, task
 from lampbench.core import (
     HistoryItem,
     InputError,
+    LabelledUser,
     Prompt,
     Query,
     RunContext,
-    SharedUser,
     Task,
     User,
     config_from,
@@ -159,5 +159,5 @@ def test_majority_of_a_stranger_is_what_shared_users_answer() -> None:
     shared = User(
         "s", (HistoryItem("1", "s", "romance"), HistoryItem("2", "s", "romance"), HistoryItem("3", "s", "action"))
     )
-    method.fit_shared([SharedUser(shared, ())])
+    method.fit_shared([LabelledUser(shared, ())])
     assert method.predict([QUERY]) == ["romance"]

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from support import TINY_DATA, TINY_MODEL, Silence
 
 from lampbench.cli import main
-from lampbench.core import InputError, Method, Plugin, Query, SharedUser, User
+from lampbench.core import InputError, LabelledUser, Method, Plugin, Query, User
 from lampbench.data.mini.protocol import MiniProtocol
 from lampbench.runner import RunFolder
 
@@ -600,7 +600,7 @@ class Plain(Method):
 
     needs_backbone = False
 
-    def fit_shared(self, users: Sequence[SharedUser]) -> None: ...
+    def fit_shared(self, users: Sequence[LabelledUser]) -> None: ...
 
     def adapt(self, users: Sequence[User]) -> None: ...
 

@@ -11,7 +11,7 @@ from runs import FAST, plan, planner, run, with_method
 from support import Silence, dataset
 
 from lampbench.adapters import EngineOptions, Snapshots
-from lampbench.core import InputError, Method, Parameters, Query, SharedUser, User, digest
+from lampbench.core import InputError, LabelledUser, Method, Parameters, Query, User, digest
 from lampbench.runner import Plan, RunFolder, Skip, _learn
 
 
@@ -410,7 +410,7 @@ class LooksForGolds(Method):
     def setup(self) -> None:
         self.handed: list[Any] = []
 
-    def fit_shared(self, users: Sequence[SharedUser]) -> None:
+    def fit_shared(self, users: Sequence[LabelledUser]) -> None:
         self.handed.append(users)
 
     def adapt(self, users: Sequence[User]) -> None:

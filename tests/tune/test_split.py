@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from runs import with_method
 from support import TINY_DATA, Silence, dataset, task
 
-from lampbench.core import HistoryItem, InputError, LabelledQuery, Method, Query, SharedUser, User
+from lampbench.core import HistoryItem, InputError, LabelledQuery, LabelledUser, Method, Query, User
 from lampbench.data import Dataset
 from lampbench.data.mini.protocol import MiniProtocol
 from lampbench.runner import Plan, Planner, Session, Settings, load_protocol
@@ -19,13 +19,13 @@ from lampbench.tune import HeldOut, hold_out
 TASK = task("lamp5")
 
 
-def person(name: str, queries: int = 1, history: str | None = None) -> SharedUser:
+def person(name: str, queries: int = 1, history: str | None = None) -> LabelledUser:
     own = history or f"what {name} wrote"
     asked = [LabelledQuery(Query(f"{name}q{i}", name, f"{name} asks {i}"), f"gold {name} {i}") for i in range(queries)]
-    return SharedUser(User(name, (HistoryItem(f"{name}h", own, f"title of {own}"),)), tuple(asked))
+    return LabelledUser(User(name, (HistoryItem(f"{name}h", own, f"title of {own}"),)), tuple(asked))
 
 
-def data(shared: Sequence[SharedUser], evaluated: Sequence[SharedUser] = (person("judged"),)) -> Dataset:
+def data(shared: Sequence[LabelledUser], evaluated: Sequence[LabelledUser] = (person("judged"),)) -> Dataset:
     return Dataset.of(TASK, shared, evaluated, sources={})
 
 
@@ -33,7 +33,7 @@ def ids(users: Sequence[Any]) -> set[str]:
     return {getattr(user, "user", user).id for user in users}
 
 
-def texts(users: Sequence[SharedUser]) -> set[str]:
+def texts(users: Sequence[LabelledUser]) -> set[str]:
     """Every text of theirs: ids, histories, queries and golds."""
     found = {entry.user.id for entry in users}
     for entry in users:
@@ -100,7 +100,7 @@ def test_shared_users_who_are_evaluated_are_left_out_under_any_id() -> None:
         ([person("one"), person("two")], 0.9, "--held-out 0.9 holds out 2 of 2 shared users; expected at least one"),
     ],
 )
-def test_nobody_to_ask_or_to_learn_from_is_an_error(shared: list[SharedUser], part: float, message: str) -> None:
+def test_nobody_to_ask_or_to_learn_from_is_an_error(shared: list[LabelledUser], part: float, message: str) -> None:
     with pytest.raises(InputError) as caught:
         hold_out(TASK, data(shared), part, 0)
     assert str(caught.value).startswith(message)
@@ -122,11 +122,11 @@ class Spy(Method):
     needs_backbone = False
     seen: ClassVar[set[str]] = set()
 
-    def fit_shared(self, users: Sequence[SharedUser]) -> None:
+    def fit_shared(self, users: Sequence[LabelledUser]) -> None:
         self.seen.update(texts(users))
 
     def adapt(self, users: Sequence[User]) -> None:
-        self.seen.update(texts([SharedUser(user, ()) for user in users]))
+        self.seen.update(texts([LabelledUser(user, ()) for user in users]))
 
     def predict(self, queries: Sequence[Query]) -> list[str]:
         self.seen.update(text for query in queries for text in (query.id, query.user_id, query.text))

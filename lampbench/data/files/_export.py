@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lampbench.core import HistoryItem, LabelledQuery, SharedUser, Task
+from lampbench.core import HistoryItem, LabelledQuery, LabelledUser, Task
 from lampbench.data.files._oppu import EVALUATED, OTHERS, oppu_folder
 
 Layout = Literal["lamp", "oppu"]
@@ -25,8 +25,8 @@ class Exported:
     """
 
     task: Task
-    evaluated: Sequence[SharedUser]
-    shared: Sequence[SharedUser]
+    evaluated: Sequence[LabelledUser]
+    shared: Sequence[LabelledUser]
     label: str | None
 
 
@@ -68,7 +68,7 @@ def _oppu(what: Exported, folder: Path) -> list[Path]:
     return [users, labels, target / OTHERS]
 
 
-def _questions(entry: SharedUser, task: Task, named: bool) -> Iterator[str]:
+def _questions(entry: LabelledUser, task: Task, named: bool) -> Iterator[str]:
     profile = json.dumps([_item(item, task) for item in entry.user.history])
     for labelled in entry.queries:
         user = {"user_id": entry.user.id} if named else {}
@@ -77,7 +77,7 @@ def _questions(entry: SharedUser, task: Task, named: bool) -> Iterator[str]:
         yield f'{head[:-1]}, "profile": {profile}}}'
 
 
-def _user(entry: SharedUser, task: Task) -> str:
+def _user(entry: LabelledUser, task: Task) -> str:
     queries = [{**_asked(labelled, task), "gold": labelled.target} for labelled in entry.queries]
     profile = [_item(item, task) for item in entry.user.history]
     return json.dumps({"user_id": entry.user.id, "profile": profile, "query": queries})

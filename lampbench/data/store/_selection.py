@@ -8,7 +8,7 @@ from functools import partial
 from typing import overload
 from urllib.parse import quote
 
-from lampbench.core import LabelledQuery, Query, SharedUser, User
+from lampbench.core import LabelledQuery, LabelledUser, Query, User
 from lampbench.data.store._split import Split, StoredHistory
 from lampbench.data.store._utf8 import HistoryHash
 
@@ -29,7 +29,7 @@ class Window:
     held_out: int = 0
 
 
-class Selection(Sequence[SharedUser]):
+class Selection(Sequence[LabelledUser]):
     """Users with labelled queries, read from a split when they are asked for."""
 
     def __init__(self, split: Split, windows: Iterable[Window]) -> None:
@@ -51,17 +51,17 @@ class Selection(Sequence[SharedUser]):
         return len(self.windows)
 
     @overload
-    def __getitem__(self, index: int) -> SharedUser: ...
+    def __getitem__(self, index: int) -> LabelledUser: ...
     @overload
     def __getitem__(self, index: slice) -> Selection: ...
-    def __getitem__(self, index: int | slice) -> SharedUser | Selection:
+    def __getitem__(self, index: int | slice) -> LabelledUser | Selection:
         if isinstance(index, slice):
             return Selection(self.split, self.windows[index])
         window = self.windows[index]
         user_id = self.split.ids[window.number]
         read = partial(self.split.history, window.number, window.start, window.stop)
         user = User(user_id, StoredHistory(window.stop - window.start, read))
-        return SharedUser(user, (*self.split.queries(window.number), *self._held_out(window)))
+        return LabelledUser(user, (*self.split.queries(window.number), *self._held_out(window)))
 
     def history_hash(self, index: int) -> HistoryHash:
         """Names the visible history; ``texts`` names the whole one, which tells people apart."""
@@ -90,7 +90,7 @@ class Selection(Sequence[SharedUser]):
 class EvaluatedUsers(Sequence[User]):
     """The users of a selection, without their queries."""
 
-    def __init__(self, selection: Sequence[SharedUser]) -> None:
+    def __init__(self, selection: Sequence[LabelledUser]) -> None:
         self._selection = selection
 
     def __len__(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, overload
 
-from lampbench.core import Method, Query, SharedUser, User, digest
+from lampbench.core import LabelledUser, Method, Query, User, digest
 from lampbench.data import Dataset
 from lampbench.runner._plan import Plan
 
@@ -66,7 +66,7 @@ class Waiting:
     make: Callable[[], Unit]
 
 
-class SharedUsers(Sequence[SharedUser]):
+class SharedUsers(Sequence[LabelledUser]):
     """The shared split, brought to a worker when a method first looks at it.
 
     Args:
@@ -74,19 +74,19 @@ class SharedUsers(Sequence[SharedUser]):
         count: How many there are.
     """
 
-    def __init__(self, fetch: Callable[[], Sequence[SharedUser]], count: int) -> None:
+    def __init__(self, fetch: Callable[[], Sequence[LabelledUser]], count: int) -> None:
         self._fetch = fetch
         self._count = count
-        self._users: Sequence[SharedUser] | None = None
+        self._users: Sequence[LabelledUser] | None = None
 
     def __len__(self) -> int:
         return self._count
 
     @overload
-    def __getitem__(self, index: int) -> SharedUser: ...
+    def __getitem__(self, index: int) -> LabelledUser: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[SharedUser]: ...
-    def __getitem__(self, index: int | slice) -> SharedUser | Sequence[SharedUser]:
+    def __getitem__(self, index: slice) -> Sequence[LabelledUser]: ...
+    def __getitem__(self, index: int | slice) -> LabelledUser | Sequence[LabelledUser]:
         if self._users is None:
             self._users = self._fetch()
         return self._users[index]
@@ -102,7 +102,7 @@ def without_data(data: Dataset) -> Dataset:
     return replace(data, shared=(), users=(), queries=(), golds={}, sources={}, leaks=(), notes=())
 
 
-def part_of(data: Dataset, users: Iterable[User], queries: Iterable[Query], shared: Sequence[SharedUser]) -> Dataset:
+def part_of(data: Dataset, users: Iterable[User], queries: Iterable[Query], shared: Sequence[LabelledUser]) -> Dataset:
     """A unit's data: its users and queries, and no gold."""
     return replace(without_data(data), users=tuple(users), queries=tuple(queries), shared=shared)
 
