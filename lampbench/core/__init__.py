@@ -18,6 +18,7 @@ from lampbench.core._method import Backbone, BackboneShape, DecodingMode, Method
 from lampbench.core._registry import Plugin, Registry, methods, protocols, tasks
 from lampbench.core._task import Metric, Task
 from lampbench.core._types import (
+    AskedUser,
     HistoryItem,
     LabelledQuery,
     LabelledUser,
@@ -30,6 +31,7 @@ from lampbench.core._types import (
 
 __all__ = [
     "CACHE_VARIABLE",
+    "AskedUser",
     "Backbone",
     "BackboneShape",
     "ConfigField",

@@ -45,8 +45,16 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class AskedUser:
+    """An evaluated user together with the queries that a method must answer for this user. No gold is in it."""
+
+    user: User
+    queries: tuple[Query, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LabelledQuery:
-    """A query of a shared user together with its answer: training data of the shared stage."""
+    """A query together with its answer."""
 
     query: Query
     target: str

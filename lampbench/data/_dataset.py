@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
-from lampbench.core import InputError, LabelledQuery, LabelledUser, NoConfig, Query, Task, User
+from lampbench.core import AskedUser, InputError, LabelledQuery, LabelledUser, NoConfig, Query, Task, User
 
 if TYPE_CHECKING:
     from lampbench.data._freeze import Frozen
     from lampbench.data._leaks import Leak
+
+
+_Made = TypeVar("_Made")
+
+
+class _View(Sequence[_Made]):
+    """Something of each labelled user, made anew at each look: what is read of a history is not kept."""
+
+    def __init__(self, labelled: Sequence[LabelledUser], make: Callable[[LabelledUser], _Made]) -> None:
+        self._labelled = labelled
+        self._make = make
+
+    def __len__(self) -> int:
+        return len(self._labelled)
+
+    @overload
+    def __getitem__(self, index: int) -> _Made: ...
+    @overload
+    def __getitem__(self, index: slice) -> _View[_Made]: ...
+    def __getitem__(self, index: int | slice) -> _Made | _View[_Made]:
+        if isinstance(index, slice):
+            return _View(self._labelled[index], self._make)
+        return self._make(self._labelled[index])
+
+
+def _asked(entry: LabelledUser) -> AskedUser:
+    """The user and the queries; the golds stay behind."""
+    return AskedUser(entry.user, tuple(labelled.query for labelled in entry.queries))
 
 
 @dataclass(frozen=True)
@@ -21,9 +48,8 @@ class Dataset:
     """One task's data under one protocol. ``Dataset.of`` makes one.
 
     Attributes:
-        shared: Users of the shared split, with labelled queries; empty where there is no such split.
-        users: Evaluated users, in order of their first appearance.
-        queries: Their queries, without golds, user by user.
+        shared: Users of the shared split, with labelled queries; empty if there is no such split.
+        evaluated: Evaluated users with their queries, in the order of their first appearance.
         golds: Query id -> gold. For the scorer alone; the runner never hands it to a method.
         sources: File name -> SHA-256 of every file that was read.
         hash: SHA-256 over users, histories, queries and golds of both splits: the protocol's name.
@@ -33,8 +59,7 @@ class Dataset:
     """
 
     shared: Sequence[LabelledUser]
-    users: Sequence[User]
-    queries: tuple[Query, ...]
+    evaluated: Sequence[AskedUser]
     golds: Mapping[str, str]
     sources: Mapping[str, str]
     hash: str
@@ -54,7 +79,7 @@ class Dataset:
         label: str | None = None,
         frozen: Frozen | None = None,
     ) -> Dataset:
-        """The data of these users; of those evaluated, golds go apart.
+        """The data of these users; the golds of those evaluated are kept apart.
 
         Args:
             task: The task.
@@ -62,39 +87,47 @@ class Dataset:
             evaluated: Evaluated users with their labelled queries.
             sources: File name -> SHA-256.
             notes: What a reader should know.
-            label: What to call it, where it is not real data.
-            frozen: The hash and the findings, where they are known; else they are computed here.
+            label: What to call it, if it is not real data.
+            frozen: The hash and the findings, if they are known; else they are computed here.
 
         Raises:
             InputError: Two evaluated queries have one id.
         """
         from lampbench.data._freeze import freeze
-        from lampbench.data.store import EvaluatedUsers
 
         known = frozen or freeze(task, shared, evaluated)
-        labelled = [query for entry in evaluated for query in entry.queries]
-        queries = tuple(entry.query for entry in labelled)
-        golds = {entry.query.id: entry.target for entry in labelled}
-        if len(golds) < len(labelled):
-            twice = next(name for name, count in Counter(entry.query.id for entry in labelled).items() if count > 1)
-            raise InputError(f"{task.name}: the query id {twice!r} occurs twice; every query needs an id of its own")
-        users = EvaluatedUsers(evaluated)
-        return cls(shared, users, queries, golds, sources, known.hash, known.leaks, tuple(notes), label)
+        golds: dict[str, str] = {}
+        for entry in evaluated:
+            for labelled in entry.queries:
+                if labelled.query.id in golds:
+                    raise InputError(
+                        f"{task.name}: the query id {labelled.query.id!r} occurs twice; every query needs an id of its own"
+                    )
+                golds[labelled.query.id] = labelled.target
+        return cls(shared, _View(evaluated, _asked), golds, sources, known.hash, known.leaks, tuple(notes), label)
+
+    @property
+    def users(self) -> list[User]:
+        """The evaluated users."""
+        return [asked.user for asked in self.evaluated]
+
+    @property
+    def queries(self) -> list[Query]:
+        """All queries, user by user."""
+        return [query for asked in self.evaluated for query in asked.queries]
 
     def labelled(self) -> list[LabelledUser]:
         """The evaluated users with their queries and golds: for writing files, never for methods."""
-        own: dict[str, list[LabelledQuery]] = {user.id: [] for user in self.users}
-        for query in self.queries:
-            own[query.user_id].append(LabelledQuery(query, self.golds[query.id]))
-        return [LabelledUser(user, tuple(own[user.id])) for user in self.users]
+        return [
+            LabelledUser(asked.user, tuple(LabelledQuery(query, self.golds[query.id]) for query in asked.queries))
+            for asked in self.evaluated
+        ]
 
     def first_users(self, count: int) -> Dataset:
         """The same data with the first ``count`` evaluated users only; ``hash`` and ``leaks`` stay the whole's."""
-        users = self.users[:count]
-        kept = {user.id for user in users}
-        queries = tuple(query for query in self.queries if query.user_id in kept)
-        golds = {query.id: self.golds[query.id] for query in queries}
-        return replace(self, users=users, queries=queries, golds=golds)
+        evaluated = self.evaluated[:count]
+        golds = {query.id: self.golds[query.id] for asked in evaluated for query in asked.queries}
+        return replace(self, evaluated=evaluated, golds=golds)
 
 
 class Protocol(ABC):

@@ -65,14 +65,13 @@ class TokenSummary:
 
 def summarize(task: Task, data: Dataset) -> Summary:
     """Count users, queries, items and answers; no history's text is read."""
-    asked = Counter(query.user_id for query in data.queries)
     golds = [gold.strip() for gold in data.golds.values()]
     return Summary(
-        users=len(data.users),
+        users=len(data.evaluated),
         shared_users=len(data.shared),
-        queries=Spread.of(asked.values()),
+        queries=Spread.of(len(asked.queries) for asked in data.evaluated),
         shared_queries=Spread.of(len(entry.queries) for entry in data.shared),
-        history=Spread.of(len(user.history) for user in data.users),
+        history=Spread.of(len(asked.user.history) for asked in data.evaluated),
         shared_history=Spread.of(len(entry.user.history) for entry in data.shared),
         labels=dict(Counter(golds).most_common()) if task.kind != "text" else {},
         gold_words=Spread.of(len(gold.split()) for gold in golds) if task.kind == "text" else None,

@@ -85,22 +85,3 @@ class Selection(Sequence[LabelledUser]):
             )
             for item in columns.items()
         ]
-
-
-class EvaluatedUsers(Sequence[User]):
-    """The users of a selection, without their queries."""
-
-    def __init__(self, selection: Sequence[LabelledUser]) -> None:
-        self._selection = selection
-
-    def __len__(self) -> int:
-        return len(self._selection)
-
-    @overload
-    def __getitem__(self, index: int) -> User: ...
-    @overload
-    def __getitem__(self, index: slice) -> EvaluatedUsers: ...
-    def __getitem__(self, index: int | slice) -> User | EvaluatedUsers:
-        if isinstance(index, slice):
-            return EvaluatedUsers(self._selection[index])
-        return self._selection[index].user
