@@ -25,7 +25,7 @@ import numpy as np
 import lampbench
 from lampbench.core import tasks
 from lampbench.leaderboard import boards, read_results, result_path, run_id, write_boards
-from lampbench.runner import Plan, Planner, Session, Settings, environment
+from lampbench.runner import LocalExecutor, Plan, Planner, Settings, environment
 
 _SEEDS = 3
 _T = TypeVar("_T")
@@ -49,7 +49,7 @@ def template(task: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     planner = Planner(Settings(out=folder))
     plan = planner.plan("majority", task, {})
     assert isinstance(plan, Plan)
-    row = Session(planner, _Quiet()).run(plan)
+    row = LocalExecutor(_Quiet()).run(plan)
     return row, json.loads((plan.folder / "user_sums.json").read_text())
 
 

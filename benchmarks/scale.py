@@ -33,7 +33,7 @@ from scale_plan import scheduled
 
 import lampbench
 from lampbench.core import tasks
-from lampbench.runner import Executor, Plan, Planner, RunFolder, Session, Settings, environment
+from lampbench.runner import Executor, LocalExecutor, Plan, Planner, RunFolder, Settings, environment
 from lampbench.runner.scale import ClusterSettings, RayExecutor
 
 
@@ -70,7 +70,7 @@ def timed(made: Sequence[Plan], planner: Planner, workers: int) -> float:
     """Seconds of the runs on so many workers; 0: in this process."""
     quiet = Quiet()
     executor: Executor = (
-        RayExecutor(planner, quiet, ClusterSettings(workers=workers)) if workers else Session(planner, quiet)
+        RayExecutor(quiet, ClusterSettings(workers=workers)) if workers else LocalExecutor(quiet)
     )
     rows = executor.run_all(made)
     ended = time.perf_counter()

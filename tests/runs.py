@@ -11,7 +11,7 @@ from typing import Any
 from support import TINY_DATA, TINY_MODEL, Silence
 
 from lampbench.core import Method, Plugin
-from lampbench.runner import Plan, Planner, Session, Settings
+from lampbench.runner import LocalExecutor, Plan, Planner, Settings
 
 FAST = {"learning_rate": 1e-2, "shared_epochs": 3, "user_epochs": 1}
 
@@ -45,6 +45,4 @@ def with_method(made: Plan, kind: type[Method]) -> Plan:
 
 def run(made: Plan, tmp_path: Path, reporter: Silence | None = None, **options: Any) -> dict[str, Any]:
     """The row of a run."""
-    kept = ("users", "batch_size", "decoding", "seed")
-    given = {name: getattr(made.settings, name) for name in kept}
-    return Session(planner(tmp_path, **given), reporter or Silence()).run(made, **options)
+    return LocalExecutor(reporter or Silence()).run(made, **options)

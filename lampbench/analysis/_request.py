@@ -75,7 +75,7 @@ def resolve(planner: Planner, task: str, asking: Asking) -> Request:
         raise InputError(
             f"--context {asking.context}: expected a method that puts something before the query, such as rag or pag"
         )
-    data = planner.evaluated(plan)
+    data = plan.dataset
     if len(data.users) < 2:
         raise InputError(f"{task}: {len(data.users)} user; shifts are compared over users, give at least 2 (--users)")
     layers = _layers(asking.layers, plan.backbone.shape.layers)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
 import click
 
 from lampbench.core import InputError, convert
-from lampbench.runner import Executor, Plan, Planner, Reporter, Session, limit_memory
+from lampbench.runner import Executor, LocalExecutor, Reporter
 
 _EXECUTORS = ("local", "ray")
 _RAY_ONLY = ("address", "workers", "gpus-per-worker")
@@ -20,7 +20,7 @@ _OPTIONS = (
     click.option("--gpus-per-worker", type=float, metavar="G", help="Default 1 on GPUs, else 0."),
 )
 
-MakeExecutor = Callable[[Planner, Reporter], Executor]
+MakeExecutor = Callable[[Reporter], Executor]
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -39,7 +39,7 @@ def placed(given: Mapping[str, Any]) -> dict[str, Any]:
     if given.get("executor") != "ray":
         return dict(given)
     gpus = _gpus(given) > 0
-    return {**given, "device": "cuda" if gpus else "cpu", "elsewhere": gpus}
+    return {**given, "device": "cuda" if gpus else "cpu"}
 
 
 def chosen_executor(given: Mapping[str, Any]) -> MakeExecutor:
@@ -55,16 +55,16 @@ def chosen_executor(given: Mapping[str, Any]) -> MakeExecutor:
         wrong = next((option for option in _RAY_ONLY if option in given), None)
         if wrong is not None:
             raise InputError(f"--{wrong} is for --executor ray")
-        return _Local
+        return LocalExecutor
     address = convert(given.get("address"), str | None, "address")
     workers = convert(given.get("workers"), int | None, "workers")
     gpus = _gpus(given)
     _check(str(given.get("device", "auto")), workers, gpus)
 
-    def make(planner: Planner, reporter: Reporter) -> Executor:
+    def make(reporter: Reporter) -> Executor:
         from lampbench.runner.scale import ClusterSettings, RayExecutor
 
-        return RayExecutor(planner, reporter, ClusterSettings(address, workers, gpus))
+        return RayExecutor(reporter, ClusterSettings(address, workers, gpus))
 
     return make
 
@@ -94,16 +94,3 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
-
-
-class _Local:
-    """Runs in this process, within its memory."""
-
-    def __init__(self, planner: Planner, reporter: Reporter) -> None:
-        self._limit = planner.settings.memory_limit
-        self._session = Session(planner, reporter)
-
-    def run_all(self, plans: Sequence[Plan], *, force: bool = False) -> list[dict[str, Any]]:
-        """The plans' rows."""
-        limit_memory(self._limit, next((plan.backbone.device for plan in plans if plan.backbone), "cpu"))
-        return self._session.run_all(plans, force=force)

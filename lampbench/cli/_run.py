@@ -69,7 +69,9 @@ def run(settings: Sequence[str], config_file: Path | None, force: bool, dry_run:
     executor = chosen_executor(given)
     names = method_names(given["method"])
     chosen = overrides(names, given.get("set", {}), settings, given.get("k"))
-    planner = Planner(_settings(given), say=lambda text: click.echo(text, err=True))
+    chosen_settings = _settings(given)
+    remote = given.get("executor") == "ray" and chosen_settings.device == "cuda"
+    planner = Planner(chosen_settings, say=lambda text: click.echo(text, err=True), elsewhere=remote)
     plans: list[Plan] = []
     for task in task_names(given["task"]):
         for name in names:
@@ -91,12 +93,7 @@ def _run_all(plans: Sequence[Plan], planner: Planner, executor: MakeExecutor, fo
     from lampbench.cli._progress import ProgressReporter
     from lampbench.cli._table import run_notes, run_table
 
-    if not force:
-        for plan in plans:
-            # What an earlier command left is checked before the first run starts, not hours later.
-            folder = RunFolder(plan.folder)
-            folder.row(), folder.journal(), folder.predictions()
-    rows = executor(planner, ProgressReporter()).run_all(plans, force=force)
+    rows = executor(ProgressReporter()).run_all(plans, force=force)
     label = rows[0]["data"]["label"]
     if label:
         click.echo(f"\n{label}: invented users; these scores compare with no score on LaMP")
@@ -128,7 +125,7 @@ def _settings(given: Mapping[str, Any]) -> Settings:
 
 
 def _plan_text(plan: Plan, planner: Planner) -> str:
-    data = planner.evaluated(plan)
+    data = plan.dataset
     row = RunFolder(plan.folder).row()
     facts = {
         "run id": plan.run_id,
@@ -149,7 +146,7 @@ def _token_text(plan: Plan, planner: Planner) -> str:
     from lampbench.backbone import PromptEncoder, load_tokenizer
 
     encoder = PromptEncoder(load_tokenizer(plan.backbone), plan.backbone.shape.context)
-    data = planner.evaluated(plan)
+    data = plan.dataset
     prompts = [len(encoder.prompt(plan.task.prompt(q.text, q.id), plan.task.max_new_tokens)) for q in data.queries]
     pairs = [encoder.pair(plan.task.pair(item)) for user in data.users for item in user.history]
     return (

@@ -12,7 +12,7 @@ import click
 
 from lampbench.cli._options import cache_option, overrides, task_names, use_cache
 from lampbench.core import InputError, RunContext, config_from
-from lampbench.runner import Plan, Planner, Session, Settings, Skip, limit_memory, load_method
+from lampbench.runner import LocalExecutor, Plan, Planner, Settings, Skip, limit_memory, load_method
 
 if TYPE_CHECKING:
     from lampbench.tune import HeldOut, Record, Search, Trial
@@ -87,7 +87,7 @@ def tune(
     records = [_record(search, held_out, out, force) for search in searches]
     device = next((search.preset.backbone.device for search in searches if search.preset.backbone), "cpu")
     limit_memory(settings.memory_limit, device)
-    run = partial(Session(planner, ProgressReporter()).run, force=force)
+    run = partial(LocalExecutor(ProgressReporter()).run, force=force)
     found = [
         _carry_out(search, record, max(trials, record.recorded), run, {"protocol": users.base_name, **kept})
         for search, record in zip(searches, records, strict=True)

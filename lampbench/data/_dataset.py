@@ -101,7 +101,8 @@ class Dataset:
             for labelled in entry.queries:
                 if labelled.query.id in golds:
                     raise InputError(
-                        f"{task.name}: the query id {labelled.query.id!r} occurs twice; every query needs an id of its own"
+                        f"{task.name}: the query id {labelled.query.id!r} occurs twice; "
+                        "every query needs an id of its own"
                     )
                 golds[labelled.query.id] = labelled.target
         return cls(shared, _View(evaluated, _asked), golds, sources, known.hash, known.leaks, tuple(notes), label)

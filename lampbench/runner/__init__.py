@@ -1,9 +1,9 @@
 """Plans and runs: phases, measurements, the run folder, the row."""
 
 from lampbench.runner._environment import environment
-from lampbench.runner._execute import execute
 from lampbench.runner._folder import RunFolder
 from lampbench.runner._limits import limit_memory
+from lampbench.runner._local import Executor, LocalExecutor
 from lampbench.runner._plan import (
     Plan,
     Planner,
@@ -14,27 +14,31 @@ from lampbench.runner._plan import (
     load_protocol,
     load_task,
 )
+from lampbench.runner._reach import reachable
+from lampbench.runner._record import RunRecord
 from lampbench.runner._row import PHASES, SCHEMA_VERSION
-from lampbench.runner._session import Executor, Session
-from lampbench.runner._work import Bar, Reporter
+from lampbench.runner._run import Bar, Reporter
+from lampbench.runner._worker import Worker
 
 __all__ = [
     "PHASES",
     "SCHEMA_VERSION",
     "Bar",
     "Executor",
+    "LocalExecutor",
     "Plan",
     "Planner",
     "Reporter",
     "RunFolder",
-    "Session",
+    "RunRecord",
     "Settings",
     "Skip",
+    "Worker",
     "environment",
-    "execute",
     "limit_memory",
     "load_method",
     "load_method_class",
     "load_protocol",
     "load_task",
+    "reachable",
 ]

@@ -1,25 +1,58 @@
-"""Bounds that the user sets on a run: time, and memory."""
+"""What ends a run before its end: Ctrl-C and SIGTERM, and the limits that the user sets on time and memory."""
 
 from __future__ import annotations
 
 import faulthandler
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
-from lampbench.core import InputError, LampBenchError, free_host_memory
+from lampbench.core import InputError, free_host_memory
+from lampbench.runner._failures import TimeLimitError
 
 # A method that swallows the alarm gets another, every so many seconds.
 _AGAIN = 5.0
 # And one that does not return from native code ends with the process.
 _GRACE = 60.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class TimeLimitError(LampBenchError):
-    """A run took longer than the user allows."""
+class Stop:
+    """Whether a run was asked to end: the first signal asks it to end after its batch, the next ends it at once."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if the run was asked to end; called where all that is done is on disk."""
+        if self._asked:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take signals inside the ``with`` block. Only a process's main thread can; elsewhere nothing changes."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._take) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                # None: it was not set from Python.
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _take(self, number: int, frame: FrameType | None) -> Any:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        # A handler runs between any two steps of the program, in the middle of a print as well.
+        os.write(2, b"\nstopping after the current batch; once more stops at once\n")
 
 
 @contextmanager

@@ -51,7 +51,6 @@ class Settings:
         time_limit: Seconds that a run may take in one session; None for no limit.
         memory_limit: GiB that the process may hold; None for what is free (on a GPU: no limit).
         out: The folder of run folders.
-        elsewhere: The backbone is loaded by workers on GPUs that this process need not have.
     """
 
     protocol: str = "mini"
@@ -71,7 +70,6 @@ class Settings:
     time_limit: float | None = None
     memory_limit: float | None = None
     out: Path = field(default_factory=lambda: Path("runs"))
-    elsewhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +77,7 @@ class Plan:
     """One run, resolved.
 
     Attributes:
+        dataset: What the run is about: all of the protocol's data, or its first users.
         identity: Everything that can change a score. Its hash is ``run_id``.
         folder: Where the run's files are; the same identity always has the same folder.
         data_seconds: How long reading the data took.
@@ -115,6 +114,7 @@ class Planner:
         settings: What the user asked for.
         say: Gets a line when reading the data takes long.
         protocol: Is taken, under the name in ``settings``, in place of the one that is registered under it.
+        elsewhere: The backbone will be loaded by workers, on a device that this process need not have.
     """
 
     def __init__(
@@ -122,10 +122,13 @@ class Planner:
         settings: Settings,
         say: Callable[[str], None] = lambda text: None,
         protocol: Protocol | None = None,
+        *,
+        elsewhere: bool = False,
     ) -> None:
         self._protocol, name = load_protocol(settings.protocol) if protocol is None else (protocol, settings.protocol)
         self._protocol.say = say
         self.settings = replace(settings, protocol=name)
+        self._elsewhere = elsewhere
         self._dataset = cache(self._load_dataset)
         self._backbone = cache(self._describe_backbone)
 
@@ -161,6 +164,8 @@ class Planner:
         if method_type.needs_backbone and self._model() is None:
             raise InputError(f"{method} needs a language model: --model PATH_OR_HUB_ID")
         dataset, seconds = self._dataset(task)
+        if self.settings.users is not None:
+            dataset = dataset.first_users(self.settings.users)
         backbone = self._backbone() if method_type.needs_backbone else None
         config = config_from(method_type.Config, overrides, method)
         origin = self._protocol.origin or self.settings.protocol
@@ -201,7 +206,7 @@ class Planner:
             dtype=settings.dtype,
             device=settings.device,
             trust_remote_code=settings.trust_remote_code,
-            elsewhere=settings.elsewhere,
+            elsewhere=self._elsewhere,
         )
 
     def _decoding(self) -> Decoding:
@@ -247,11 +252,6 @@ class Planner:
             if backbone.dtype != "float32" and identity["decoding"] is not None:
                 identity["decoding"]["batch_size"] = settings.batch_size
         return identity
-
-    def evaluated(self, plan: Plan) -> Dataset:
-        """The data that the run is about: all of it, or the first users."""
-        users = self.settings.users
-        return plan.dataset if users is None else plan.dataset.first_users(users)
 
 
 def prompt_hash(task: Task) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lampbench.data import Dataset
-from lampbench.runner._reach import reachable
+from lampbench.runner import reachable
 from lampbench.testing._errors import ContractError, NotTried, broken
 from lampbench.testing._shape import by_query, same
 from lampbench.testing._trial import Trial

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lampbench.core import Method, Query, RunContext, User
-from lampbench.runner import Plan, Planner, RunFolder, Settings, Skip, execute, load_method_class, load_task
+from lampbench.runner import LocalExecutor, Plan, Planner, RunFolder, Settings, Skip, load_method_class, load_task
 from lampbench.testing._errors import NotTried
 from lampbench.testing._fixture import Fixture, fixture
 from lampbench.testing._randomness import seed_globals
@@ -186,7 +186,7 @@ class Trial:
             plan = replace(self.plan, dataset=self.fixture.data, folder=own.path)
             # Not where the methods built here start: a method must not draw from them.
             seed_globals(1)
-            row = execute(plan, self.fixture.data, lambda _: (self._backbone, 0.0), _Silence())
+            row = LocalExecutor(_Silence(), self._backbone).run(plan)
             return RealRun(row, own.predictions(), contents(own.path / "state"), own.log_path.read_text("utf-8"))
 
     @cached_property

@@ -15,7 +15,7 @@ from support import TINY_DATA, TINY_MODEL, Silence, task
 from lampbench.core import InputError, Parameters, tasks
 from lampbench.leaderboard import KnownGolds, Recount, add, result_faults, row_faults, run_id, validate
 from lampbench.metrics import additive, score_sums, sums_to_json
-from lampbench.runner import Plan, Planner, Session, Settings
+from lampbench.runner import LocalExecutor, Plan, Planner, Settings
 
 Row = dict[str, Any]
 
@@ -313,7 +313,7 @@ def really_ran(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     planner = Planner(settings)
     plan = planner.plan(request.param, "lamp5", {})
     assert isinstance(plan, Plan)
-    Session(planner, Silence()).run(plan)
+    LocalExecutor(Silence()).run(plan)
     target = add(plan.folder, tmp_path / "boards")
     assert target is not None
     return target

@@ -23,12 +23,12 @@ from typing import Any
 
 import torch
 from lampbench_methods.perfit import PerFit
-from runs import plan, planner
+from runs import plan
 from support import Silence
 
 from lampbench.adapters import Snapshots
 from lampbench.bases import _adapter_method
-from lampbench.runner import RunFolder, Session, _work
+from lampbench.runner import LocalExecutor, RunFolder, Worker
 
 OVERRIDES = {"perfit": {"learning_rate": 3e-2, "shared_epochs": 10, "user_epochs": 10}, "pag": {}}
 FILE_EVENTS = {"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.truncate", "shutil.rmtree"}
@@ -53,10 +53,10 @@ def worker(method: str, out: Path, phases: Path) -> Callable[[Path], None]:
     torch.set_num_threads(1)
     # As many stages to be killed in as there can be: a user a shard, few answers a write, a snapshot a step.
     PerFit.users_at_once = 1
-    _work._BATCHES_A_CHUNK = 1
+    Worker.batches_per_chunk = 1
     _adapter_method.Snapshots = partial(Snapshots, seconds=0.0)  # type: ignore[attr-defined, assignment]
     made = plan(out, method, overrides=OVERRIDES[method], batch_size=2)
-    session = Session(planner(out, batch_size=2), Phases(phases))
+    session = LocalExecutor(Phases(phases))
     session.run(dataclasses.replace(made, folder=out / "first"))
 
     def work(folder: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 from board_rows import made_run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runs import plan, planner, run
+from runs import plan, run
 from support import TASK_NAMES, TINY_DATA, TINY_MODEL, TRAINED_MODEL, Silence, dataset, task
 
 from lampbench.backbone import PromptEncoder, describe_backbone, load_tokenizer
@@ -48,7 +48,7 @@ from lampbench.leaderboard import (
     write_boards,
 )
 from lampbench.leaderboard.site import write_site
-from lampbench.runner import RunFolder, Session, load_protocol
+from lampbench.runner import LocalExecutor, RunFolder, load_protocol
 
 # The same examples every time; with LAMPBENCH_FUZZ=10, ten times as many, and others each time.
 MORE = int(os.environ.get("LAMPBENCH_FUZZ", "1"))
@@ -202,7 +202,7 @@ def test_a_run_goes_on_from_a_journal_of_any_shape_or_says_why_not(
     events = [changed(event, data) if data.draw(st.integers(0, 3)) == 0 else event for event in lines]
     folder.journal_path.write_text("".join(json.dumps(event) + "\n" for event in events))
     try:
-        row = Session(planner(scratch), Silence()).run(made)
+        row = LocalExecutor(Silence()).run(made)
     except InputError as error:
         assert "\n" not in str(error)
         assert "--force starts the run over" in str(error)

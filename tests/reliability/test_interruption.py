@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import plan, planner, run, with_method
+from runs import plan, run, with_method
 from support import Silence
 
 from lampbench.core import InputError, LampBenchError, Method, Query, User
-from lampbench.runner import Plan, RunFolder, Session, Settings, _limits, limit_memory
+from lampbench.runner import LocalExecutor, Plan, RunFolder, Settings, _limits, limit_memory
 
 
 class Counting(Method):
@@ -200,7 +200,7 @@ def test_an_earlier_result_survives_a_full_disk(tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in done.folder.iterdir() if path.is_file()}
     settings = Settings("folder", done.settings.data, out=tmp_path, batch_size=1, swap_test=True)
     with files_of_at_most(1), pytest.raises(LampBenchError, match="cannot write"):
-        Session(planner(tmp_path), Silence()).run(dataclasses.replace(done, settings=settings))
+        LocalExecutor(Silence()).run(dataclasses.replace(done, settings=settings))
     after = {path.name: path.read_bytes() for path in done.folder.iterdir() if path.is_file()}
     assert {name: after[name] for name in before if name not in ("run.log", "run.lock")} == {
         name: content for name, content in before.items() if name not in ("run.log", "run.lock")
@@ -233,7 +233,7 @@ def test_a_method_that_hangs_is_ended_by_the_time_limit(
 ) -> None:
     monkeypatch.setattr(_limits, "_AGAIN", 0.5)
     broken = made(tmp_path, type("Hanging", (Counting,), {where: hangs}), time_limit=1.0)
-    row = Session(planner(tmp_path, batch_size=1, time_limit=1.0), Silence()).run(broken)
+    row = LocalExecutor(Silence()).run(broken)
     assert row["status"] == "failed"
     phase = where.removeprefix("on_")
     assert row["error"] == f"{phase}: the time limit of 1 s is over; a longer --time-limit continues"
@@ -252,7 +252,7 @@ def test_a_method_that_hangs_in_native_code_ends_with_the_process_and_the_run_go
     if child == 0:
         _limits._GRACE = 1.0
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        Session(planner(tmp_path, batch_size=1, time_limit=5.0), Silence()).run(broken)
+        LocalExecutor(Silence()).run(broken)
         os._exit(0)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 1
@@ -261,7 +261,7 @@ def test_a_method_that_hangs_in_native_code_ends_with_the_process_and_the_run_go
 
 def test_a_limit_that_is_not_reached_changes_nothing(tmp_path: Path) -> None:
     free = made(tmp_path, Counting, time_limit=500.0)
-    assert Session(planner(tmp_path, batch_size=1, time_limit=500.0), Silence()).run(free)["status"] == "success"
+    assert LocalExecutor(Silence()).run(free)["status"] == "success"
     assert (free.folder / "predictions.json").read_bytes() == undisturbed(tmp_path)
 
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 from runs import plan, run, with_method
-from support import Silence, dataset
+from support import dataset
 
-from lampbench.core import Method, Query, User
-from lampbench.runner import execute
+from lampbench.core import AskedUser, Method, Query, User
 
 ISOLATION = ("fresh", "forget", "reload", "adaptation", "training_data")
 
@@ -121,13 +120,14 @@ def test_golds_that_can_be_reached_from_a_query_are_found(tmp_path: Path) -> Non
 
         __slots__ = ("answers",)
 
-    queries = []
-    for query in made.dataset.queries:
-        showing = Showing(query.id, query.user_id, query.text)
-        object.__setattr__(showing, "answers", golds)
-        queries.append(showing)
-    data = dataclasses.replace(made.dataset, queries=tuple(queries), golds=golds)
-    row = execute(made, data, lambda plan: (None, 0.0), Silence())
+    evaluated = []
+    for asked in made.dataset.evaluated:
+        showing = tuple(Showing(query.id, query.user_id, query.text) for query in asked.queries)
+        for query in showing:
+            object.__setattr__(query, "answers", golds)
+        evaluated.append(AskedUser(asked.user, showing))
+    data = dataclasses.replace(made.dataset, evaluated=evaluated, golds=golds)
+    row = run(dataclasses.replace(made, dataset=data), tmp_path)
     assert row["checks"]["golds"] == {"passed": False, "way": "Showing > dict"}
 
 

@@ -12,7 +12,7 @@ from support import Silence, dataset
 
 from lampbench.adapters import EngineOptions, Snapshots
 from lampbench.core import InputError, LabelledUser, Method, Parameters, Query, User, digest
-from lampbench.runner import Plan, RunFolder, Skip, _learn
+from lampbench.runner import Plan, RunFolder, Skip, Worker
 
 
 def numbers(value: Any) -> Iterator[Any]:
@@ -255,7 +255,7 @@ def test_users_who_are_done_are_kept_when_their_shard_is_interrupted(tmp_path: P
 def test_what_users_cost_who_are_done_early_is_in_the_journal_from_time_to_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_learn, "_PART_SECONDS", 0.0)
+    monkeypatch.setattr(Worker, "part_seconds", 0.0)
     made = plan(tmp_path)
     row = run(made, tmp_path)
     parts = [event for event in RunFolder(made.folder).journal() if event["event"] == "adapt"]

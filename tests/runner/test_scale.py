@@ -21,7 +21,7 @@ from runs import FAST, planner, with_method
 from support import Silence
 
 from lampbench.core import InputError, LampBenchError, Method
-from lampbench.runner import Plan, Planner, RunFolder, Session, Settings
+from lampbench.runner import LocalExecutor, Plan, Planner, RunFolder, Settings
 from lampbench.runner.scale import ClusterSettings, RayExecutor, _ray
 
 ray = pytest.importorskip("ray", reason="Ray is an extra")
@@ -44,7 +44,7 @@ def cluster() -> Iterator[None]:
 
 def on_ray(made: Plan, planner: Planner, workers: int = 2, **options: Any) -> dict[str, Any]:
     """The row of a run on Ray."""
-    executor = RayExecutor(planner, options.pop("reporter", Silence()), ClusterSettings(workers=workers))
+    executor = RayExecutor(options.pop("reporter", Silence()), ClusterSettings(workers=workers))
     (row,) = executor.run_all([made], **options)
     return row
 
@@ -63,7 +63,7 @@ def mini(tmp_path: Path, kind: type[Method], user: str = "", **settings: Any) ->
 def local(made: Plan, planner: Planner) -> RunFolder:
     """The folder of the same run in this process."""
     folder = made.folder.with_name(f"{made.folder.name}-local")
-    row = Session(planner, Silence()).run(dataclasses.replace(made, folder=folder))
+    row = LocalExecutor(Silence()).run(dataclasses.replace(made, folder=folder))
     assert row["status"] == "success", row["error"]
     return RunFolder(folder)
 
@@ -236,7 +236,7 @@ def test_a_worker_that_hangs_is_ended_by_the_time_limit(cluster: None, tmp_path:
 def test_adapting_that_changes_nothing_is_found_over_all_users(cluster: None, tmp_path: Path) -> None:
     made, made_by = mini(tmp_path, scale_methods.Unmoved)
     checks = on_ray(made, made_by)["checks"]
-    queries = len(made_by.evaluated(made).queries)
+    queries = len(made.dataset.queries)
     assert checks["adaptation"] == {"passed": False, "asked": 4 + queries, "changed": 0}
 
 
@@ -258,7 +258,7 @@ def test_one_process_goes_on_where_workers_stopped_and_the_other_way_round(clust
 
 
 def here(made: Plan, planner: Planner) -> dict[str, Any]:
-    return Session(planner, Silence()).run(made)
+    return LocalExecutor(Silence()).run(made)
 
 
 def test_runs_of_one_command_are_one_queue(cluster: None, tmp_path: Path) -> None:

@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lampbench_methods.majority import Majority
-from runs import FAST, planner
-from support import Silence
-
-from lampbench.core import HistoryItem, Method, User
-from lampbench.runner import Plan, RunFolder, Session
 from lampbench.runner._work import Work
-from lampbench.runner.scale._cluster import room_for
 from lampbench.runner.scale._inbox import Inbox
 from lampbench.runner.scale._job import Job
 from lampbench.runner.scale._parcel import Manifest, pack, read_manifest, seal, unpack
 from lampbench.runner.scale._units import SharedUsers, shards_of
 from lampbench.runner.scale._worker import UnitError, Worker
+from lampbench_methods.majority import Majority
+from runs import FAST, planner
+from support import Silence
+
+from lampbench.core import HistoryItem, Method, User
+from lampbench.runner import LocalExecutor, Plan, RunFolder
+from lampbench.runner.scale._cluster import room_for
 
 
 class Crash(BaseException):
@@ -71,7 +71,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """The run in one go."""
     folder = tmp_path_factory.mktemp("alone")
     made = perfit(folder)
-    assert Session(planner(folder), Silence()).run(made)["status"] == "success"
+    assert LocalExecutor(Silence()).run(made)["status"] == "success"
     return RunFolder(made.folder)
 
 

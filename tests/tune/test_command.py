@@ -18,7 +18,7 @@ from lampbench.core import InputError
 from lampbench.data.mini.protocol import MiniProtocol
 from lampbench.leaderboard import KnownGolds, add, read_result, result_faults
 from lampbench.metrics import Difference, Estimate, difference
-from lampbench.runner import Plan, Session
+from lampbench.runner import LocalExecutor, Plan
 from lampbench.tune import Record, Trial
 
 MAJORITY = ("tune", "majority", "--task", "lamp3", "--space", "space.toml", "--out", "out")
@@ -112,16 +112,16 @@ def test_the_same_command_goes_on_and_ends_as_if_undisturbed(here: Path, monkeyp
     done(*MAJORITY)
     undisturbed = lasting(record(here))
     shutil.rmtree(here / "out")
-    run = Session.run
+    run = LocalExecutor.run
     asked: list[Plan] = []
 
-    def interrupted(self: Session, plan: Plan, **given: Any) -> Any:
+    def interrupted(self: LocalExecutor, plan: Plan, **given: Any) -> Any:
         asked.append(plan)
         if len(asked) == 2:
             raise KeyboardInterrupt
         return run(self, plan, **given)
 
-    monkeypatch.setattr(Session, "run", interrupted)
+    monkeypatch.setattr(LocalExecutor, "run", interrupted)
     assert isinstance(lampbench(*MAJORITY).exception, click.Abort)
     assert [trial["number"] for trial in record(here)["trials"]] == [0]
     assert "finished earlier, kept" in done(*MAJORITY)

@@ -13,7 +13,7 @@ from support import TINY_DATA, Silence, dataset, task
 from lampbench.core import HistoryItem, InputError, LabelledQuery, LabelledUser, Method, Query, User
 from lampbench.data import Dataset
 from lampbench.data.mini.protocol import MiniProtocol
-from lampbench.runner import Plan, Planner, Session, Settings, load_protocol
+from lampbench.runner import LocalExecutor, Plan, Planner, Settings, load_protocol
 from lampbench.tune import HeldOut, hold_out
 
 TASK = task("lamp5")
@@ -138,7 +138,7 @@ def test_no_method_gets_to_see_an_evaluated_user_in_a_trial(tmp_path: Path) -> N
     planner = Planner(Settings(protocol=users.name, out=tmp_path), protocol=users)
     plan = planner.plan("majority", "lamp5", {})
     assert isinstance(plan, Plan)
-    row = Session(planner, Silence()).run(with_method(plan, Spy))
+    row = LocalExecutor(Silence()).run(with_method(plan, Spy))
     assert row["status"] == "success", row["error"]
     whole = MiniProtocol().load(TASK, None)
     # All shared users were handed over, and nobody else.

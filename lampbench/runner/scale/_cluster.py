@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lampbench
 from lampbench.core import InputError
 from lampbench.runner._environment import environment
-from lampbench.runner.scale._actors import Control, WorkerActor
-from lampbench.runner.scale._job import ATTEMPTS
+from lampbench.runner.scale._actor import WorkerActor
 
-# How often Ray repeats what a worker was doing when it died, in a new process.
-_RETRIES = ATTEMPTS - 1
 # Seconds that workers have to clean up; and after which a wait for them is told.
 _PATIENCE, _TOLD_EVERY = 3.0, 15.0
 # What must be the same wherever a run is done.
@@ -45,17 +40,13 @@ class Cluster:
     """Workers that are ready.
 
     Attributes:
-        control: The actor that they report to.
         actors: The workers.
         where: The environment that rows name.
-        shared: Whether all of them see the run folders.
         start: Starts a worker.
     """
 
-    control: Any
     actors: list[Any]
     where: Mapping[str, Any]
-    shared: bool
     start: Callable[[], Any]
 
     def replace(self, worker: int) -> None:
@@ -67,46 +58,32 @@ class Cluster:
 
 
 @contextmanager
-def cluster(
-    settings: ClusterSettings, device: str | None, shared_file: Path, say: Callable[[str], None]
-) -> Iterator[Cluster]:
+def cluster(settings: ClusterSettings, device: str | None, say: Callable[[str], None]) -> Iterator[Cluster]:
     """Workers, until the block ends.
 
     Args:
         settings: Which.
-        device: Where the backbone is to be, such as ``cpu`` or ``cuda``; None where no run has one.
-        shared_file: A file beside the run folders, with a word of this command.
-        say: Gets a line where the wait is long.
+        device: The device of the backbone, such as ``cpu`` or ``cuda``; None if no run has one.
+        say: Gets a line if the wait is long.
 
     Raises:
         InputError: There is no Ray, no such cluster, too little of it; or its machines have other versions.
     """
     with _ray(settings) as ray:
-        count = _count(ray, settings)
-        cpus, token = 1, shared_file.read_text()
-        # By name: a worker that is started again needs nothing of the one before.
-        name = f"lampbench-{secrets.token_hex(8)}"
-        control = ray.remote(Control).options(name=name, num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+        count, cpus = _count(ray, settings), 1
+        # One thread does a unit, another hears of the user's wish to stop.
         kind = ray.remote(WorkerActor).options(
-            num_cpus=cpus,
-            num_gpus=settings.gpus_per_worker,
-            max_restarts=-1,
-            max_task_retries=_RETRIES,
+            num_cpus=cpus, num_gpus=settings.gpus_per_worker, max_restarts=0, max_concurrency=2
         )
-
-        def start() -> Any:
-            return kind.remote(name, str(shared_file), token)
-
-        actors = [start() for _ in range(count)]
+        actors = [kind.remote() for _ in range(count)]
         try:
             found = _ready(ray, [actor.about.remote(device, cpus) for actor in actors], say)
             _compare([about["lampbench"] for about in found], [about["environment"] for about in found])
-            where = _where([about["environment"] for about in found])
-            yield Cluster(control, actors, where, all(about["sees_runs"] for about in found), start)
+            yield Cluster(actors, _where([about["environment"] for about in found]), kind.remote)
         finally:
             # One that hangs is not waited for.
             ray.wait([actor.close.remote() for actor in actors], num_returns=len(actors), timeout=_PATIENCE)
-            for actor in (*actors, control):
+            for actor in actors:
                 ray.kill(actor)
 
 

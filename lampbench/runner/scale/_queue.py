@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lampbench.runner._limits import TimeLimitError
-from lampbench.runner._stop import Stop
-from lampbench.runner._work import Bar, Reporter
+from lampbench.runner._failures import TimeLimitError
+from lampbench.runner._limits import Stop
+from lampbench.runner._run import Bar, Reporter, Run
+from lampbench.runner._units import Waiting
+from lampbench.runner.scale._actor import Sent, UnitError, take
 from lampbench.runner.scale._cluster import Cluster
-from lampbench.runner.scale._job import ATTEMPTS, Job
-from lampbench.runner.scale._units import Waiting
-from lampbench.runner.scale._worker import Delivery, UnitError
 
-# How often progress is shown and time limits are looked at; and how long that may take.
-_TICK_SECONDS, _LOOK_SECONDS = 0.5, 5.0
+# How often progress is shown and time limits are looked at.
+_TICK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class _Given:
     """A unit at a worker."""
 
-    job: Job
+    run: Run
     unit: Waiting
-    key: str
     worker: int
 
 
@@ -33,26 +31,36 @@ class Queue:
     """Gives units to workers until every run has its row.
 
     Args:
-        jobs: The runs.
-        workers: Who does them.
+        runs: The runs.
+        workers: The workers.
+        send: Makes what a worker is sent of a run's unit.
         reporter: Shows progress: one bar over everything.
         time_limit: Seconds that a run may take from its first unit on; None: no limit.
     """
 
-    def __init__(self, jobs: Sequence[Job], workers: Cluster, reporter: Reporter, time_limit: float | None) -> None:
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        workers: Cluster,
+        send: Callable[[Run, Waiting], Sent],
+        reporter: Reporter,
+        time_limit: float | None,
+    ) -> None:
         import ray
 
         self._ray = ray
-        self._jobs = jobs
+        self._runs = runs
         self._workers = workers
+        self._send = send
         self._reporter = reporter
         self._time_limit = time_limit
         self._stop = Stop()
         self._stopping = False
         self._idle = list(range(len(workers.actors)))
+        # A unit's stream of results -> who makes it.
         self._given: dict[Any, _Given] = {}
         # The run that a worker has in memory.
-        self._last: dict[int, Job] = {}
+        self._last: dict[int, Run] = {}
         self._done_work = 0.0
         self._next_look = 0.0
 
@@ -62,11 +70,11 @@ class Queue:
         Raises:
             KeyboardInterrupt: The user asked to end; every row is written.
         """
-        name = f"{_counted(len(self._jobs), 'run')} on {_counted(len(self._workers.actors), 'worker')}"
+        name = f"{_counted(len(self._runs), 'run')} on {_counted(len(self._workers.actors), 'worker')}"
         with self._reporter.phase(name, 100) as bar:
             with self._stop.listening():
                 try:
-                    while any(job.row is None for job in self._jobs):
+                    while any(run.row is None for run in self._runs):
                         self._turn(bar)
                 except KeyboardInterrupt:
                     self._end_now()
@@ -79,97 +87,98 @@ class Queue:
     def _turn(self, bar: Bar) -> None:
         self._listen()
         self._give_out()
-        ready, _ = self._ray.wait(list(self._given), timeout=_TICK_SECONDS) if self._given else ([], [])
-        ended = [(self._given.pop(reference), reference) for reference in ready]
-        arrived = [(given, self._delivery(given, reference)) for given, reference in ended]
-        self._idle += [given.worker for given, _ in ended]
-        # First, so that no worker waits while this process writes what came.
-        self._give_out()
-        for given, delivery in arrived:
-            self._done_work += given.unit.work
-            if delivery is not None and given.job.row is None:
-                given.job.arrived(given.unit.name, delivery.files, delivery.said)
+        waiting = list(self._given)
+        ready, _ = self._ray.wait(waiting, num_returns=len(waiting), timeout=0) if waiting else ([], [])
+        if waiting and not ready:
+            ready, _ = self._ray.wait(waiting, timeout=_TICK_SECONDS)
+        for stream in ready:
+            self._receive(stream)
         if time.monotonic() >= self._next_look:
             self._look_at_limits()
             self._show(bar)
             self._next_look = time.monotonic() + _TICK_SECONDS
+
+    def _receive(self, stream: Any) -> None:
+        """Take what a worker made next; at its end, or if it failed, the worker is idle again."""
+        given = self._given[stream]
+        try:
+            messages = self._ray.get(next(stream))
+        except StopIteration:
+            self._end(stream)
+            self._done_work += given.unit.work
+            if given.run.row is None:
+                given.run.done(given.unit.name)
+        except self._ray.exceptions.RayError as error:
+            self._end(stream)
+            self._missed(given, error)
+        else:
+            if given.run.row is None:
+                take(messages, given.run.sink(given.unit.name))
+
+    def _end(self, stream: Any) -> None:
+        self._idle.append(self._given.pop(stream).worker)
+        # First, so that no worker waits while this process scores a run.
+        self._give_out()
 
     def _listen(self) -> None:
         """Pass a wish to stop on."""
         try:
             self._stop.check()
         except KeyboardInterrupt:
-            # Every time: who is told may have been started again since.
-            self._workers.control.stop.remote()
+            # Every time: a worker may have been started again since.
+            for actor in self._workers.actors:
+                actor.stop.remote()
             if not self._stopping:
                 self._stopping = True
-                for job in self._jobs:
-                    job.interrupt()
+                for run in self._runs:
+                    run.interrupt()
 
     def _give_out(self) -> None:
-        while self._idle and (job := self._next_job(self._idle[-1])) is not None:
-            self._give(job, self._idle.pop())
+        while self._idle and (run := self._next_run(self._idle[-1])) is not None:
+            worker = self._idle.pop()
+            unit = run.give()
+            stream = self._workers.actors[worker].do.options(num_returns="streaming").remote(self._send(run, unit))
+            self._given[stream] = _Given(run, unit, worker)
+            self._last[worker] = run
 
-    def _next_job(self, worker: int) -> Job | None:
+    def _next_run(self, worker: int) -> Run | None:
         """Whose unit a worker is to do: the largest there is; of the run that it has in memory, if that has any."""
-        waiting = [job for job in self._jobs if job.waiting]
+        waiting = [run for run in self._runs if run.waiting]
         if self._last.get(worker) in waiting:
             return self._last[worker]
-        return max(waiting, key=lambda job: max(unit.work for unit in job.waiting), default=None)
-
-    def _give(self, job: Job, worker: int) -> None:
-        waiting = job.give()
-        unit = waiting.make()
-        self._given[self._workers.actors[worker].do.remote(unit)] = _Given(job, waiting, unit.key, worker)
-        self._last[worker] = job
-
-    def _delivery(self, given: _Given, reference: Any) -> Delivery | None:
-        """What a worker made; None where it failed, and then it is known to the run, and the worker is a new one."""
-        self._workers.control.forget.remote(given.key)
-        try:
-            delivery: Delivery = self._ray.get(reference)
-        except self._ray.exceptions.RayError as error:
-            self._missed(given, error)
-            return None
-        return delivery
+        return max(waiting, key=lambda run: max(unit.work for unit in run.waiting), default=None)
 
     def _missed(self, given: _Given, error: BaseException) -> None:
         failure = _Failure.of(self._ray, error)
         # What the failure left in its process, a broken GPU context for one, meets no other unit.
         self._workers.replace(given.worker)
         self._last.pop(given.worker, None)
-        if given.job.row is None:
-            given.job.missed(
-                given.unit.name, failure.reason, failure.details, attempts=failure.attempts, hopeless=failure.hopeless
-            )
+        if given.run.row is None:
+            given.run.missed(given.unit.name, failure.reason, failure.details, hopeless=failure.hopeless)
 
     def _look_at_limits(self) -> None:
         limit = self._time_limit
-        for job in self._jobs:
-            if limit is not None and job.row is None and job.work.elapsed() > limit:
-                for given in self._given.values():
-                    if given.job is job:
+        for run in self._runs:
+            if limit is not None and run.row is None and run.elapsed > limit:
+                for stream, given in list(self._given.items()):
+                    if given.run is run:
                         # It may hang.
                         self._workers.replace(given.worker)
-                job.fail(TimeLimitError(f"the time limit of {limit:g} s is over; a longer --time-limit continues"))
+                        self._idle.append(self._given.pop(stream).worker)
+                error = TimeLimitError(f"the time limit of {limit:g} s is over; a longer --time-limit continues")
+                run.fail(error, run.phase)
 
     def _show(self, bar: Bar) -> None:
-        keys = [given.key for given in self._given.values()]
-        try:
-            shares = self._ray.get(self._workers.control.shares.remote(keys), timeout=_LOOK_SECONDS)
-        except self._ray.exceptions.RayError:
-            # It is being started again.
-            return
-        running = sum(given.unit.work * shares.get(given.key, 0.0) for given in self._given.values())
+        running = sum(given.unit.work * given.run.shares.get(given.unit.name, 0.0) for given in self._given.values())
         left = sum(given.unit.work for given in self._given.values())
-        left += sum(unit.work for job in self._jobs for unit in job.waiting)
+        left += sum(unit.work for run in self._runs for unit in run.waiting)
         bar.move(int(99 * (self._done_work + running) / max(1.0, self._done_work + left)), 100)
 
     def _end_now(self) -> None:
         """The user asked twice: what is running is lost."""
-        for job in self._jobs:
-            job.running.clear()
-            job.interrupt()
+        for run in self._runs:
+            run.running.clear()
+            run.interrupt()
 
 
 @dataclass(frozen=True)
@@ -178,7 +187,6 @@ class _Failure:
 
     reason: str
     details: str
-    attempts: int = 1
     hopeless: bool = False
 
     @classmethod
@@ -190,10 +198,7 @@ class _Failure:
         if isinstance(error, ray.exceptions.RayTaskError):
             # It did not come to the unit: what a worker needs for it is not installed there.
             return cls(f"a worker cannot take it: {lines[-1]}", str(error), hopeless=True)
-        if isinstance(error, ray.exceptions.ActorUnavailableError):
-            # Ray has started it again, and tried again, as often as it was told to.
-            return cls("its worker died", str(error), attempts=ATTEMPTS)
-        return cls("its worker could not be started again", str(error))
+        return cls("its worker died", str(error))
 
 
 def _counted(count: int, noun: str) -> str:

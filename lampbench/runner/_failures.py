@@ -1,4 +1,4 @@
-"""A file system that refuses: full, read-only, broken."""
+"""Why a run failed: a file system that refuses, a limit, an error of a plug-in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lampbench.core import LampBenchError
+from lampbench.core import LampBenchError, is_out_of_memory
 
 # What is nobody's mistake but the file system's state.
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
@@ -19,6 +19,10 @@ _OS_ERROR = re.compile(r"os error (\d+)")
 
 class StorageError(LampBenchError):
     """The run folder cannot be written; what was finished before is intact."""
+
+
+class TimeLimitError(LampBenchError):
+    """A run took longer than the user allows."""
 
 
 @contextmanager
@@ -41,3 +45,16 @@ def _refusal(error: Exception) -> int | None:
         return error.errno if error.errno in _REFUSALS else None
     found = _OS_ERROR.search(str(error))
     return int(found[1]) if found and int(found[1]) in _REFUSALS else None
+
+
+def cause(error: BaseException, phase: str) -> str:
+    """What ended a run, for its row and for the user."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, LampBenchError):
+        return f"{phase}: {text}" if isinstance(error, TimeLimitError) else text
+    if is_out_of_memory(error):
+        return (
+            f"{phase}: out of memory ({text or type(error).__name__}); use a smaller --batch-size or model, or allow "
+            "more (--memory-limit)"
+        )
+    return f"{type(error).__name__}: {text}"

@@ -1,0 +1,343 @@
+"""One run, from what its folder holds to its row: which units are missing, and what comes of those that are done."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+import lampbench
+from lampbench.core import Parameters, Prediction
+from lampbench.metrics import Score, score, score_sums
+from lampbench.runner._checks import data_checks
+from lampbench.runner._failures import StorageError, cause
+from lampbench.runner._folder import RunFolder
+from lampbench.runner._plan import Plan
+from lampbench.runner._record import RunRecord, StateKind
+from lampbench.runner._row import finished_row, now, open_row
+from lampbench.runner._units import Missing, Waiting, adapts_users
+
+# Attempts at a unit that a worker of another process does.
+ATTEMPTS = 3
+_NAMED_USERS = 5
+_PHASES = {"fit": "fit_shared", "shard": "adapt", "ask": "swap"}
+
+
+class Bar(Protocol):
+    """A progress bar."""
+
+    def move(self, done: int, total: int) -> None:
+        """Show ``done`` of ``total``."""
+
+
+class Reporter(Protocol):
+    """Where a run shows its progress."""
+
+    def phase(self, name: str, total: int) -> AbstractContextManager[Bar]:
+        """A bar for one phase."""
+
+    def say(self, text: str) -> None:
+        """A line for the user."""
+
+
+class Run:
+    """One run, whose folder this process holds.
+
+    An executor gives out the units in ``waiting``, hands their results to ``sink``, and reports each unit
+    as ``done`` or ``missed``, until there is a ``row``.
+
+    Args:
+        plan: The run.
+        record: Its folder.
+        say: Gets lines for the user.
+        workers: How many share the work.
+        where: The environment of the workers; None if this process does the work.
+
+    Attributes:
+        waiting: Units that can be given out now.
+        running: Those that were, by name.
+        shares: How much of each running unit is done.
+        asked: Answers of units that only ask, by unit; no file has them.
+        row: Once the run has ended.
+        phase: The phase of the unit that was given out last.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        record: RunRecord,
+        say: Callable[[str], None],
+        *,
+        workers: int = 1,
+        where: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.plan = plan
+        self.record = record
+        self.say = say
+        self.name = f"{plan.task.name} {plan.method}"
+        self.waiting: list[Waiting] = []
+        self.running: dict[str, Waiting] = {}
+        self.shares: dict[str, float] = {}
+        self.row: dict[str, Any] | None = None
+        self.phase = "load"
+        self._where = where
+        self.asked: dict[str, Mapping[str, str]] = {}
+        self._missing = Missing(plan, record, workers, self.asked)
+        self._attempts: Counter[str] = Counter()
+        self._failures: list[tuple[Waiting, str]] = []
+        self._started: float | None = None
+        self._tracked = self._stage_work = 0.0
+        self._succeeded = self._hopeless = self._stopped = False
+        self._advance()
+
+    def give(self) -> Waiting:
+        """The unit with the most work of those that wait; it is running now."""
+        self._begin()
+        unit = max(self.waiting, key=lambda unit: unit.work)
+        self.waiting.remove(unit)
+        self.running[unit.name] = unit
+        self.phase = _PHASES[unit.kind]
+        return unit
+
+    def sink(self, name: str) -> UnitSink:
+        """Takes the results of a unit into the run's folder."""
+        return UnitSink(self, name)
+
+    def done(self, name: str) -> None:
+        """A unit is done, and its results were taken."""
+        del self.running[name]
+        self.shares.pop(name, None)
+        self._succeeded = True
+        self._advance()
+
+    def missed(self, name: str, reason: str, details: str = "", *, hopeless: bool = False) -> None:
+        """A unit failed; it waits for another worker unless it has failed too often.
+
+        Args:
+            name: The unit's.
+            reason: In one line, for the row: it does not say where it happened.
+            details: For the run's log.
+            hopeless: Unless another unit succeeded, none will.
+        """
+        unit = self.running.pop(name)
+        self.shares.pop(name, None)
+        self.record.message(f"{name} failed (users: {', '.join(unit.users) or 'none'}): {details or reason}")
+        self._attempts[name] += 1
+        if self._attempts[name] < ATTEMPTS and not self._stopped:
+            self.waiting.append(unit)
+            return
+        self._failures.append((unit, reason))
+        if unit.kind == "fit" or (hopeless and not self._succeeded):
+            self._hopeless = True
+            self.waiting.clear()
+        self._advance()
+
+    def interrupt(self) -> None:
+        """Give out nothing more; the run ends with what is running."""
+        self._stopped = True
+        self.waiting.clear()
+        self._advance()
+
+    def fail(self, error: BaseException, phase: str) -> None:
+        """End the run now, whatever is running."""
+        self.waiting.clear()
+        self.running.clear()
+        text = cause(error, phase)
+        self.record.message("".join(traceback.format_exception(error)))
+        # What a method that ran out of memory holds is needed to write the row.
+        traceback.clear_frames(error.__traceback__)
+        self._end("failed", text)
+        self.say(f"{self.name}: failed: {text} (details: {self.record.log_path})")
+        logging.getLogger("lampbench").debug("run failed", exc_info=error)
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The row of a run that has ended."""
+        if self.row is None:
+            raise RuntimeError(f"{self.name} has not ended")
+        return self.row
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the first unit was given out."""
+        return 0.0 if self._started is None else time.perf_counter() - self._started
+
+    @property
+    def progress(self) -> float:
+        """The share that is done of the units given out since the last of the stage before was done."""
+        left = sum(unit.work for unit in self.waiting)
+        left += sum(unit.work * (1 - self.shares.get(name, 0.0)) for name, unit in self.running.items())
+        return 1 - left / max(self._stage_work, left, 1e-9)
+
+    def log(self, event: dict[str, Any]) -> None:
+        """Write an event to the journal."""
+        self._tracked += event.get("seconds", 0.0)
+        if event["event"] == "shard":
+            event["at"] = self.elapsed
+        self.record.log(event)
+
+    def _begin(self) -> None:
+        """Begin the session, once it does anything: until then the run waits for others of its command."""
+        if self._started is not None:
+            return
+        self._started = time.perf_counter()
+        done = {"users": len(self.record.adapted), "queries": len(self.record.predictions())}
+        if self.record.journal():
+            self.say(
+                f"{self.name}: resumes: {done['users']} of {len(self.plan.dataset.evaluated)} users "
+                f"and {done['queries']} of {len(self.plan.dataset.golds)} queries are done"
+            )
+        self.log({"event": "session_start", "time": now()})
+        self.record.message(f"{now()} session with lampbench {lampbench.__version__}: {' '.join(sys.argv)}")
+        self.log({"event": "load", "seconds": self.plan.data_seconds, "memory": {}, "tokens": {}})
+        # Read before the session began.
+        self._tracked = 0.0
+
+    def _advance(self) -> None:
+        """Find the next units, or end the run if nothing of it is waiting or running."""
+        if self.row is not None or self.waiting or self.running:
+            return
+        if self._stopped:
+            self._interrupted()
+        elif self._failures:
+            self._given_up()
+        else:
+            self.waiting = self._missing.units()
+            self._stage_work = sum(unit.work for unit in self.waiting)
+            if not self.waiting:
+                self._finish()
+
+    def _interrupted(self) -> None:
+        if self._started is None:
+            # Nothing was done: nothing is written.
+            self.row = self.record.row() or {"status": "incomplete"}
+            return
+        self._end("incomplete")
+        self.say(f"{self.name}: interrupted; the same command continues")
+
+    def _given_up(self) -> None:
+        status, reason = "failed", self._failures[0][1]
+        users = [user for unit, _ in self._failures for user in unit.users]
+        if users and not self._hopeless:
+            status = "incomplete"
+            reason = f"{len(users)} users failed three times ({_named(users)}): {reason}; the same command tries again"
+        self._end(status, reason)
+        self.say(f"{self.name}: {status}: {reason} (details: {self.record.log_path})")
+
+    def _end(self, status: str, error: str | None = None) -> None:
+        """Write the row of a run that did not come to its end."""
+        self._log_end()
+        self.row = open_row(self.plan, self.plan.dataset, self.record, status, error, self._where)
+        self.record.write(self.record.row_path, self.row)
+
+    def _finish(self) -> None:
+        self._begin()
+        try:
+            row = self._scored()
+        except StorageError:
+            raise
+        except Exception as error:  # a third party's metric
+            self.fail(error, "score")
+            return
+        self.record.write(self.record.row_path, row)
+        self.row = row
+
+    def _scored(self) -> dict[str, Any]:
+        missing, data = self._missing, self.plan.dataset
+        scores = self._score()
+        adapts = adapts_users(self.plan.method_type)
+        adapted = [event for event in self.record.journal() if event["event"] == "adapt"] if adapts else None
+        checks = data_checks(data, adapted) | missing.checks
+        swapped = missing.swapped
+        swap_scores = None if swapped is None else score(self.plan.task, *self._columns(swapped))
+        self._log_end()
+        parameters = missing.parameters or Parameters()
+        return finished_row(self.plan, data, self.record, parameters, scores, swap_scores, checks, self._where)
+
+    def _score(self) -> dict[str, Score]:
+        """Score all answers; the folder gets each user's sums, and the answers in LaMP's shape."""
+        # numpy waits until a command has work for it.
+        from lampbench.metrics import additive, sums_to_json
+
+        task, record = self.plan.task, self.record
+        # Two made-up answers: what scoring imports is loaded outside of what is measured.
+        score(task, ["1", "1"], ["1", "1"], ["a", "b"])
+        start = time.perf_counter()
+        answers = record.predictions()
+        # In the order of the data, whatever order units were done in.
+        ordered = [
+            Prediction(query.id, asked.user.id, answers[query.id])
+            for asked in self.plan.dataset.evaluated
+            for query in asked.queries
+        ]
+        record.order_predictions(ordered)
+        outputs, golds, users = self._columns(record.predictions())
+        sums = additive(task, outputs, golds, users)
+        record.write(record.sums_path, sums_to_json(users, sums))
+        scores = score_sums(task, sums, len(golds))
+        official = [{"id": answer.query_id, "output": answer.output} for answer in ordered]
+        label = {"about": self.plan.dataset.label} if self.plan.dataset.label else {}
+        record.write(record.official_path, {"task": task.evaluator_name, **label, "golds": official})
+        self.log({"event": "score", "seconds": time.perf_counter() - start, "memory": {}, "tokens": {}})
+        return scores
+
+    def _columns(self, answers: Mapping[str, str]) -> tuple[list[str], list[str], list[str]]:
+        """Outputs, golds and users of all queries."""
+        queries = [(query.id, asked.user.id) for asked in self.plan.dataset.evaluated for query in asked.queries]
+        golds = self.plan.dataset.golds
+        return [answers[q] for q, _ in queries], [golds[q] for q, _ in queries], [user for _, user in queries]
+
+    def _log_end(self) -> None:
+        """Write the session, and what of it no phase accounts for, to the journal."""
+        # While workers work, this process waits: their time is in their own events.
+        untracked = 0.0 if self._where else self.elapsed - self._tracked
+        self.log({"event": "session_end", "time": now(), "untracked": untracked, "elapsed": self.elapsed})
+
+
+class UnitSink:
+    """Takes one unit's results into the run's folder: the only way in, whoever does the unit."""
+
+    def __init__(self, run: Run, name: str) -> None:
+        self.run = run
+        self._name = name
+        self.say = run.say
+        self.message = run.record.message
+        self.log = run.log
+
+    def keep(self, kind: StateKind, written: Path, user_id: str = "") -> None:
+        """Move a state to its place; with the shared state whole, its snapshot goes."""
+        self.run.record.keep(kind, written, user_id)
+        if kind == "shared":
+            self.run.record.remove_state(self.run.record.shared_snapshot)
+
+    def answer(self, predictions: Sequence[Prediction]) -> None:
+        """Append answers."""
+        self.run.record.add_predictions(predictions)
+
+    def asked(self, answers: Mapping[str, str]) -> None:
+        """Hold the answers of a unit that only asks."""
+        self.run.asked[self._name] = answers
+
+    def move(self, share: float) -> None:
+        """Note how far the unit is."""
+        self.run.shares[self._name] = share
+
+
+def finished_earlier(plan: Plan, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """The row of a run that is finished; None if anything is left to do."""
+    row = RunFolder(plan.folder).row()
+    if row is None or row["status"] != "success" or (plan.settings.swap_test and not row.get("swap")):
+        return None
+    say(f"{plan.task.name} {plan.method}: finished earlier, kept (--force starts over)")
+    return row
+
+
+def _named(users: Sequence[str]) -> str:
+    more = len(users) - _NAMED_USERS
+    return ", ".join([*users[:_NAMED_USERS], *([f"and {more} more, all in the log"] if more > 0 else [])])
