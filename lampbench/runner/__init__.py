@@ -17,7 +17,8 @@ from lampbench.runner._plan import (
 from lampbench.runner._reach import reachable
 from lampbench.runner._record import RunRecord
 from lampbench.runner._row import PHASES, SCHEMA_VERSION
-from lampbench.runner._run import Bar, Reporter
+from lampbench.runner._run import Bar, Reporter, Run
+from lampbench.runner._units import shards_of
 from lampbench.runner._worker import Worker
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Plan",
     "Planner",
     "Reporter",
+    "Run",
     "RunFolder",
     "RunRecord",
     "Settings",
@@ -41,4 +43,5 @@ __all__ = [
     "load_protocol",
     "load_task",
     "reachable",
+    "shards_of",
 ]

@@ -87,7 +87,7 @@ def test_the_first_signal_ends_a_run_after_its_batch_and_nothing_is_lost(
     assert row is not None
     assert row["status"] == "incomplete"
     # What was under way when the signal came is kept.
-    assert [event["event"] for event in folder.journal()].count("adapt") == (1 if where == "on_adapt" else 3)
+    assert [event["event"] for event in folder.journal()].count("adapt") == 1
     assert bool(folder.predictions()) == (where == "on_predict")
     assert continued(broken, tmp_path)["status"] == "success"
     assert (broken.folder / "predictions.json").read_bytes() == undisturbed(tmp_path)

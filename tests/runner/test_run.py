@@ -12,7 +12,7 @@ from support import Silence, dataset
 
 from lampbench.adapters import EngineOptions, Snapshots
 from lampbench.core import InputError, LabelledUser, Method, Parameters, Query, User, digest
-from lampbench.runner import Plan, RunFolder, Skip, Worker
+from lampbench.runner import Plan, RunFolder, RunRecord, Skip, Worker
 
 
 def numbers(value: Any) -> Iterator[Any]:
@@ -219,7 +219,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path, calls: dict
     row = run(made, tmp_path, reporter)
     assert row["status"] == "success"
     assert row["provenance"]["resumed"] == 1
-    assert f"continues: {len(done)} of 3 users and {len(answered)} of 6 queries are done" in reporter.said[0]
+    assert f"resumes: {len(done)} of 3 users and {len(answered)} of 6 queries are done" in reporter.said[0]
     adapted = [u for event in folder.journal() if event["event"] == "adapt" for u in event["users"]]
     assert sorted(adapted) == ["dev0", "dev1", "dev2"]
     lines = (made.folder / "predictions.jsonl").read_text().splitlines()
@@ -285,9 +285,9 @@ def test_an_interrupted_shared_stage_goes_on_from_its_snapshot(tmp_path: Path, m
     assert expected["cost"]["seconds"]["fit_shared"] == pytest.approx(sum(event["seconds"] for event in parts))
 
     kept = 0
-    real = RunFolder.log
+    real = RunRecord.log
 
-    def log(self: RunFolder, event: dict[str, Any]) -> None:
+    def log(self: RunRecord, event: dict[str, Any]) -> None:
         nonlocal kept
         real(self, event)
         kept += event["event"] == "fit_shared"
@@ -295,7 +295,7 @@ def test_an_interrupted_shared_stage_goes_on_from_its_snapshot(tmp_path: Path, m
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "log", log)
+        patch.setattr(RunRecord, "log", log)
         with pytest.raises(KeyboardInterrupt):
             run(made, tmp_path)
     folder = RunFolder(made.folder)
@@ -462,20 +462,27 @@ def test_user_ids_that_differ_have_folders_that_differ(tmp_path: Path) -> None:
 
 
 def test_a_user_called_partial_keeps_their_state(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    for user_id in ("u.partial", "u"):
-        with folder.new_state(folder.user_state(user_id)) as state:
-            (state / "file").write_text(user_id)
-    assert (folder.user_state("u.partial") / "file").read_text() == "u.partial"
+    with RunFolder(tmp_path).held() as record:
+        for user_id in ("u.partial", "u"):
+            written = record.unfinished / record.user_state(user_id).name
+            written.mkdir(parents=True)
+            (written / "file").write_text(user_id)
+            record.keep("user", written, user_id)
+    assert (RunFolder(tmp_path).user_state("u.partial") / "file").read_text() == "u.partial"
 
 
 def test_a_half_written_state_is_never_taken_for_a_whole_one(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    target = folder.user_state("u")
-    with pytest.raises(RuntimeError), folder.new_state(target) as state:
-        (state / "file").write_text("half")
-        raise RuntimeError
-    assert not target.exists()
-    with folder.new_state(target) as state:
-        (state / "file").write_text("whole")
-    assert (target / "file").read_text() == "whole"
+    made = plan(tmp_path)
+
+    class Torn(made.method_type):  # type: ignore[misc, name-defined]
+        def save_user(self, user_id: str, folder: Path) -> None:
+            super().save_user(user_id, folder)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(dataclasses.replace(made, method_type=Torn), tmp_path)
+    folder = RunFolder(made.folder)
+    states = [folder.user_state(user.id) for user in made.dataset.users]
+    assert not any(state.exists() for state in states)
+    assert run(made, tmp_path)["status"] == "success"
+    assert all(state.exists() for state in states)
