@@ -15,8 +15,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,17 +33,15 @@ OVERRIDES = {"perfit": {"learning_rate": 3e-2, "shared_epochs": 10, "user_epochs
 FILE_EVENTS = {"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.truncate", "shutil.rmtree"}
 
 
-class Phases(Silence):
-    """Writes the phase that a run is in where its parent can read it."""
+def tell_phases(path: Path) -> None:
+    """From now on the phase that a worker is in is written where its parent can read it."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.path = path
+    def tell(worker: Worker, name: str, value: Any) -> None:
+        object.__setattr__(worker, name, value)
+        if name == "phase":
+            path.write_text(value)
 
-    @contextmanager
-    def phase(self, name: str, total: int) -> Iterator[Any]:
-        self.path.write_text(name.rsplit(" ", 1)[1])
-        yield self
+    Worker.__setattr__ = tell  # type: ignore[method-assign, assignment]
 
 
 def worker(method: str, out: Path, phases: Path) -> Callable[[Path], None]:
@@ -54,9 +51,10 @@ def worker(method: str, out: Path, phases: Path) -> Callable[[Path], None]:
     # As many stages to be killed in as there can be: a user a shard, few answers a write, a snapshot a step.
     PerFit.users_at_once = 1
     Worker.batches_per_chunk = 1
+    tell_phases(phases)
     _adapter_method.Snapshots = partial(Snapshots, seconds=0.0)  # type: ignore[attr-defined, assignment]
     made = plan(out, method, overrides=OVERRIDES[method], batch_size=2)
-    session = LocalExecutor(Phases(phases))
+    session = LocalExecutor(Silence())
     session.run(dataclasses.replace(made, folder=out / "first"))
 
     def work(folder: Path) -> None:
