@@ -255,6 +255,14 @@ class Check(Record, frozen=True):
         return {key: value for key, value in msgspec.to_builtins(self).items() if key != "passed"}
 
 
+class Answer(Struct, frozen=True, gc=False):
+    """One line of ``predictions.jsonl``: a query's id, its user's, and the method's output."""
+
+    id: str
+    user: str
+    output: str
+
+
 class RunRow(Record, frozen=True, kw_only=True):
     """A run as ``row.json`` has it, finished or not; what an unfinished one does not have is null."""
 
