@@ -2,7 +2,6 @@
 
 from lampbench.rows._read import (
     RowError,
-    migrated,
     one_line,
     read_record,
     read_row,
@@ -60,7 +59,6 @@ __all__ = [
     "StateBytes",
     "Tokens",
     "UserSeconds",
-    "migrated",
     "one_line",
     "read_record",
     "read_row",
