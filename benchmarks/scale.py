@@ -69,12 +69,10 @@ def plans(planner: Planner, names: Sequence[str], chosen: Sequence[str]) -> list
 def timed(made: Sequence[Plan], planner: Planner, workers: int) -> float:
     """Seconds of the runs on so many workers; 0: in this process."""
     quiet = Quiet()
-    executor: Executor = (
-        RayExecutor(quiet, ClusterSettings(workers=workers)) if workers else LocalExecutor(quiet)
-    )
+    executor: Executor = RayExecutor(quiet, ClusterSettings(workers=workers)) if workers else LocalExecutor(quiet)
     rows = executor.run_all(made)
     ended = time.perf_counter()
-    assert all(row["status"] == "success" for row in rows), [row["error"] for row in rows]
+    assert all(row.status == "success" for row in rows), [row.error for row in rows]
     return ended - quiet.began
 
 

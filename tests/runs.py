@@ -43,6 +43,6 @@ def with_method(made: Plan, kind: type[Method]) -> Plan:
     return dataclasses.replace(made, method_type=kind, plugin=plugin, config=kind.Config(), folder=made.folder / "x")
 
 
-def run(made: Plan, tmp_path: Path, reporter: Silence | None = None, **options: Any) -> dict[str, Any]:
+def run(made: Plan, tmp_path: Path, reporter: Silence | None = None, **options: Any) -> Any:
     """The row of a run."""
     return LocalExecutor(reporter or Silence()).run(made, **options)

@@ -27,7 +27,7 @@ def report(search: Search, trials: Sequence[Trial], best: Trial | None, asked: i
 
 def about(search: Search, trials: Sequence[Trial], best: Trial) -> list[str]:
     """What the best settings were chosen on, and what they gain there."""
-    data = search.search.preset.dataset
+    data = search.preset.dataset
     named = search.planner.settings.protocol + (f", {data.label}" if data.label else "")
     users = f"{len(data.users)} held-out shared users ({len(data.queries)} queries) of {named}"
     lines = [

@@ -2,11 +2,8 @@
 
 from lampbench.leaderboard._board import Board, Entry, boards
 from lampbench.leaderboard._compare import Comparison, Moved, adjusted, check_comparable, compare, query_changes
-from lampbench.leaderboard._golds import KnownGolds
-from lampbench.leaderboard._published import reported_page
-from lampbench.leaderboard._recount import Recount
+from lampbench.leaderboard._published import Reported, ReportedRow, read_reported, reported_page
 from lampbench.leaderboard._render import board_json, write_boards
-from lampbench.leaderboard._reported import Reported, read_reported
 from lampbench.leaderboard._results import (
     Result,
     add,
@@ -15,7 +12,7 @@ from lampbench.leaderboard._results import (
     read_results,
     result_path,
 )
-from lampbench.leaderboard._rows import migrated, read_row, row_faults, row_schema, run_id
+from lampbench.leaderboard._truth import KnownGolds, Recount
 from lampbench.leaderboard._validate import result_faults, validate
 
 __all__ = [
@@ -26,6 +23,7 @@ __all__ = [
     "Moved",
     "Recount",
     "Reported",
+    "ReportedRow",
     "Result",
     "add",
     "adjusted",
@@ -33,19 +31,14 @@ __all__ = [
     "boards",
     "check_comparable",
     "compare",
-    "migrated",
     "query_changes",
     "read_predictions",
     "read_reported",
     "read_result",
     "read_results",
-    "read_row",
     "reported_page",
     "result_faults",
     "result_path",
-    "row_faults",
-    "row_schema",
-    "run_id",
     "validate",
     "write_boards",
 ]

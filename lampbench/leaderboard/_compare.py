@@ -61,7 +61,7 @@ def compare(
         InputError: They are of different tasks, users or queries.
     """
     results = [*first, *second]
-    task: Task = tasks().load(results[0].identity["task"])
+    task: Task = tasks().load(results[0].identity.task)
     check_comparable(results)
     differences = {
         metric.key: difference(_sums(first, metric.key), _sums(second, metric.key), resamples=resamples)
@@ -78,7 +78,7 @@ def check_comparable(results: Sequence[Result]) -> None:
     base = results[0]
     for other in results[1:]:
         for key in ("task", "task_version", "protocol_hash", "limit"):
-            ours, theirs = base.identity[key], other.identity[key]
+            ours, theirs = getattr(base.identity, key), getattr(other.identity, key)
             if ours != theirs:
                 raise InputError(
                     f"{other.folder}: its {key} is {theirs!r}, that of {base.folder} is {ours!r}; "
@@ -103,7 +103,7 @@ def moved(changes: Any) -> Moved:
 
 def _changed(first: Result, second: Result) -> float:
     ours, theirs = (
-        {record["id"]: record["output"] for record in read_predictions(result.folder)} for result in (first, second)
+        {answer.id: answer.output for answer in read_predictions(result.folder)} for result in (first, second)
     )
     return sum(output != theirs.get(query) for query, output in ours.items()) / len(ours)
 
@@ -114,7 +114,7 @@ def query_changes(task: Task, first: Result, second: Result, golds: Mapping[str,
     Raises:
         InputError: Answers are missing, or golds of them.
     """
-    ours, theirs = ({r["id"]: r["output"] for r in read_predictions(result.folder)} for result in (first, second))
+    ours, theirs = ({own.id: own.output for own in read_predictions(result.folder)} for result in (first, second))
     ids = list(ours)
     missing = [query for query in ids if query not in theirs or query not in golds]
     if missing:

@@ -1,16 +1,18 @@
-"""Papers' numbers beside ours, as data for every page that shows them and as Markdown; never ranked together."""
+"""Papers' numbers: read with care, and shown beside ours; never ranked together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Annotated, NamedTuple
 
+from msgspec import Meta, Struct
 from tabulate import tabulate
 
-from lampbench.core import Metric, Task
+from lampbench.core import InputError, Metric, Task, tasks
 from lampbench.leaderboard._board import Board, Entry
-from lampbench.leaderboard._reported import Reported, ReportedRow
+from lampbench.rows import read_record
 
 ABOUT = (
     "From papers and pages, as printed: not measured here, on other machines, with other code. They stand beside "
@@ -18,6 +20,54 @@ ABOUT = (
 )
 REASONS = "Why ours may differ"
 _EMPTY = "–"
+
+
+_Text = Annotated[str, Meta(min_length=1)]
+
+
+class _Row(Struct, forbid_unknown_fields=True):
+    method: str
+    task: str
+    metrics: dict[str, Annotated[float, Meta(ge=-1e300, le=1e300)]]
+
+
+class _File(Struct, forbid_unknown_fields=True):
+    """A file of ``reported/``."""
+
+    source: _Text
+    protocol: _Text
+    backbone: _Text
+    why_ours_may_differ: tuple[_Text, ...]
+    rows: tuple[_Row, ...]
+
+
+@dataclass(frozen=True)
+class ReportedRow:
+    """One published score: ``metrics`` by official key, as printed."""
+
+    method: str
+    task: Task
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What one source publishes under one protocol.
+
+    Attributes:
+        name: The file's, without its suffix.
+        source: Paper or page.
+        protocol: The protocol here whose queries it stands for, or comes nearest to.
+        backbone: The model, as the source names it.
+        reasons: Why our numbers may differ.
+    """
+
+    name: str
+    source: str
+    protocol: str
+    backbone: str
+    reasons: tuple[str, ...]
+    rows: tuple[ReportedRow, ...]
 
 
 class Cells(NamedTuple):
@@ -87,6 +137,15 @@ class Published:
     scores: tuple[PublishedScore, ...]
 
 
+def read_reported(root: Path) -> list[Reported]:
+    """Every file of ``reported/`` below ``root``, in order of name.
+
+    Raises:
+        InputError: A file has another shape, an unknown task, or a metric that its task does not have.
+    """
+    return [_read(path) for path in sorted((root / "reported").glob("*.json"))]
+
+
 def published(reported: Sequence[Reported], boards: Sequence[Board]) -> list[Published]:
     """Every source beside the ranked entries of the same method, task and protocol, run on all of its users."""
     return [
@@ -105,6 +164,21 @@ def reported_page(reported: Sequence[Reported], boards: Sequence[Board]) -> str:
         parts.append(tabulate(table, headers=HEADERS, tablefmt="github", disable_numparse=True))
         parts.append(f"{REASONS}:\n\n" + "\n".join(f"* {reason}" for reason in source.reasons))
     return "\n\n".join(parts) + "\n"
+
+
+def _read(path: Path) -> Reported:
+    own = read_record(path, _File)
+    rows = tuple(_row(row, f"{path}: rows.{number}") for number, row in enumerate(own.rows))
+    return Reported(path.stem, own.source, own.protocol, own.backbone, own.why_ours_may_differ, rows)
+
+
+def _row(row: _Row, where: str) -> ReportedRow:
+    task: Task = tasks().load(row.task)
+    known = sorted(metric.key for metric in task.metrics)
+    for key in row.metrics:
+        if key not in known:
+            raise InputError(f"{where}: unknown metric {key!r}; {task.name} has {', '.join(known)}")
+    return ReportedRow(row.method, task, row.metrics)
 
 
 def _scores(row: ReportedRow, protocol: str, boards: Sequence[Board]) -> Iterator[PublishedScore]:

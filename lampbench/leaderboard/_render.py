@@ -43,8 +43,8 @@ _COLUMNS: Mapping[str, Callable[[Board, Entry], str]] = {
     "peak MB": lambda board, e: _number(e.peak_bytes and e.peak_bytes / 1e6, ",.0f"),
     "seeds": lambda board, e: str(len(e.results)),
     "hardware": lambda board, e: e.hardware,
-    "version": lambda board, e: ", ".join(sorted({r.row["provenance"]["version"] for r in e.results})),
-    "date": lambda board, e: max(str(r.row["provenance"]["finished"])[:10] for r in e.results),
+    "version": lambda board, e: ", ".join(sorted({r.row.provenance.version for r in e.results})),
+    "date": lambda board, e: max(str(r.row.provenance.finished)[:10] for r in e.results),
 }
 
 _NOTE = """\
@@ -126,7 +126,7 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
             "peak_bytes": entry.peak_bytes,
         },
         "hardware": entry.hardware,
-        "runs": [{"run_id": r.row["run_id"], "seed": r.identity["seed"]} for r in entry.results],
+        "runs": [{"run_id": r.row.run_id, "seed": r.identity.seed} for r in entry.results],
     }
 
 

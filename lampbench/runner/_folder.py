@@ -30,6 +30,7 @@ from urllib.parse import quote
 import msgspec
 
 from lampbench.core import InputError, digest, locked, write_json
+from lampbench.rows import RowError, RunRow, read_run_row
 from lampbench.runner._failures import storing
 
 if TYPE_CHECKING:
@@ -110,17 +111,14 @@ class RunFolder:
             answers[line["id"]] = line["output"]
         return answers
 
-    def row(self) -> dict[str, Any] | None:
+    def row(self) -> RunRow | None:
         """The row, if one was written."""
         if not self.row_path.exists():
             return None
         try:
-            row: dict[str, Any] = json.loads(self.row_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{self.row_path}: damaged ({error}); --force starts the run over") from None
-        if not isinstance(row, dict) or "status" not in row:
-            raise InputError(f"{self.row_path}: not a row; --force starts the run over")
-        return row
+            return read_run_row(self.row_path)
+        except RowError as error:
+            raise InputError(f"{self.row_path}: damaged ({error.faults[0]}); --force starts the run over") from None
 
     def write(self, path: Path, value: Any) -> None:
         """Write one of the folder's JSON files, whole or not at all."""

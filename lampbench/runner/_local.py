@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol
 
+from lampbench.rows import RunRow
 from lampbench.runner._failures import StorageError
 from lampbench.runner._folder import RunFolder
 from lampbench.runner._limits import Stop, limit_memory, time_limit
@@ -19,7 +20,7 @@ _STAGES = {"fit": "shared stage", "shard": "users", "ask": "checks"}
 class Executor(Protocol):
     """Does the runs of one command; what comes out does not depend on which one does them."""
 
-    def run_all(self, plans: Sequence[Plan], *, force: bool = False) -> list[dict[str, Any]]:
+    def run_all(self, plans: Sequence[Plan], *, force: bool = False) -> list[RunRow]:
         """The plans' rows, in their order; with ``force`` earlier work of the same identities is deleted first."""
 
 
@@ -35,7 +36,7 @@ class LocalExecutor:
         self._reporter = reporter
         self._worker = Worker(backbone)
 
-    def run_all(self, plans: Sequence[Plan], *, force: bool = False) -> list[dict[str, Any]]:
+    def run_all(self, plans: Sequence[Plan], *, force: bool = False) -> list[RunRow]:
         """The plans' rows, in their order, within the user's limit of memory; see ``run``."""
         device = next((plan.backbone.device for plan in plans if plan.backbone), "cpu")
         limit_memory(plans[0].settings.memory_limit if plans else None, device)
@@ -46,7 +47,7 @@ class LocalExecutor:
                 folder.row(), folder.journal(), folder.predictions()
         return [self.run(plan, force=force) for plan in plans]
 
-    def run(self, plan: Plan, *, force: bool = False) -> dict[str, Any]:
+    def run(self, plan: Plan, *, force: bool = False) -> RunRow:
         """Run ``plan``, or resume it from where an earlier session of the same identity stopped.
 
         Returns:

@@ -10,11 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import lampbench
 from lampbench.core import Parameters, Prediction
 from lampbench.metrics import Score, score, score_sums
+from lampbench.rows import RunRow
 from lampbench.runner._checks import data_checks
 from lampbench.runner._failures import StorageError, cause
 from lampbench.runner._folder import RunFolder
@@ -26,6 +27,7 @@ from lampbench.runner._units import Missing, Waiting, adapts_users
 # Attempts at a unit that a worker of another process does.
 ATTEMPTS = 3
 _NAMED_USERS = 5
+_Unfinished = Literal["failed", "incomplete"]
 _PHASES = {"fit": "fit_shared", "shard": "adapt", "ask": "swap"}
 
 
@@ -84,7 +86,7 @@ class Run:
         self.waiting: list[Waiting] = []
         self.running: dict[str, Waiting] = {}
         self.shares: dict[str, float] = {}
-        self.row: dict[str, Any] | None = None
+        self.row: RunRow | None = None
         self.phase = "load"
         self._where = where
         self.asked: dict[str, Mapping[str, str]] = {}
@@ -157,7 +159,7 @@ class Run:
         logging.getLogger("lampbench").debug("run failed", exc_info=error)
 
     @property
-    def result(self) -> dict[str, Any]:
+    def result(self) -> RunRow:
         """The row of a run that has ended."""
         if self.row is None:
             raise RuntimeError(f"{self.name} has not ended")
@@ -216,13 +218,14 @@ class Run:
     def _interrupted(self) -> None:
         if self._started is None:
             # Nothing was done: nothing is written.
-            self.row = self.record.row() or {"status": "incomplete"}
+            self.row = self.record.row() or self._open("incomplete")
             return
         self._end("incomplete")
         self.say(f"{self.name}: interrupted; the same command continues")
 
     def _given_up(self) -> None:
-        status, reason = "failed", self._failures[0][1]
+        status: _Unfinished = "failed"
+        reason = self._failures[0][1]
         users = [user for unit, _ in self._failures for user in unit.users]
         if users and not self._hopeless:
             status = "incomplete"
@@ -230,11 +233,14 @@ class Run:
         self._end(status, reason)
         self.say(f"{self.name}: {status}: {reason} (details: {self.record.log_path})")
 
-    def _end(self, status: str, error: str | None = None) -> None:
+    def _end(self, status: _Unfinished, error: str | None = None) -> None:
         """Write the row of a run that did not come to its end."""
         self._log_end()
-        self.row = open_row(self.plan, self.plan.dataset, self.record, status, error, self._where)
-        self.record.write(self.record.row_path, self.row)
+        self.row = self._open(status, error)
+        self.record.write(self.record.row_path, self.row.to_json())
+
+    def _open(self, status: _Unfinished, error: str | None = None) -> RunRow:
+        return open_row(self.plan, self.plan.dataset, self.record, status, error, self._where)
 
     def _finish(self) -> None:
         self._begin()
@@ -245,10 +251,10 @@ class Run:
         except Exception as error:  # a third party's metric
             self.fail(error, "score")
             return
-        self.record.write(self.record.row_path, row)
+        self.record.write(self.record.row_path, row.to_json())
         self.row = row
 
-    def _scored(self) -> dict[str, Any]:
+    def _scored(self) -> RunRow:
         missing, data = self._missing, self.plan.dataset
         scores = self._score()
         adapts = adapts_users(self.plan.method_type)
@@ -329,10 +335,10 @@ class UnitSink:
         self.run.shares[self._name] = share
 
 
-def finished_earlier(plan: Plan, say: Callable[[str], None]) -> dict[str, Any] | None:
+def finished_earlier(plan: Plan, say: Callable[[str], None]) -> RunRow | None:
     """The row of a run that is finished; None if anything is left to do."""
     row = RunFolder(plan.folder).row()
-    if row is None or row["status"] != "success" or (plan.settings.swap_test and not row.get("swap")):
+    if row is None or row.status != "success" or (plan.settings.swap_test and not row.swap):
         return None
     say(f"{plan.task.name} {plan.method}: finished earlier, kept (--force starts over)")
     return row

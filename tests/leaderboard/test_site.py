@@ -14,10 +14,10 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from board_rows import answers, made_row, mini_data
+from lampbench.leaderboard._reported import ReportedRow
 
 from lampbench.core import InputError, tasks
 from lampbench.leaderboard import Board, Reported, Result, boards, reported_page
-from lampbench.leaderboard._reported import ReportedRow
 from lampbench.leaderboard.site import write_site
 from lampbench.metrics import additive
 

@@ -18,6 +18,7 @@ from runs import FAST, planner
 from support import Silence
 
 from lampbench.core import AskedUser
+from lampbench.rows import RunRow
 from lampbench.runner import LocalExecutor, Plan, Run, RunFolder, Worker, shards_of
 from lampbench.runner.scale import UnitError, pack, room_for, unpack
 
@@ -43,7 +44,7 @@ def goes_on() -> None:
     """Nobody asks to stop."""
 
 
-def emptied(run: Run, worker: Worker) -> dict[str, Any]:
+def emptied(run: Run, worker: Worker) -> RunRow:
     """The row once every unit is done."""
     while run.row is None:
         unit = run.give()
@@ -76,7 +77,7 @@ def majority(tmp_path: Path, **settings: Any) -> Plan:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """The run in one go."""
     made = perfit(tmp_path_factory.mktemp("alone"))
-    assert LocalExecutor(Silence()).run(made)["status"] == "success"
+    assert LocalExecutor(Silence()).run(made).status == "success"
     return RunFolder(made.folder)
 
 
@@ -92,7 +93,7 @@ def is_like(made: Plan, alone: RunFolder) -> bool:
 def test_many_small_units_give_what_one_run_gives(tmp_path: Path, alone: RunFolder, held: Callable[..., Run]) -> None:
     made = perfit(tmp_path)
     row = emptied(held(made), Worker())
-    assert row["status"] == "success", row["error"]
+    assert row.status == "success", row.error
     assert is_like(made, alone)
 
 
@@ -116,7 +117,7 @@ def test_taking_results_can_end_at_any_step_and_loses_nothing_that_was_taken(
     with pytest.raises(Crash):
         one.do(unit.make(), sink, goes_on)
     row = emptied(held(made), Worker())
-    assert row["status"] == "success", row["error"]
+    assert row.status == "success", row.error
     assert is_like(made, alone)
 
 
@@ -135,9 +136,9 @@ def test_a_unit_that_is_told_to_stop_keeps_what_is_whole(
         one.do(unit.make(), run.sink(unit.name), stop)
     run.interrupt()
     run.done(unit.name)
-    assert run.result["status"] == "incomplete"
+    assert run.result.status == "incomplete"
     row = emptied(held(made), Worker())
-    assert row["status"] == "success", row["error"]
+    assert row.status == "success", row.error
     assert is_like(made, alone)
 
 
@@ -157,8 +158,8 @@ def test_a_unit_that_fails_three_times_is_given_up_with_its_users_named(
             run.missed(other.name, "the same")
             if other in run.waiting:
                 run.give()
-    assert run.row["status"] == "incomplete"
-    assert unit.users[0] in run.row["error"]
+    assert run.row.status == "incomplete"
+    assert unit.users[0] in str(run.row.error)
 
 
 def test_a_unit_that_failed_twice_and_then_succeeds_leaves_no_trace(
@@ -169,7 +170,7 @@ def test_a_unit_that_failed_twice_and_then_succeeds_leaves_no_trace(
     for _ in range(2):
         run.missed(run.give().name, "its worker died")
     row = emptied(run, Worker())
-    assert row["status"] == "success", row["error"]
+    assert row.status == "success", row.error
     assert is_like(made, alone)
 
 
@@ -193,7 +194,7 @@ def test_users_who_were_kept_before_their_unit_failed_are_not_adapted_again(
     run.missed(unit.name, "RuntimeError")
     assert set(unit.make().states) == set(unit.users)
     row = emptied(held(made), Worker())
-    assert row["status"] == "success", row["error"]
+    assert row.status == "success", row.error
     assert is_like(made, alone)
 
 
@@ -203,8 +204,8 @@ def test_users_without_queries_and_a_swap_test_come_to_an_end(tmp_path: Path, he
     golds = {query.id: made.dataset.golds[query.id] for asked in others for query in asked.queries}
     data = dataclasses.replace(made.dataset, evaluated=[AskedUser(first.user, ()), *others], golds=golds)
     row = emptied(held(dataclasses.replace(made, dataset=data), workers=9), Worker())
-    assert row["status"] == "success", row["error"]
-    assert row["swap"] is not None
+    assert row.status == "success", row.error
+    assert row.swap is not None
 
 
 def test_a_worker_counts_tokens_for_runs_with_a_backbone_only(tmp_path: Path, held: Callable[..., Run]) -> None:
@@ -213,7 +214,7 @@ def test_a_worker_counts_tokens_for_runs_with_a_backbone_only(tmp_path: Path, he
         made = planner(tmp_path).plan(method, "lamp5", {})
         assert isinstance(made, Plan)
         rows.append(emptied(held(made), one))
-    zero_shot, other = (row["cost"]["tokens"] for row in rows)
+    zero_shot, other = (row.to_json()["cost"]["tokens"] for row in rows)
     assert zero_shot["prompt"] > 0
     assert set(other.values()) == {None}
 
@@ -232,8 +233,9 @@ def test_a_method_that_cannot_forget_fails_its_check_and_no_unit(tmp_path: Path,
 
     made = dataclasses.replace(majority(tmp_path), method_type=Unforgetting)
     row = emptied(held(made), Worker())
-    assert row["status"] == "success", row["error"]
-    assert row["checks"]["isolation"] == {"passed": False, "error": "RuntimeError: no forgetting here"}
+    assert row.status == "success", row.error
+    found = row.to_json()["checks"]["isolation"]
+    assert found == {"passed": False, "error": "RuntimeError: no forgetting here"}
     assert "in forget" in RunFolder(made.folder).log_path.read_text()
 
 

@@ -78,26 +78,26 @@ def _row(entry: Entry, shown: tuple[Column, ...]) -> TableRow:
         anchor=anchor(entry),
         method_path=method_path(entry.method),
         cells=tuple(column.cell(entry) for column in shown),
-        runs=tuple(RunLink(str(result.identity["seed"]), run_path(result)) for result in entry.results),
+        runs=tuple(RunLink(str(result.identity.seed), run_path(result)) for result in entry.results),
         reason="" if entry.rank is not None else entry.unranked or "no score",
     )
 
 
 def _facts(place: BoardPlace) -> tuple[Fact, ...]:
     board, identity = place.board, place.base.identity
-    backbone = identity["backbone"] or {}
+    backbone = identity.backbone
     return facts(
         [
-            ("task", f"{board.task.name}, version {identity['task_version']}"),
+            ("task", f"{board.task.name}, version {identity.task_version}"),
             ("users", f"{board.users:,}{_limit(board)}"),
             ("queries", f"{board.queries:,}"),
             ("protocol", board.protocol),
-            ("backbone", backbone.get("id")),
-            ("revision", backbone.get("revision")),
-            ("dtype", backbone.get("dtype")),
+            ("backbone", board.backbone),
+            ("revision", backbone and backbone.revision),
+            ("dtype", backbone and backbone.dtype),
             ("decoding", board.decoding),
             ("protocol hash", board.protocol_hash),
-            ("prompt hash", identity["prompt_hash"]),
+            ("prompt hash", identity.prompt_hash),
         ],
         _CODE,
     )

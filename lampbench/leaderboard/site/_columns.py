@@ -151,11 +151,11 @@ def _best(metric: Metric) -> Order:
 
 
 def _versions(entry: Entry) -> str:
-    return ", ".join(sorted({str(result.row["provenance"]["version"]) for result in entry.results}))
+    return ", ".join(sorted({result.row.provenance.version for result in entry.results}))
 
 
 def _date(entry: Entry) -> str:
-    return max(str(result.row["provenance"]["finished"])[:10] for result in entry.results)
+    return max(str(result.row.provenance.finished)[:10] for result in entry.results)
 
 
 def _estimate(estimate: Estimate | None) -> Cell:

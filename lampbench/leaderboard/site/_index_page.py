@@ -63,8 +63,8 @@ def sections(site: Site) -> list[Section]:
     """The front page's tables, in order of protocol and backbone."""
     groups: dict[tuple[str | int | None, ...], list[BoardPlace]] = {}
     for place in site.boards:
-        board, backbone = place.board, place.base.identity["backbone"] or {}
-        model = (board.backbone, backbone.get("revision"), backbone.get("dtype"), board.decoding)
+        board, backbone = place.board, place.base.identity.backbone
+        model = (board.backbone, getattr(backbone, "revision", None), getattr(backbone, "dtype", None), board.decoding)
         groups.setdefault((board.protocol, board.label, board.limit, *model), []).append(place)
     return [_section(own) for own in groups.values()]
 
@@ -82,7 +82,7 @@ def _section(places: Sequence[BoardPlace]) -> Section:
 def _column(place: BoardPlace, places: Sequence[BoardPlace]) -> OverviewColumn:
     metric, task = place.board.task.primary, place.board.task.name
     several = sum(other.board.task.name == task for other in places) > 1
-    version = place.base.identity["task_version"]
+    version = place.base.identity.task_version
     return OverviewColumn(
         place,
         metric.key,
@@ -93,8 +93,8 @@ def _column(place: BoardPlace, places: Sequence[BoardPlace]) -> OverviewColumn:
 
 
 def _model(place: BoardPlace) -> str:
-    backbone = place.base.identity["backbone"]
-    return f"{place.model}, {backbone['dtype']}" if backbone else place.model
+    backbone = place.base.identity.backbone
+    return f"{place.model}, {backbone.dtype}" if backbone else place.model
 
 
 def _row(name: str, places: Sequence[BoardPlace], listings: Sequence[Listing | None]) -> OverviewRow:

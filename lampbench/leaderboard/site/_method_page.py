@@ -76,7 +76,7 @@ def method_view(place: MethodPlace) -> MethodView:
 def _entry(listing: Listing) -> MethodEntry:
     board, entry = listing.place.board, listing.entry
     micro = entry.scores[board.task.primary.key][0]
-    runs = tuple(RunLink(str(result.identity["seed"]), run_path(result)) for result in entry.results)
+    runs = tuple(RunLink(str(result.identity.seed), run_path(result)) for result in entry.results)
     return MethodEntry(listing, board.task.primary.key, numbers.score(micro.value), numbers.interval(micro), runs)
 
 

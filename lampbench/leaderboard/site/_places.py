@@ -93,7 +93,7 @@ def site_of(boards: Iterable[Board]) -> Site:
     for listing in listings:
         by_method.setdefault(listing.entry.method, []).append(listing)
         for result in listing.entry.results:
-            by_run.setdefault(result.row["run_id"], []).append((result, listing))
+            by_run.setdefault(result.row.run_id, []).append((result, listing))
     runs = {
         run: RunPlace(own[0][0], run_path(own[0][0]), tuple(listing for _, listing in own))
         for run, own in sorted(by_run.items())
@@ -104,7 +104,7 @@ def site_of(boards: Iterable[Board]) -> Site:
 
 def run_path(result: Result) -> str:
     """A run's page."""
-    return f"runs/{file_name(result.row['run_id'])}.html"
+    return f"runs/{file_name(result.row.run_id)}.html"
 
 
 def method_path(name: str) -> str:
@@ -114,7 +114,7 @@ def method_path(name: str) -> str:
 
 def anchor(entry: Entry) -> str:
     """The id of an entry's row on its board's page."""
-    return f"entry-{file_name(entry.results[0].row['run_id'])}"
+    return f"entry-{file_name(entry.results[0].row.run_id)}"
 
 
 def file_name(text: str) -> str:
@@ -127,17 +127,14 @@ def file_name(text: str) -> str:
 
 
 def _place(board: Board) -> BoardPlace:
-    results = [result for entry in board.entries for result in entry.results]
-    base = next((result for result in results if result.identity["backbone"]), results[0])
-    identity = base.identity
-    backbone, decoding = identity["backbone"] or {}, identity["decoding"] or {}
+    identity, backbone = board.base.identity, board.base.identity.backbone
     telling = [
-        *(identity[key] for key in _BOARD_KEYS),
-        *(backbone.get(key) for key in ("id", "revision", "dtype")),
-        decoding.get("mode"),
+        *(getattr(identity, key) for key in _BOARD_KEYS),
+        *(getattr(backbone, key, None) for key in ("id", "revision", "dtype")),
+        identity.decoding_mode,
     ]
     stem = f"{_plain(board.protocol)}-{_plain(board.task.name)}-{digest(telling)[:8]}"
-    return BoardPlace(board, f"boards/{stem}.html", base)
+    return BoardPlace(board, f"boards/{stem}.html", board.base)
 
 
 def _plain(text: str) -> str:

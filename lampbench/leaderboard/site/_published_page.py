@@ -7,8 +7,16 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from lampbench.leaderboard._board import Board
-from lampbench.leaderboard._published import ABOUT, HEADERS, REASONS, Cells, Published, PublishedScore, published
-from lampbench.leaderboard._reported import Reported
+from lampbench.leaderboard._published import (
+    ABOUT,
+    HEADERS,
+    REASONS,
+    Cells,
+    Published,
+    PublishedScore,
+    Reported,
+    published,
+)
 from lampbench.leaderboard.site._columns import direction
 from lampbench.leaderboard.site._places import PUBLISHED, BoardPlace, Listing, Site, file_name
 from lampbench.leaderboard.site._sheets import Fact, facts

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import to_builtins
 
 from lampbench.core import Task
 from lampbench.data import LEAKS
@@ -18,7 +19,7 @@ from lampbench.leaderboard.site._columns import direction
 from lampbench.leaderboard.site._numbers import ABSENT
 from lampbench.leaderboard.site._places import RunPlace, method_path, run_path
 from lampbench.leaderboard.site._sheets import Fact, Sheet, facts, pairs, text_of
-from lampbench.runner import PHASES
+from lampbench.rows import Check, Cost, Interval, LeakCount, Row
 
 _LOWEST = 10
 
@@ -52,42 +53,42 @@ def run_view(place: RunPlace) -> RunView:
     row, identity = result.row, result.identity
     return RunView(
         place=place,
-        method=identity["method"],
-        method_path=method_path(identity["method"]),
-        seed=str(identity["seed"]),
-        label=row["data"]["label"],
+        method=identity.method,
+        method_path=method_path(identity.method),
+        seed=str(identity.seed),
+        label=row.data.label,
         facts=_facts(row),
-        seeds=tuple(RunLink(str(own.identity["seed"]), run_path(own)) for own in listing.entry.results),
-        failed=tuple(result.failed_checks),
-        command=shlex.join(map(str, row["provenance"]["argv"])),
-        notes=tuple(row["data"]["notes"]),
+        seeds=tuple(RunLink(str(own.identity.seed), run_path(own)) for own in listing.entry.results),
+        failed=tuple(row.failed_checks),
+        command=shlex.join(row.provenance.argv),
+        notes=row.data.notes,
         metrics=_metrics(row, listing.place.board.task),
         sheets=tuple(sheet for sheet in _sheets(result, listing.place.board.task) if sheet.rows),
     )
 
 
-def _facts(row: Mapping[str, Any]) -> tuple[Fact, ...]:
-    identity, made = row["identity"], row["provenance"]
-    commit = f"{made['commit']}{' (with local changes)' if made['dirty'] else ''}" if made["commit"] else None
-    backbone = identity["backbone"]
+def _facts(row: Row) -> tuple[Fact, ...]:
+    identity, made = row.identity, row.provenance
+    commit = f"{made.commit}{' (with local changes)' if made.dirty else ''}" if made.commit else None
+    backbone = identity.backbone
     return facts(
         [
-            ("method", f"{identity['method']}, version {identity['method_version']}"),
-            ("task", f"{identity['task']}, version {identity['task_version']}"),
-            ("protocol", identity["protocol"]),
-            ("seed", identity["seed"]),
-            ("backbone", f"{backbone['id']}, {backbone['dtype']}" if backbone else None),
-            ("revision", backbone and backbone["revision"]),
-            ("decoding", _settings(identity["decoding"])),
-            ("engine", identity["engine"]),
-            ("hardware", row["environment"]["hardware_class"]),
-            ("LampBench", made["version"]),
-            ("plug-in", f"{made['plugin']['distribution']}, {made['plugin']['entry_point']}"),
-            ("started", made["started"]),
-            ("finished", made["finished"]),
-            ("resumed", f"{made['resumed']} times" if made["resumed"] else "never"),
+            ("method", f"{identity.method}, version {identity.method_version}"),
+            ("task", f"{identity.task}, version {identity.task_version}"),
+            ("protocol", identity.protocol),
+            ("seed", identity.seed),
+            ("backbone", f"{backbone.id}, {backbone.dtype}" if backbone else None),
+            ("revision", backbone and backbone.revision),
+            ("decoding", _settings(identity.decoding)),
+            ("engine", identity.engine),
+            ("hardware", row.environment.hardware_class),
+            ("LampBench", made.version),
+            ("plug-in", f"{made.plugin.distribution}, {made.plugin.entry_point}"),
+            ("started", made.started),
+            ("finished", made.finished),
+            ("resumed", f"{made.resumed} times" if made.resumed else "never"),
             ("commit", commit),
-            ("protocol hash", identity["protocol_hash"]),
+            ("protocol hash", identity.protocol_hash),
         ],
         frozenset({"revision", "commit", "protocol hash", "plug-in"}),
     )
@@ -99,76 +100,76 @@ def _settings(values: Mapping[str, Any] | None) -> str | None:
 
 def _sheets(result: Result, task: Task) -> Iterator[Sheet]:
     row = result.row
-    yield Sheet("Settings", ("setting", "value"), pairs(row["identity"]["config"]), 2, "As the run used them.")
-    yield _phases(row["cost"])
+    yield Sheet("Settings", ("setting", "value"), pairs(row.identity.config), 2, "As the run used them.")
+    yield _phases(row.cost)
     yield _costs(row)
     yield _lowest(result, task)
-    yield _checks(row["checks"])
-    yield _leaks(row["data"]["leaks"])
-    environment = {key: value for key, value in row["environment"].items() if key != "packages"}
-    yield Sheet("Environment", ("", ""), (*pairs(environment), *pairs(row["environment"]["packages"])), 2)
-    yield _files("Source files", row["data"]["source_hashes"])
-    yield _files("Artifacts", row["artifacts"])
+    yield _checks(row.checks)
+    yield _leaks(row.data.leaks)
+    environment = {key: value for key, value in to_builtins(row.environment).items() if key != "packages"}
+    yield Sheet("Environment", ("", ""), (*pairs(environment), *pairs(row.environment.packages)), 2)
+    yield _files("Source files", row.data.source_hashes)
+    yield _files("Artifacts", row.artifacts)
 
 
-def _metrics(row: Mapping[str, Any], task: Task) -> Sheet:
+def _metrics(row: Row, task: Task) -> Sheet:
     goods = {metric.key: direction(metric) for metric in task.metrics}
-    swapped = row["swap"] or {}
+    swapped = row.swap or {}
     rows = tuple(
         (
             f"{key}, {goods.get(key, '')}",
             *_estimate(metric),
-            *_estimate(metric["macro"]),
+            *_estimate(metric.macro),
             numbers.score(swapped.get(key)),
-            numbers.count(metric["n"]),
-            numbers.count(metric["n_users"]),
+            numbers.count(metric.n),
+            numbers.count(metric.n_users),
         )
-        for key, metric in row["metrics"].items()
+        for key, metric in row.metrics.items()
     )
     headers = ("metric", "score", "95% interval", "over users", "95% interval", "with another's state", "n", "users")
     about = "Over queries, and the mean of users' own scores; intervals from a bootstrap over users."
     return Sheet("Metrics", headers, rows, 1, about)
 
 
-def _estimate(metric: Mapping[str, Any] | None) -> tuple[str, str]:
+def _estimate(metric: Interval | None) -> tuple[str, str]:
     if metric is None:
         return ABSENT, ABSENT
-    interval = metric["ci95"]
-    return numbers.score(metric["value"]), f"[{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ABSENT
+    interval = metric.ci95
+    return numbers.score(metric.value), f"[{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ABSENT
 
 
-def _phases(cost: Mapping[str, Any]) -> Sheet:
-    places = sorted({name for memory in cost["memory"].values() for name in memory})
-    names = [*PHASES, *sorted(set(cost["seconds"]) - set(PHASES))]
+def _phases(cost: Cost) -> Sheet:
+    places = sorted({name for memory in cost.memory.values() for name in memory})
+    seconds = cost.seconds.by_phase
     rows = tuple(
         (
             name.replace("_", " "),
-            numbers.seconds(cost["seconds"].get(name)),
-            *(_megabytes(cost["memory"].get(name, {}).get(place)) for place in places),
+            numbers.seconds(value),
+            *(_megabytes(cost.memory.get(name, {}).get(place)) for place in places),
         )
-        for name in names
+        for name, value in seconds.items()
     )
     return Sheet("Cost by phase", ("phase", "seconds", *(f"peak {place} MB" for place in places)), rows)
 
 
-def _costs(row: Mapping[str, Any]) -> Sheet:
-    cost, data = row["cost"], row["data"]
-    spread = cost["seconds_per_user"] or {}
+def _costs(row: Row) -> Sheet:
+    cost, data = row.cost, row.data
+    spread, tokens = to_builtins(cost.seconds_per_user) or {}, to_builtins(cost.tokens)
     values = [
-        ("trainable parameters, shared", numbers.count(cost["parameters"]["shared"])),
-        ("trainable parameters a user", numbers.count(cost["parameters"]["per_user"])),
-        ("bytes on disk, shared", numbers.count(cost["bytes"]["shared"])),
-        ("bytes on disk a user", numbers.count(cost["bytes"]["per_user"])),
-        *([("seconds by the clock", numbers.seconds(cost["elapsed"]))] if "elapsed" in cost else []),
+        ("trainable parameters, shared", numbers.count(cost.parameters.shared)),
+        ("trainable parameters a user", numbers.count(cost.parameters.per_user)),
+        ("bytes on disk, shared", numbers.count(cost.bytes.shared)),
+        ("bytes on disk a user", numbers.count(cost.bytes.per_user)),
+        *([("seconds by the clock", numbers.seconds(cost.elapsed))] if cost.elapsed is not None else []),
         *((f"seconds a user, {name}", numbers.seconds(value)) for name, value in spread.items()),
-        *((f"tokens, {name.replace('_', ' ')}", numbers.count(value)) for name, value in cost["tokens"].items()),
-        ("history items", numbers.count(data["history_items"])),
-        ("shared users", numbers.count(data["shared_users"])),
-        ("shared queries", numbers.count(data["shared_queries"])),
-        ("answers that are no valid answer", numbers.count(data["invalid_outputs"])),
-        ("prompts whose context was cut", numbers.count(data["cut_contexts"])),
-        ("prompts whose text was cut", numbers.count(data["cut_sources"])),
-        ("prompts cut while adapting", numbers.count(data["cut_while_adapting"])),
+        *((f"tokens, {name.replace('_', ' ')}", numbers.count(value)) for name, value in tokens.items()),
+        ("history items", numbers.count(data.history_items)),
+        ("shared users", numbers.count(data.shared_users)),
+        ("shared queries", numbers.count(data.shared_queries)),
+        ("answers that are no valid answer", numbers.count(data.invalid_outputs)),
+        ("prompts whose context was cut", numbers.count(data.cut_contexts)),
+        ("prompts whose text was cut", numbers.count(data.cut_sources)),
+        ("prompts cut while adapting", numbers.count(data.cut_while_adapting)),
     ]
     return Sheet("Size and counts", ("", ""), tuple(values))
 
@@ -185,21 +186,19 @@ def _lowest(result: Result, task: Task) -> Sheet:
     return Sheet(title, ("user", metric.key), rows, 1, "Ids only; texts stay with the data.")
 
 
-def _checks(checks: Mapping[str, Any]) -> Sheet:
+def _checks(checks: Mapping[str, Check]) -> Sheet:
     words = {True: "passed", False: "failed", None: "not checked"}
-    rows = tuple(
-        (name, words.get(check["passed"], text_of(check["passed"])), _details(check)) for name, check in checks.items()
-    )
+    rows = tuple((name, words[check.passed], _details(check)) for name, check in checks.items())
     return Sheet("Checks", ("check", "outcome", "found"), rows, 3)
 
 
-def _details(check: Mapping[str, Any]) -> str:
-    return "; ".join(f"{name.replace('_', ' ')}: {text_of(check[name])}" for name in check if name != "passed")
+def _details(check: Check) -> str:
+    return "; ".join(f"{name.replace('_', ' ')}: {text_of(value)}" for name, value in check.found.items())
 
 
-def _leaks(leaks: Mapping[str, Any]) -> Sheet:
+def _leaks(leaks: Mapping[str, LeakCount]) -> Sheet:
     rows = tuple(
-        (LEAKS.get(name, name), _found(leak["count"]), numbers.count(leak["of"]), ", ".join(leak["examples"]) or ABSENT)
+        (LEAKS.get(name, name), _found(leak.count), numbers.count(leak.of), ", ".join(leak.examples) or ABSENT)
         for name, leak in leaks.items()
     )
     about = "What could let a score stand for something else than personalization."

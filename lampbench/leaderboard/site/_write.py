@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lampbench.core import InputError, new_folder
 from lampbench.leaderboard._board import Board
-from lampbench.leaderboard._reported import Reported
+from lampbench.leaderboard._published import Reported
 from lampbench.leaderboard.site._board_page import board_view
 from lampbench.leaderboard.site._index_page import sections
 from lampbench.leaderboard.site._method_page import method_view

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from lampbench.core import LabelledUser
+from lampbench.rows import RunRow
 from lampbench.runner._folder import RunFolder
 from lampbench.runner._plan import Plan
 from lampbench.runner._run import Reporter, Run, finished_earlier
@@ -36,7 +37,7 @@ class RayExecutor:
         self._shared_users: dict[str, Callable[[], Sequence[LabelledUser]]] = {}
         self._shared_states: dict[str, Callable[[], Files]] = {}
 
-    def run_all(self, plans: Sequence[Plan], *, force: bool = False) -> list[dict[str, Any]]:
+    def run_all(self, plans: Sequence[Plan], *, force: bool = False) -> list[RunRow]:
         """The plans' rows, in their order; with ``force`` earlier work of the same identities is deleted first.
 
         Raises:
@@ -48,7 +49,7 @@ class RayExecutor:
         made = iter(self._run([plan for plan, row in zip(plans, rows, strict=True) if row is None], force))
         return [next(made) if row is None else row for row in rows]
 
-    def _run(self, plans: Sequence[Plan], force: bool) -> list[dict[str, Any]]:
+    def _run(self, plans: Sequence[Plan], force: bool) -> list[RunRow]:
         if not plans:
             return []
         device = next((plan.backbone.device for plan in plans if plan.backbone), None)
