@@ -17,6 +17,7 @@ from lampbench.core._memory import free_host_memory, is_out_of_memory
 from lampbench.core._method import Backbone, BackboneShape, DecodingMode, Method, Parameters, RunContext, Sampling
 from lampbench.core._registry import Plugin, Registry, methods, protocols, tasks
 from lampbench.core._task import Metric, Task
+from lampbench.core._threads import available_cores, load_per_core, use_threads, wait_policy
 from lampbench.core._types import (
     HistoryItem,
     LabelledQuery,
@@ -54,6 +55,7 @@ __all__ = [
     "Sampling",
     "Task",
     "User",
+    "available_cores",
     "cache_folder",
     "canonical_json",
     "config_fields",
@@ -64,6 +66,7 @@ __all__ = [
     "digest",
     "free_host_memory",
     "is_out_of_memory",
+    "load_per_core",
     "locked",
     "methods",
     "new_folder",
@@ -72,5 +75,7 @@ __all__ = [
     "setting",
     "tasks",
     "unknown_name",
+    "use_threads",
+    "wait_policy",
     "write_json",
 ]
