@@ -13,12 +13,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
-from lampbench.core import LampBenchError, free_host_memory
+from lampbench.core import LampBenchError
 
 # The child looks for modules in the same places as this process.
 _CODE = "import sys; sys.path[:] = {path!r}; from lampbench.doctor._child import main; main()"
@@ -26,13 +25,7 @@ _CODE = "import sys; sys.path[:] = {path!r}; from lampbench.doctor._child import
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a step ended.
-
-    Attributes:
-        facts: What the step found.
-        error: What went wrong, in one line; empty if the step succeeded.
-        missing: The module that could not be found, if that is the cause.
-    """
+    """How a step ended: what it found, what went wrong in one line, and the module that could not be found."""
 
     facts: Mapping[str, Any] = field(default_factory=dict)
     error: str = ""
@@ -45,8 +38,7 @@ def run_steps(steps: Sequence[str], seconds: float) -> dict[str, Outcome]:
     left = list(steps)
     while left:
         lines, ending = _run_child(left, seconds)
-        for line in lines:
-            outcomes[line.pop("step")] = Outcome(**line)
+        outcomes |= {line.pop("step"): Outcome(**line) for line in lines}
         left = [step for step in left if step not in outcomes]
         if left:
             outcomes[left.pop(0)] = Outcome(error=ending)
@@ -68,11 +60,8 @@ def _run_child(steps: Sequence[str], seconds: float) -> tuple[list[dict[str, Any
     return lines, f"it ended Python with status {ended.returncode}"
 
 
-# What follows runs in the child.
-
-
 def main() -> None:
-    """Do the steps, and write how each ended."""
+    """What the child does: the steps, writing how each ended."""
     steps, seconds = json.load(sys.stdin)
     out, errors = (os.fdopen(os.dup(stream), "w", encoding="utf-8") for stream in (1, 2))
     # Neither imported modules nor the processes that they start write to the pipes, or keep them open.
@@ -98,7 +87,7 @@ def _refuse_network(event: str, arguments: tuple[Any, ...]) -> None:
 def _outcome(step: str) -> dict[str, Any]:
     kind, _, name = step.partition(" ")
     try:
-        return {"facts": _STEPS[kind](name)}
+        return {"facts": _facts(kind, name)}
     except BaseException as error:  # a module may also call exit()
         chain = [error]
         while cause := chain[-1].__cause__ or chain[-1].__context__:
@@ -114,40 +103,42 @@ def _line(error: BaseException) -> str:
     return first if isinstance(error, LampBenchError) else f"{type(error).__name__}: {first}"
 
 
-def _import(name: str) -> dict[str, Any]:
-    importlib.import_module(name)
-    return {}
+def _facts(kind: str, name: str) -> dict[str, Any]:
+    if kind == "import":
+        importlib.import_module(name)
+        return {}
+    if kind == "device":
+        import torch
 
-
-def _plugin(load: str, name: str) -> dict[str, Any]:
+        return _device(torch)
     from lampbench import runner
 
-    getattr(runner, load)(name)
+    getattr(runner, f"load_{kind}")(name)
     return {}
 
 
-def _device(_: str) -> dict[str, Any]:
-    import torch
-
+def _device(torch: Any) -> dict[str, Any]:
     from lampbench.backbone import device_and_dtype
 
     torch.ones(2).numpy()  # fails if torch was built for another version of numpy
-    gpus, reason = [], "torch sees no GPU"
-    if torch.cuda.is_available():
-        gpus = [_gpu(f"cuda:{index}") for index in range(torch.cuda.device_count())]
-    else:
+    reason = "torch sees no GPU"
+    if not torch.cuda.is_available():
         try:
             torch.cuda.init()
         except Exception as error:  # torch raises several kinds
             reason = _line(error)
     device, dtype = device_and_dtype("auto", "auto")
-    facts = {"cuda": torch.version.cuda or torch.version.hip, "reason": reason, "gpus": gpus}
-    return {**facts, "device": device, "dtype": dtype, "threads": torch.get_num_threads(), "free": free_host_memory()}
+    return {
+        "device": device,
+        "dtype": dtype,
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda or torch.version.hip,
+        "reason": reason,
+        "gpus": [_gpu(torch, f"cuda:{index}") for index in range(torch.cuda.device_count())],
+    }
 
 
-def _gpu(name: str) -> dict[str, Any]:
-    import torch
-
+def _gpu(torch: Any, name: str) -> dict[str, Any]:
     try:
         free, total = torch.cuda.mem_get_info(name)
         ones = torch.ones(8, 8, device=name)
@@ -155,12 +146,3 @@ def _gpu(name: str) -> dict[str, Any]:
     except Exception as error:  # no memory left, no kernels for this GPU, a driver error
         return {"name": name, "error": _line(error)}
     return {"name": name, "gpu": torch.cuda.get_device_name(name), "free": free, "total": total}
-
-
-_STEPS: dict[str, Callable[[str], dict[str, Any]]] = {
-    "import": _import,
-    "device": _device,
-    "method": partial(_plugin, "load_method"),
-    "task": partial(_plugin, "load_task"),
-    "protocol": partial(_plugin, "load_protocol"),
-}

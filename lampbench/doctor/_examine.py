@@ -15,40 +15,27 @@ from importlib import metadata
 from pathlib import Path
 
 import lampbench
-from lampbench.core import (
-    CACHE_VARIABLE,
-    Plugin,
-    available_cores,
-    cache_folder,
-    load_per_core,
-    methods,
-    protocols,
-    tasks,
-)
+from lampbench import core
 from lampbench.doctor._child import Outcome, run_steps
 from lampbench.doctor._report import Finding, Report, without_secrets
 
-# A cold network file system needs a minute to import torch.
-_SECONDS = 120.0
 _ROOT = Path(lampbench.__file__).resolve().parent.parent
 _DRIVER = Path("/proc/driver/nvidia/version")
 _NETWORK = ("HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN", "http_proxy", "https_proxy", "all_proxy")
-# The mini suite with everything that it imports takes about 800 MB of memory.
-_LITTLE_MEMORY, _LITTLE_DISK = 10**9, 10**8
-# Busy threads per core, as the average of the last minute, that leave no core to a run.
-_OVERLOADED = 0.9
+# Bytes that are too few for runs, and busy threads per core that leave too little of the processor to a run.
+_LITTLE_DISK, _OVERLOADED = 10**8, 0.9
 
 
-def examine(seconds: float = _SECONDS) -> Report:
+def examine(seconds: float = 120) -> Report:
     """Look at versions, metadata, plug-ins, device, folders and network settings, without using the network.
 
     Args:
-        seconds: How long an import or another step may take before it counts as hanging.
+        seconds: How long an import may take before it counts as hanging; torch on a network disk needs a minute.
     """
     look = _Look(seconds)
     sections = {
-        "versions": look.versions,
         "metadata": look.metadata,
+        "versions": look.versions,
         "plug-ins": look.plugins,
         "device": look.device,
         "folders": _folders,
@@ -79,15 +66,16 @@ class _Installed:
     @classmethod
     def read(cls, dist: metadata.Distribution) -> _Installed:
         place = Path(str(getattr(dist, "_path", None) or dist.locate_file(""))).resolve()
-        name, version, fault = place.name.partition("-")[0], "", ""
-        points: list[metadata.EntryPoint] = []
+        name, version, points, fault = place.name.partition("-")[0], "", [], ""
+        file = "entry_points.txt"
         try:
-            name, version = dist.metadata["Name"] or name, dist.metadata["Version"] or ""
             points = [point for point in dist.entry_points if point.group.startswith("lampbench.")]
+            file = "METADATA"
+            name, version = re.sub(r"[-_.]+", "-", dist.metadata["Name"]), dist.metadata["Version"]
         except Exception as error:  # missing and damaged files raise several kinds
-            fault = f"its {'entry_points.txt' if version else 'METADATA'} cannot be read ({type(error).__name__})"
+            fault = f"its {file} cannot be read ({type(error).__name__})"
         plugins = frozenset((point.group, point.name, point.value) for point in points)
-        return cls(re.sub(r"[-_.]+", "-", name).lower(), version, place, plugins, fault)
+        return cls(name.lower(), version, place, plugins, fault)
 
 
 class _Look:
@@ -100,7 +88,7 @@ class _Look:
         # A requirement with a marker belongs to an extra.
         needed = [re.fullmatch(r"([\w.-]+)(.*)", line) for line in requires or () if ";" not in line]
         self._needed = {match[1]: match[2] for match in needed if match}
-        registries = (methods(), tasks(), protocols())
+        registries = (core.methods(), core.tasks(), core.protocols())
         self._plugins = {f"{r.kind} {name}": r.claims(name) for r in registries for name in r.names()}
         steps = [f"import {_module(name)}" for name in self._needed] + ["device"]
         steps += [name for name, claims in self._plugins.items() if len(claims) == 1]
@@ -108,11 +96,7 @@ class _Look:
 
     def versions(self) -> Iterator[Finding]:
         yield Finding("python", platform.python_version(), sys.executable)
-        if "lampbench" in self._first:
-            yield Finding("lampbench", lampbench.__version__, str(_ROOT))
-        else:
-            text = f"it runs from {_ROOT}, but is not installed, so its plug-ins cannot be found"
-            yield Finding("lampbench", lampbench.__version__, text, "problem", f"pip install --editable {_ROOT}")
+        yield Finding("lampbench", lampbench.__version__, str(_ROOT))
         for name, versions in self._needed.items():
             there, error = self._first.get(name), self._outcomes[f"import {_module(name)}"].error
             version, again = there.version if there else "none", "--force-reinstall " if there and error else ""
@@ -128,7 +112,7 @@ class _Look:
         ours = {entry.name for entry in self._found if entry.plugins} | {"lampbench", *self._needed}
         for entry in self._found:
             # One unreadable entry_points.txt keeps Python from listing the plug-ins of any distribution.
-            if entry.fault and (entry.version or entry.name in ours):
+            if entry.fault and (entry.name in ours or "entry_points" in entry.fault):
                 do = f"install {entry.name} again, or delete {entry.place}"
                 yield Finding(entry.name, entry.version, f"{entry.place}: {entry.fault}", "problem", do)
         for name in sorted(ours):
@@ -138,8 +122,7 @@ class _Look:
                 text = f"it is installed {len(copies)} times, with different contents: {places}; Python takes the first"
                 do = f"run pip uninstall {name}, delete what pip does not find, then install it again"
                 yield Finding(name, copies[0].version, text, "problem", do)
-        if own := self._first.get("lampbench"):
-            yield _stale(own)
+        yield _own_metadata(self._first.get("lampbench"))
 
     def plugins(self) -> Iterator[Finding]:
         for name, claims in self._plugins.items():
@@ -149,7 +132,7 @@ class _Look:
             else:
                 yield self._plugin(name, claims[0], self._outcomes[name])
 
-    def _plugin(self, name: str, plugin: Plugin, outcome: Outcome) -> Finding:
+    def _plugin(self, name: str, plugin: core.Plugin, outcome: Outcome) -> Finding:
         owner, value, missing = plugin.distribution, f"{plugin.distribution}  {plugin.value}", outcome.missing or ""
         if not outcome.error:
             return Finding(name, value)
@@ -164,11 +147,11 @@ class _Look:
     def device(self) -> Iterator[Finding]:
         outcome = self._outcomes["device"]
         facts = outcome.facts
-        yield _processor(facts.get("threads"), facts.get("free"))
+        yield _processor(facts.get("threads"))
         if outcome.error:
-            # A missing module is a problem of versions.
-            mark, do = ("note", "") if outcome.missing else ("problem", "pip install --force-reinstall torch")
-            yield Finding("torch", "", f"it does not work: {outcome.error}", mark, do)
+            text, do = f"it does not work: {outcome.error}", "pip install --force-reinstall torch"
+            # A missing module is a problem of the section versions.
+            yield Finding("torch", "", text, "note") if outcome.missing else Finding("torch", "", text, "problem", do)
             return
         for gpu in facts["gpus"]:
             if "error" in gpu:
@@ -201,8 +184,11 @@ def _accepts(versions: str, version: str) -> bool:
         return True
 
 
-def _stale(own: _Installed) -> Finding:
+def _own_metadata(own: _Installed | None) -> Finding:
     """Whether LampBench's metadata says what the code that runs, and its source tree, say."""
+    do = f"pip install --editable {_ROOT}"
+    if own is None:
+        return Finding("lampbench", "none", "it is not installed, so its plug-ins cannot be found", "problem", do)
     declared, known = {("", "version", lampbench.__version__)}, {*own.plugins, ("", "version", own.version)}
     try:
         groups = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
@@ -211,25 +197,22 @@ def _stale(own: _Installed) -> Finding:
         declared |= own.plugins
     if declared == known:
         return Finding("lampbench", str(own.place))
-    new, old = (
-        ", ".join(f"{name} = {value}" for _, name, value in sorted(entries)) or "nothing"
-        for entries in (declared - known, known - declared)
-    )
-    text = f"its metadata is out of date: it lacks {new}, and still has {old}"
-    return Finding("lampbench", str(own.place), text, "problem", f"pip install --editable {_ROOT}")
+    differing = ", ".join(sorted({f"{name} = {value}" for _, name, value in declared ^ known}))
+    text = f"its metadata is out of date, it differs from the code in: {differing}"
+    return Finding("lampbench", str(own.place), text, "problem", do)
 
 
-def _processor(threads: int | None, free: int | None) -> Finding:
-    load = load_per_core()
-    parts = [f"torch uses {threads} threads"] if threads else []
-    notes = [f"{free / 1e9:.1f} GB of memory free, which is little"] if free and free < _LITTLE_MEMORY else []
-    if load is not None and load > _OVERLOADED:
-        notes.append(f"overloaded, {load:.1f} busy threads per core: runs are slow, and their times do not compare")
-    return Finding("cpu", f"{available_cores()} cores", ", ".join(parts + notes), "note" if notes else "ok")
+def _processor(threads: int | None) -> Finding:
+    cores, load = f"{core.available_cores()} cores", core.load_per_core()
+    text = f"torch uses {threads} threads" if threads else ""
+    if load is None or load < _OVERLOADED:
+        return Finding("cpu", cores, text)
+    text += f", the machine is overloaded ({load:.1f} busy threads per core): runs are slow, their times do not compare"
+    return Finding("cpu", cores, text.removeprefix(", "), "note")
 
 
 def _no_gpu(cuda: str | None, reason: str) -> Finding:
-    text = f"torch is built for {f'CUDA {cuda}' if cuda else 'the CPU only'}: {reason}"
+    text = f"torch is built for CUDA {cuda}: {reason}" if cuda else "torch is built for the CPU only"
     if not _DRIVER.exists() or "CUDA_VISIBLE_DEVICES" in os.environ:
         return Finding("gpu", "none", text)
     do = "see nvidia-smi, and install a torch that is built for this driver"
@@ -238,15 +221,14 @@ def _no_gpu(cuda: str | None, reason: str) -> Finding:
 
 def _folders() -> Iterator[Finding]:
     hub = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or "~/.cache/huggingface", "hub")
-    yield _folder("cache", cache_folder(), CACHE_VARIABLE)
+    yield _folder("cache", core.cache_folder(), core.CACHE_VARIABLE)
     yield _folder("hub cache", Path(hub).expanduser(), "HF_HUB_CACHE")
     yield _folder("temporary", Path(tempfile.gettempdir()), "TMPDIR")
 
 
 def _folder(name: str, folder: Path, variable: str) -> Finding:
-    """Whether a folder can be written and has room; it is left as it was."""
+    """Whether a folder, or the nearest one above it that exists, can be written and has room."""
     do = f"free some space, or name another folder in {variable}"
-    # A folder that does not exist yet is made inside the nearest one that does.
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=existing) as stream:
@@ -257,6 +239,6 @@ def _folder(name: str, folder: Path, variable: str) -> Finding:
     free = shutil.disk_usage(existing).free
     used = "" if name == "temporary" else f", {sum(p.lstat().st_size for p in folder.rglob('*')) / 1e9:,.1f} GB used"
     text = f"{free / 1e9:,.1f} GB free{used}"
-    return Finding(
-        name, str(folder), text, "problem" if free < _LITTLE_DISK else "ok", do if free < _LITTLE_DISK else ""
-    )
+    if free < _LITTLE_DISK:
+        return Finding(name, str(folder), f"nearly full, {text}", "problem", do)
+    return Finding(name, str(folder), text)
