@@ -10,9 +10,17 @@ from lampbench.core._config import (
     setting,
 )
 from lampbench.core._errors import InputError, LampBenchError, MissingDataError, unknown_name
-from lampbench.core._files import CACHE_VARIABLE, cache_folder, new_folder, remove_abandoned, write_json
-from lampbench.core._identity import canonical_json, derive_seed, digest
-from lampbench.core._lock import locked
+from lampbench.core._files import (
+    CACHE_VARIABLE,
+    cache_folder,
+    canonical_json,
+    derive_seed,
+    digest,
+    locked,
+    new_folder,
+    remove_abandoned,
+    write_json,
+)
 from lampbench.core._memory import free_host_memory, is_out_of_memory
 from lampbench.core._method import Backbone, BackboneShape, DecodingMode, Method, Parameters, RunContext, Sampling
 from lampbench.core._registry import Plugin, Registry, methods, protocols, tasks

@@ -18,14 +18,15 @@ from lampbench.data.store._tables import (
     RESOLVED,
     USER_SCHEMA,
     USERS,
+    HistoryHash,
     HistoryWriter,
     ListColumn,
     TableWriter,
+    Utf8History,
     file_sizes,
     open_table,
     user_batch,
 )
-from lampbench.data.store._utf8 import HistoryHash, Utf8History
 
 # Part of a stored split's name: raise it whenever the same files would be stored differently.
 CONVERTER_VERSION = 1
