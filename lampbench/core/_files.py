@@ -80,7 +80,7 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 def remove_abandoned(folder: Path, prefix: str) -> None:
     """Delete folders called ``prefix``, a process id, a dot and more, whose processes are gone from this machine."""
-    # `lampbench doctor` must start where it is missing.
+    # `lampbench doctor` must start even if it is missing.
     import psutil
 
     for path in folder.glob(f"{prefix}*.*"):

@@ -15,6 +15,7 @@ from lampbench.core import InputError, Task, cache_folder
 from lampbench.data import Dataset
 from lampbench.data.files import Exported, Layout, export
 from lampbench.data.protocols import FileProtocol
+from lampbench.data.store import Split
 from lampbench.runner import load_protocol
 
 

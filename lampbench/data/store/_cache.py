@@ -18,7 +18,7 @@ from lampbench.data.store._split import Split
 
 
 def stored_split(sources: Sequence[Source], task: Task, *, cached: bool, say: Callable[[str], None]) -> Split:
-    """The split that ``sources`` tell of: from the cache, or converted now and kept there.
+    """The split that ``sources`` hold: from the cache, or converted now and kept there.
 
     Args:
         sources: Files, read one after another.
@@ -98,7 +98,7 @@ def file_sha256(path: Path) -> str:
             raise InputError(f"{path}: changes while it is read; wait until it is written")
     except OSError as error:
         raise unreadable(path, error) from None
-    # Nothing but time is lost; whoever needs the cache itself will say what is wrong with it.
+    # Without a record the file is hashed again; an error of the cache is reported when a split is stored.
     with suppress(OSError):
         record.parent.mkdir(parents=True, exist_ok=True)
         write_json(record, {"path": str(path.resolve()), "stamp": stamp, "sha256": sha256})

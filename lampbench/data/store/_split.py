@@ -171,7 +171,7 @@ class Selection(Sequence[LabelledUser]):
         return LabelledUser(user, (*self.split.queries(window.number), *self._held_out(window)))
 
     def history_hash(self, index: int) -> HistoryHash:
-        """Names the visible history; ``texts`` names the whole one, which tells people apart."""
+        """Names the visible history; ``texts`` names the whole one, which identifies a person under two ids."""
         window = self.windows[index]
         stored = self.split.hashes[window.number]
         if (window.start, window.stop) == (0, self.split.lengths[window.number]):

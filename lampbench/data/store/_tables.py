@@ -27,7 +27,7 @@ import pyarrow as pa
 from lampbench.core import LabelledQuery
 from lampbench.data.files import Columns
 
-# What an array and a bytes object take beside their content.
+# What an array and a bytes object take in addition to their content.
 _OVERHEAD = 200
 
 
@@ -52,7 +52,7 @@ class HistoryHash:
     def of_encoded(cls, columns: Columns, history: Utf8History) -> HistoryHash:
         """Of a history that is encoded already."""
         texts = in_order = _sha256(history.sources, history.targets)
-        # Files may hold items of equal date in any order; one person's texts are the same all the same.
+        # Files may hold items of equal date in any order; one person's texts must still be equal.
         order = sorted(
             range(len(columns.ids)), key=lambda i: (columns.dates[i], columns.sources[i], columns.targets[i])
         )
@@ -138,7 +138,7 @@ USER_SCHEMA = pa.schema(
 
 
 class TableWriter:
-    """Writes a table into a file, or into memory where ``path`` is None."""
+    """Writes a table into a file, or into memory if ``path`` is None."""
 
     def __init__(self, path: Path | None, schema: pa.Schema) -> None:
         self._path = path
