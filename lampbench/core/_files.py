@@ -17,6 +17,13 @@ from typing import Any
 
 from lampbench.core._errors import LampBenchError
 
+if sys.platform != "win32":
+    import fcntl
+
+CACHE_VARIABLE = "LAMPBENCH_CACHE"
+# The errors of file systems without locks.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+
 
 def canonical_json(value: Any) -> str:
     """``value`` as JSON with sorted keys and no spaces; refuses NaN."""
@@ -28,12 +35,15 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hex; raises OSError if it cannot be read."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def derive_seed(seed: int, *names: str) -> int:
     """A 63-bit seed for a named purpose, independent of every other name's."""
     return int(digest([seed, *names])[:16], 16) >> 1
-
-
-CACHE_VARIABLE = "LAMPBENCH_CACHE"
 
 
 def cache_folder() -> Path:
@@ -94,18 +104,11 @@ def _host() -> str:
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
-if sys.platform != "win32":
-    import fcntl
-
-# File systems without locks answer so.
-_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-
-
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
     """Hold the lock file ``path``; it is free again when this process ends, however it ends.
 
-    Where the system has no locks, nothing is held.
+    On a system without locks, nothing is held.
 
     Args:
         path: The lock file; it is made, names the process, and stays.

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -19,9 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lampbench.core import InputError, LampBenchError, Task, locked, unknown_name, write_json
-from lampbench.data.download._sources import PATIENCE, Patience, Source, open_source
-from lampbench.data.download._transfer import Part, Progress, transfer
+from lampbench.core import InputError, LampBenchError, Task, file_sha256, locked, unknown_name, write_json
+from lampbench.data.download._sources import PATIENCE, Origin, Patience, open_origin
+from lampbench.data.download._transfer import PartialFile, Progress, transfer
 
 OFFICIAL_SOURCE = "https://ciir.cs.umass.edu/downloads/LaMP"
 LOCK_NAME = "lamp.lock.json"
@@ -128,7 +127,7 @@ def fetch(
         LampBenchError: A transfer failed, the file is not the one in the lock or is not JSON, the disk
             failed, or another process is downloading into the folder. Files in place are unchanged.
     """
-    with closing(open_source(source, patience)) as origin:
+    with closing(open_origin(source, patience)) as origin:
         _make(folder)
         with _alone(folder):
             lock = _Lock.read(folder / LOCK_NAME)
@@ -243,10 +242,10 @@ def _kept(target: Path, file: RemoteFile, lock: _Lock) -> Fetched:
 
 
 def _downloaded(
-    target: Path, file: RemoteFile, lock: _Lock, source: Source, progress: Progress, patience: Patience
+    target: Path, file: RemoteFile, lock: _Lock, source: Origin, progress: Progress, patience: Patience
 ) -> Fetched:
     _make(target.parent)
-    part = Part(target)
+    part = PartialFile(target)
     with progress.file(file.local) as bar:
         resumed = transfer(source, file.path, part, bar, patience)
     with _explained(target):
@@ -257,7 +256,7 @@ def _downloaded(
     return Fetched(target, content.bytes, content.sha256, "resumed" if resumed else "downloaded")
 
 
-def _checked(part: Part, file: RemoteFile, lock: _Lock, url: str) -> _Content:
+def _checked(part: PartialFile, file: RemoteFile, lock: _Lock, url: str) -> _Content:
     """Size and hash of the received file; a wrong one is deleted, and LampBenchError raised."""
     content, known, fault = _content(part.path), lock.get(file), _fault(part.path)
     if fault:
@@ -275,9 +274,7 @@ def _checked(part: Part, file: RemoteFile, lock: _Lock, url: str) -> _Content:
 
 
 def _content(path: Path) -> _Content:
-    with path.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-        return _Content(stream.tell(), sha256)
+    return _Content(path.stat().st_size, file_sha256(path))
 
 
 def _fault(path: Path) -> str | None:

@@ -82,7 +82,7 @@ class UnfitError(Exception):
     """The source's answer does not continue the ``.part``."""
 
 
-class Source(Protocol):
+class Origin(Protocol):
     """Where files come from."""
 
     def url(self, path: str) -> str:
@@ -102,7 +102,7 @@ class Source(Protocol):
         """Give back connections."""
 
 
-def open_source(source: str, patience: Patience) -> Source:
+def open_origin(source: str, patience: Patience) -> Origin:
     """The source that a URL (http, https, file) or a folder's path names.
 
     Raises:

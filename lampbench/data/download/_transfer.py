@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from lampbench.core import InputError, LampBenchError, write_json
-from lampbench.data.download._sources import CLOSED, Answer, BrokenError, Patience, Source, UnfitError, Version
+from lampbench.data.download._sources import CLOSED, Answer, BrokenError, Origin, Patience, UnfitError, Version
 
 
 class Bar(Protocol):
@@ -34,7 +34,7 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True)
-class Part:
+class PartialFile:
     """The bytes so far of a file that will lie at ``target``."""
 
     target: Path
@@ -76,7 +76,7 @@ class Part:
         self.note.unlink(missing_ok=True)
 
 
-def transfer(source: Source, path: str, part: Part, bar: Bar, patience: Patience) -> bool:
+def transfer(source: Origin, path: str, part: PartialFile, bar: Bar, patience: Patience) -> bool:
     """Bring all bytes of a file into ``part``, in as many attempts as bring something new.
 
     Returns:
@@ -110,7 +110,7 @@ def transfer(source: Source, path: str, part: Part, bar: Bar, patience: Patience
             time.sleep(patience.waits[max(fruitless, 1) - 1] if patience.waits else 0)
 
 
-def _receive(answer: Answer, part: Part, bar: Bar) -> None:
+def _receive(answer: Answer, part: PartialFile, bar: Bar) -> None:
     total = answer.version.total
     _check_room(part, total)
     try:
@@ -143,14 +143,14 @@ def _write(answer: Answer, stream: BinaryIO, bar: Bar) -> int:
     return done
 
 
-def _check_room(part: Part, total: int | None) -> None:
+def _check_room(part: PartialFile, total: int | None) -> None:
     needed = (total or 0) - part.size()
     free = shutil.disk_usage(part.path.parent).free
     if needed > free:
         raise InputError(f"{part.target}: needs {needed:,} more bytes on a disk that has {free:,} free")
 
 
-def _failure(error: BrokenError, url: str, part: Part) -> LampBenchError:
+def _failure(error: BrokenError, url: str, part: PartialFile) -> LampBenchError:
     size, held = part.size(), part.held(url)
     kept = f"; {size:,} bytes are here, the same command resumes there" if held else ""
     if not error.reached:

@@ -1,7 +1,7 @@
 """Splits of any size: converted once into Arrow tables, mapped into memory, read user by user."""
 
 from lampbench.data.store._cache import stored_split
-from lampbench.data.store._split import EvaluatedUsers, Selection, Split, StoredHistory, Window
+from lampbench.data.store._split import EvaluatedUsers, Selection, Split, StoredHistory, UserWindow
 from lampbench.data.store._tables import HistoryHash
 
-__all__ = ["EvaluatedUsers", "HistoryHash", "Selection", "Split", "StoredHistory", "Window", "stored_split"]
+__all__ = ["EvaluatedUsers", "HistoryHash", "Selection", "Split", "StoredHistory", "UserWindow", "stored_split"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -11,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lampbench.core import CACHE_VARIABLE, InputError, Task, cache_folder, digest, new_folder, write_json
+from lampbench.core import CACHE_VARIABLE, InputError, Task, cache_folder, digest, file_sha256, new_folder, write_json
 from lampbench.data.files import Source, unreadable
 from lampbench.data.store._convert import CONVERTER_VERSION, convert, open_split
 from lampbench.data.store._split import Split
@@ -31,7 +30,7 @@ def stored_split(sources: Sequence[Source], task: Task, *, cached: bool, say: Ca
             cache then.
     """
     paths = {name: path for source in sources for name, path in source.files().items()}
-    hashes = {name: file_sha256(Path(path)) for name, path in paths.items()}
+    hashes = {name: _sha256(Path(path)) for name, path in paths.items()}
     if not cached:
         return convert(sources, task, hashes, None, None)
     key = digest([CONVERTER_VERSION, task.name, task.version, hashes])
@@ -68,7 +67,7 @@ def stored_split(sources: Sequence[Source], task: Task, *, cached: bool, say: Ca
 def _check_unchanged(paths: Mapping[str, str], hashes: Mapping[str, str]) -> None:
     """What was read must be what the hashes name."""
     for name, path in paths.items():
-        if file_sha256(Path(path)) != hashes[name]:
+        if _sha256(Path(path)) != hashes[name]:
             raise InputError(f"{path}: changed while it was read; wait until it is written, and try again")
 
 
@@ -76,7 +75,7 @@ def _check_unchanged(paths: Mapping[str, str], hashes: Mapping[str, str]) -> Non
 _SMALL = 16 << 20
 
 
-def file_sha256(path: Path) -> str:
+def _sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, as hex.
 
     A large file's is kept in the cache together with size, inode, and the times of the last change of
@@ -88,12 +87,12 @@ def file_sha256(path: Path) -> str:
     try:
         stamp = _stamp(path)
         if stamp["size"] < _SMALL:
-            return _hash(path)
+            return file_sha256(path)
         record = cache_folder() / "fingerprints" / f"{digest(str(path.resolve()))[:32]}.json"
         known = _remembered(record)
         if known.get("stamp") == stamp and isinstance(known.get("sha256"), str):
             return str(known["sha256"])
-        sha256 = _hash(path)
+        sha256 = file_sha256(path)
         if _stamp(path) != stamp:
             raise InputError(f"{path}: changes while it is read; wait until it is written")
     except OSError as error:
@@ -116,8 +115,3 @@ def _remembered(record: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

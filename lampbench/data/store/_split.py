@@ -121,7 +121,7 @@ class StoredHistory(Sequence[HistoryItem]):
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class UserWindow:
     """What a protocol takes of one user.
 
     Attributes:
@@ -139,14 +139,14 @@ class Window:
 class Selection(Sequence[LabelledUser]):
     """Users with labelled queries, read from a split when they are asked for."""
 
-    def __init__(self, split: Split, windows: Iterable[Window]) -> None:
+    def __init__(self, split: Split, windows: Iterable[UserWindow]) -> None:
         self.split = split
         self.windows = tuple(windows)
 
     @classmethod
     def whole(cls, split: Split) -> Selection:
         """All users, their whole histories, their own queries."""
-        return cls(split, (Window(number, 0, length) for number, length in enumerate(split.lengths)))
+        return cls(split, (UserWindow(number, 0, length) for number, length in enumerate(split.lengths)))
 
     @property
     def ids(self) -> list[str]:
@@ -179,7 +179,7 @@ class Selection(Sequence[LabelledUser]):
         cut = HistoryHash.of(self.split.history(window.number, window.start, window.stop))
         return HistoryHash(cut.whole, stored.texts)
 
-    def _held_out(self, window: Window) -> list[LabelledQuery]:
+    def _held_out(self, window: UserWindow) -> list[LabelledQuery]:
         if not window.held_out:
             return []
         user_id = self.split.ids[window.number]
