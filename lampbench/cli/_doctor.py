@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from lampbench.doctor import Finding, Report, Section
+    from lampbench.doctor import Finding, Report
 
 _MARKS = {"ok": "ok", "note": "note", "problem": "PROBLEM"}
 _COLOURS = {"note": "yellow", "problem": "red"}
@@ -22,8 +23,8 @@ _WIDEST = 62
 def doctor(as_json: bool) -> int:
     """Look for what is wrong with this installation, and say what to do about it.
 
-    Versions, device, folders, every plug-in, name clashes, stale metadata, network settings. Loads the
-    bundled model; uses no network, and prints no token or password.
+    Versions, metadata, every plug-in, device and load, folders, network settings. Uses no network, and
+    prints no token or password.
 
     Exit status: 0 nothing is wrong, 1 something is.
     """
@@ -37,19 +38,16 @@ def doctor(as_json: bool) -> int:
 
 
 def report_text(report: Report) -> str:
-    """The report, section by section, and its problems once more."""
-    parts = [_section_text(section) for section in report.sections]
-    problems = [f"  {problem.line()}" for problem in report.problems]
+    """The report, section by section, and its problems once more with what to do."""
+    parts = ["\n".join([name, *_lines(section)]) for name, section in report.sections.items()]
+    problems = [f"  {problem.name}: {problem.text} -> {problem.do}" for problem in report.problems]
     many = "1 problem:" if len(problems) == 1 else f"{len(problems)} problems:"
     return "\n\n".join([*parts, "\n".join([many, *problems]) if problems else "Nothing is wrong."])
 
 
-def _section_text(section: Section) -> str:
-    names = max((len(finding.name) for finding in section.findings), default=0)
-    values = max((len(f.value) for f in section.findings if len(f.value) <= _WIDEST), default=0)
-    return "\n".join([section.name, *(_line(finding, names, values) for finding in section.findings)])
-
-
-def _line(finding: Finding, names: int, values: int) -> str:
-    mark = click.style(f"{_MARKS[finding.mark]:<7}", fg=_COLOURS.get(finding.mark))
-    return f"  {mark}  {finding.name:<{names}}  {finding.value:<{values}}  {finding.text}".rstrip()
+def _lines(section: Sequence[Finding]) -> Iterator[str]:
+    names = max((len(finding.name) for finding in section), default=0)
+    values = max((len(f.value) for f in section if len(f.value) <= _WIDEST), default=0)
+    for finding in section:
+        mark = click.style(f"{_MARKS[finding.mark]:<7}", fg=_COLOURS.get(finding.mark))
+        yield f"  {mark}  {finding.name:<{names}}  {finding.value:<{values}}  {finding.text}".rstrip()

@@ -10,13 +10,23 @@ from lampbench.core._config import (
     setting,
 )
 from lampbench.core._errors import InputError, LampBenchError, MissingDataError, unknown_name
-from lampbench.core._files import CACHE_VARIABLE, cache_folder, new_folder, remove_abandoned, write_json
-from lampbench.core._identity import canonical_json, derive_seed, digest
-from lampbench.core._lock import locked
+from lampbench.core._files import (
+    CACHE_VARIABLE,
+    cache_folder,
+    canonical_json,
+    derive_seed,
+    digest,
+    file_sha256,
+    locked,
+    new_folder,
+    remove_abandoned,
+    write_json,
+)
 from lampbench.core._memory import free_host_memory, is_out_of_memory
 from lampbench.core._method import Backbone, BackboneShape, DecodingMode, Method, Parameters, RunContext, Sampling
 from lampbench.core._registry import Plugin, Registry, methods, protocols, tasks
 from lampbench.core._task import Metric, Task
+from lampbench.core._threads import available_cores, load_per_core, use_threads, wait_policy
 from lampbench.core._types import (
     AskedUser,
     HistoryItem,
@@ -56,6 +66,7 @@ __all__ = [
     "Sampling",
     "Task",
     "User",
+    "available_cores",
     "cache_folder",
     "canonical_json",
     "config_fields",
@@ -64,8 +75,10 @@ __all__ = [
     "convert",
     "derive_seed",
     "digest",
+    "file_sha256",
     "free_host_memory",
     "is_out_of_memory",
+    "load_per_core",
     "locked",
     "methods",
     "new_folder",
@@ -74,5 +87,7 @@ __all__ = [
     "setting",
     "tasks",
     "unknown_name",
+    "use_threads",
+    "wait_policy",
     "write_json",
 ]

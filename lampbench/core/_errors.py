@@ -12,7 +12,7 @@ class LampBenchError(Exception):
     exit_status = 1
 
     def __str__(self) -> str:
-        # What was found, and is told, may hold any character.
+        # A message quotes what was found, which may hold any character.
         return " ".join(super().__str__().splitlines())
 
 
@@ -27,7 +27,7 @@ class MissingDataError(InputError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], note: str = "") -> InputError:
-    """The error for a name that nobody registered: what was found, the nearest name, all names."""
+    """The error for an unknown name: what was found, the nearest name, all names."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" did you mean {near[0]!r}?" if near else ""

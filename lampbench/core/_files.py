@@ -1,19 +1,49 @@
-"""Files that are whole or absent, and where LampBench keeps what it can fetch or compute again."""
+"""JSON and folders that are written whole or not at all, hashes of JSON, and locks between processes."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import platform
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lampbench.core._errors import LampBenchError
+
+if sys.platform != "win32":
+    import fcntl
+
 CACHE_VARIABLE = "LAMPBENCH_CACHE"
+# The errors of file systems without locks.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
+def canonical_json(value: Any) -> str:
+    """``value`` as JSON with sorted keys and no spaces; refuses NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of ``value``'s canonical JSON, as hex."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hex; raises OSError if it cannot be read."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def derive_seed(seed: int, *names: str) -> int:
+    """A 63-bit seed for a named purpose, independent of every other name's."""
+    return int(digest([seed, *names])[:16], 16) >> 1
 
 
 def cache_folder() -> Path:
@@ -60,7 +90,7 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 def remove_abandoned(folder: Path, prefix: str) -> None:
     """Delete folders called ``prefix``, a process id, a dot and more, whose processes are gone from this machine."""
-    # `lampbench doctor` must start where it is missing.
+    # `lampbench doctor` must start even if it is missing.
     import psutil
 
     for path in folder.glob(f"{prefix}*.*"):
@@ -72,3 +102,39 @@ def remove_abandoned(folder: Path, prefix: str) -> None:
 def _host() -> str:
     # A cache may lie on a file system that several machines share, each with process ids of its own.
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file ``path``; it is free again when this process ends, however it ends.
+
+    On a system without locks, nothing is held.
+
+    Args:
+        path: The lock file; it is made, names the process, and stays.
+        what: What other processes are kept from, for the message.
+
+    Raises:
+        LampBenchError: Another process holds it; the message names its id.
+        OSError: The file cannot be written.
+    """
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        _take(lock, what)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _take(lock: int, what: str) -> None:
+    if sys.platform == "win32":
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return
+        owner = os.pread(lock, 32, 0).decode("ascii", "replace").strip() or "of unknown id"
+        raise LampBenchError(f"process {owner} is {what}; wait for it to end, or stop it") from None

@@ -10,7 +10,7 @@ _LIMIT, _USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.c
 
 def free_host_memory() -> int:
     """Bytes that can still be taken, by the system's and a container's own count."""
-    # `lampbench doctor` must start where it is missing.
+    # `lampbench doctor` must start even if it is missing.
     import psutil
 
     return min(int(psutil.virtual_memory().available), _left_to_container())

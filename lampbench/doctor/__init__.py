@@ -1,6 +1,6 @@
-"""What is wrong with an installation, looked at part by part: no part stops the rest, none uses the network."""
+"""A short look at an installation: what is there, what is wrong, and what to do about it."""
 
 from lampbench.doctor._examine import examine
-from lampbench.doctor._report import Finding, Problem, Report, Section
+from lampbench.doctor._report import Finding, Report
 
-__all__ = ["Finding", "Problem", "Report", "Section", "examine"]
+__all__ = ["Finding", "Report", "examine"]

@@ -1,15 +1,19 @@
-"""Findings in sections, and what is wrong among them."""
+"""Findings in sections, and the secrets that must not be printed with them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
+from urllib.parse import unquote
 
-Mark = Literal["ok", "note", "problem"]
-
-# Names that a problem's line tells; the rest is counted.
-_SHOWN = 6
+_SECRET_NAME = re.compile(r"TOKEN(?!IZ)|SECRET|PASSW|API_?KEY|PRIVATE|CREDENTIAL", re.IGNORECASE)
+# Up to the last @ before a space, because a password may hold any character.
+_PASSWORD = re.compile(r"^(?:\w+://)?[^\s:/]*:(?P<password>\S+)@")
+# Shorter values are words such as "true"; replacing them would damage the report.
+_SHORTEST_SECRET = 5
 
 
 @dataclass(frozen=True)
@@ -18,87 +22,44 @@ class Finding:
 
     Attributes:
         name: What it is: ``torch``, ``method perfit``.
-        value: What is there: a version, a folder, an entry point.
-        text: What is to be said of it; empty where there is nothing.
-        mark: ``ok``, ``note`` (good to know) or ``problem``.
-        do: What to do; every problem has it.
-        facts: Value and text again, in parts, for programs.
+        value: What was found: a version, a folder, an entry point.
+        text: What it means; empty if there is nothing to say.
+        mark: ``ok``, ``note`` (good to know, or the result of a problem elsewhere) or ``problem``.
+        do: What to do about a problem.
     """
 
     name: str
     value: str = ""
     text: str = ""
-    mark: Mark = "ok"
+    mark: Literal["ok", "note", "problem"] = "ok"
     do: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON object; what is empty is null."""
-        words = {"name": self.name, "mark": self.mark, "value": self.value, "text": self.text, "do": self.do}
-        return {key: word or None for key, word in words.items()} | dict(self.facts)
-
-
-@dataclass(frozen=True)
-class Section:
-    """Findings that belong together."""
-
-    name: str
-    findings: tuple[Finding, ...]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One cause, and everything that it breaks."""
-
-    names: tuple[str, ...]
-    text: str
-    do: str
-
-    def line(self) -> str:
-        """All of it in one line."""
-        more = f" and {len(self.names) - _SHOWN} more" if len(self.names) > _SHOWN else ""
-        return f"{', '.join(self.names[:_SHOWN])}{more}: {self.text} -> {self.do}"
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that was found."""
+    """All findings, by section."""
 
-    sections: tuple[Section, ...]
+    sections: Mapping[str, tuple[Finding, ...]]
 
     @property
-    def problems(self) -> list[Problem]:
-        """What is wrong, in order; findings that say the same are one problem."""
-        names: dict[tuple[str, str], list[str]] = {}
-        for section in self.sections:
-            for finding in section.findings:
-                if finding.mark == "problem":
-                    names.setdefault((finding.text, finding.do), []).append(finding.name)
-        return [Problem(tuple(dict.fromkeys(found)), *words) for words, found in names.items()]
+    def problems(self) -> list[Finding]:
+        """What is wrong, in order."""
+        return [finding for section in self.sections.values() for finding in section if finding.mark == "problem"]
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
-        problems = self.problems
-        return {
-            "ok": not problems,
-            "problems": [{"names": list(p.names), "text": p.text, "do": p.do} for p in problems],
-            "sections": {
-                section.name: [finding.to_json() for finding in section.findings] for section in self.sections
-            },
-        }
+        sections = {name: [asdict(finding) for finding in section] for name, section in self.sections.items()}
+        return {"ok": not self.problems, "problems": list(map(asdict, self.problems)), "sections": sections}
 
-    def mapped(self, change: Callable[[str], str]) -> Report:
-        """The same with every text changed by ``change``."""
 
-        def through(value: Any) -> Any:
-            if isinstance(value, str):
-                return change(value)
-            if isinstance(value, Mapping):
-                return {key: through(item) for key, item in value.items()}
-            return [through(item) for item in value] if isinstance(value, list | tuple) else value
-
-        def changed(finding: Finding) -> Finding:
-            names = ("name", "value", "text", "do", "facts")
-            return replace(finding, **{name: through(getattr(finding, name)) for name in names})
-
-        return Report(tuple(Section(s.name, tuple(changed(f) for f in s.findings)) for s in self.sections))
+def without_secrets(text: str) -> str:
+    """``text`` with the tokens and passwords of the environment replaced by ``***``."""
+    secrets: set[str] = set()
+    for name, value in os.environ.items():
+        # Line by line, because only the first line of an error is printed.
+        secrets.update(value.splitlines() if _SECRET_NAME.search(name) else [])
+        if found := _PASSWORD.match(value):
+            secrets.update((found["password"], unquote(found["password"])))
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "***") if len(secret) >= _SHORTEST_SECRET else text
+    return text

@@ -366,8 +366,8 @@ def test_a_resume_asks_for_the_rest_of_the_same_version(server: FileServer, fold
 def test_a_download_that_gets_nowhere_says_how_far_it_came(server: FileServer, folder: Path, target: Path) -> None:
     server.cut_after = [200_000, 0, 0, 0, 0, 0]
     message = fails(LampBenchError, server.url, folder)
-    assert f"200,000 of {len(questions()):,} bytes came, then: the connection was closed; " in message
-    assert "the same command goes on from there" in message
+    assert f"200,000 of {len(questions()):,} bytes were received, then: the connection was closed; " in message
+    assert "the same command resumes there" in message
     assert len(server.asked) == 5
     assert part(target).read_bytes() == questions()[:200_000]
 
@@ -534,7 +534,7 @@ def test_a_killed_download_goes_on_and_keeps_others_out_while_it_lives(
 def test_more_was_announced_than_comes(server: FileServer, folder: Path, target: Path) -> None:
     server.wrong_length = 50
     size = len(questions())
-    assert f"{size:,} of {size + 50:,} bytes came" in fails(LampBenchError, server.url, folder)
+    assert f"{size:,} of {size + 50:,} bytes were received" in fails(LampBenchError, server.url, folder)
     assert not target.exists()
 
 
@@ -548,7 +548,7 @@ def test_more_comes_than_was_announced(server: FileServer, folder: Path, target:
     leave_part(server, folder, 200_000)
     server.surplus = b"  ]"
     message = fails(LampBenchError, server.url, folder)
-    assert f"more bytes came than the {len(questions()):,} that were announced" in message
+    assert f"more bytes were sent than the {len(questions()):,} that were announced" in message
     assert list(target.parent.iterdir()) == []
 
 
@@ -630,7 +630,7 @@ def test_a_refusal_is_not_asked_twice(server: FileServer, folder: Path, status: 
 def test_an_error_leaves_the_part(server: FileServer, folder: Path, target: Path) -> None:
     leave_part(server, folder, 200_000)
     server.statuses = [503] * 9
-    assert "200,000 bytes are here, the same command goes on" in fails(LampBenchError, server.url, folder)
+    assert "200,000 bytes are here, the same command resumes" in fails(LampBenchError, server.url, folder)
     assert part(target).read_bytes() == questions()[:200_000]
 
 
@@ -679,7 +679,7 @@ def test_a_server_that_answered_before_is_waited_for(
     steps = fetch([OUTPUTS, QUESTIONS], folder, source=server.url, progress=Steps(), patience=QUICK)
     assert next(steps).how == "downloaded"
     monkeypatch.setattr("urllib3.util.connection.create_connection", no_answer)
-    with pytest.raises(LampBenchError, match="0 bytes came, then: no answer within 2 s"):
+    with pytest.raises(LampBenchError, match="0 bytes were received, then: no answer within 2 s"):
         next(steps)
     assert len(calls) == 4
 

@@ -15,6 +15,7 @@ from lampbench.core import InputError, Task, cache_folder
 from lampbench.data import Dataset
 from lampbench.data.files import Exported, Layout, export
 from lampbench.data.protocols import FileProtocol
+from lampbench.data.store import Split
 from lampbench.runner import load_protocol
 
 
@@ -405,7 +406,7 @@ def test_opening_again_reads_neither_files_nor_histories(monkeypatch: pytest.Mon
     def never(*arguments: object) -> None:
         raise AssertionError("read again")
 
-    monkeypatch.setattr("lampbench.data.store._split.Split.history", never)
+    monkeypatch.setattr(Split, "history", never)
     monkeypatch.setattr("lampbench.data.files._json.read_records", never)
     monkeypatch.setattr("lampbench.data._freeze.freeze", never)
     again = load("cold-k,k=2,base=folder")

@@ -1,32 +1,51 @@
 """Splits in tables: what is stored is what the files say, whole or not at all."""
 
 import gc
+import hashlib
 import json
 import os
 import pickle
-import random
 import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from support import TINY_DATA, task
 
-from lampbench.core import HistoryItem, InputError, LabelledQuery, LabelledUser, Query, User, cache_folder
+from lampbench.core import HistoryItem, InputError, LabelledQuery, LabelledUser, Query, Task, User, cache_folder
 from lampbench.data import Dataset
-from lampbench.data.files import LampSplit
+from lampbench.data.files import Block, LampSplit, Source
 from lampbench.data.protocols import FolderProtocol
-from lampbench.data.store import Selection, Split, StoredHistory, _cache, _convert, _fingerprint, _tables, stored_split
+from lampbench.data.store import Selection, Split, StoredHistory, stored_split
 
 DEV = TINY_DATA / "LaMP_5" / "dev"
 
 
-def store(folder: Path = DEV, *, cached: bool = True) -> Split:
-    return stored_split([LampSplit(folder)], task("lamp5"), cached=cached, say=lambda text: None)
+def store(folder: Path = DEV, *, cached: bool = True, source: Source | None = None) -> Split:
+    return stored_split([source or LampSplit(folder)], task("lamp5"), cached=cached, say=lambda text: None)
+
+
+@dataclass(frozen=True)
+class Watched(LampSplit):
+    """A split during whose reading something happens; ``reads`` counts how often it is read."""
+
+    happens: Callable[[], Any] = lambda: None
+    reads: list[int] = field(default_factory=list)
+
+    def read(self, task: Task) -> tuple[str | None, Iterator[Block]]:
+        self.reads.append(1)
+        label, blocks = super().read(task)
+        return label, self._interrupted(blocks)
+
+    def _interrupted(self, blocks: Iterator[Block]) -> Iterator[Block]:
+        yield from blocks
+        self.happens()
 
 
 def as_written(folder: Path) -> list[LabelledUser]:
@@ -46,13 +65,24 @@ def as_written(folder: Path) -> list[LabelledUser]:
 
 
 @pytest.mark.parametrize("cached", [True, False])
-@pytest.mark.parametrize("batch", [1, 500, 16 << 20])
-def test_stored_users_are_those_of_the_files(monkeypatch: pytest.MonkeyPatch, cached: bool, batch: int) -> None:
-    monkeypatch.setattr(_tables, "_BATCH_BYTES", batch)
+def test_stored_users_are_those_of_the_files(cached: bool) -> None:
     stored = Selection.whole(store(cached=cached))
     assert list(stored) == as_written(DEV)
     assert stored[-1] == stored[len(stored) - 1]
     assert list(stored[1:]) == as_written(DEV)[1:]
+
+
+def test_histories_of_more_than_one_batch_are_read_back(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(DEV, tmp_path / "dev"))
+    path = folder / "dev_questions.json"
+    questions = json.loads(path.read_text())
+    for question in questions:
+        question["profile"][0]["abstract"] = f"{question['user_id']} " * 3_500_000
+    path.write_text(json.dumps(questions))
+    assert list(Selection.whole(store(folder))) == as_written(folder)
+    (table,) = (cache_folder() / "splits").glob("*/histories.arrow")
+    with pa.ipc.open_stream(table) as stream:
+        assert sum(1 for _ in stream) > 1
 
 
 def test_a_history_is_stored_once_however_many_questions_come_with_it(tmp_path: Path) -> None:
@@ -88,19 +118,13 @@ def test_the_tables_open_in_datasets() -> None:
     assert users[0]["queries"][0]["id"] == split.queries(0)[0].query.id
 
 
-def test_the_same_files_are_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[Any] = []
-    convert = _convert.convert
-
-    def counted(*arguments: Any) -> Split:
-        calls.append(arguments)
-        return convert(*arguments)
-
-    monkeypatch.setattr(_cache, "convert", counted)
-    first, again = store(), store()
-    moved = store(Path(shutil.copytree(DEV, tmp_path / "elsewhere" / "dev")))
-    assert len(calls) == 1 + (moved.facts.sources != first.facts.sources)
-    assert list(Selection.whole(first)) == list(Selection.whole(again)) == list(Selection.whole(moved))
+def test_the_same_files_are_converted_once(tmp_path: Path) -> None:
+    source = Watched(DEV)
+    first, again = store(source=source), store(source=source)
+    assert len(source.reads) == 1
+    moved = Watched(Path(shutil.copytree(DEV, tmp_path / "LaMP_5" / "dev")))
+    assert list(Selection.whole(first)) == list(Selection.whole(again)) == list(Selection.whole(store(source=moved)))
+    assert not moved.reads
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "manifest", "version"])
@@ -120,43 +144,25 @@ def test_a_damaged_cache_is_made_again(damage: str) -> None:
     assert list(Selection.whole(store())) == as_written(DEV)
 
 
-def test_a_file_that_is_replaced_while_it_is_read_is_not_stored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_is_replaced_while_it_is_read_is_not_stored(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(DEV, tmp_path / "dev"))
-    convert = _convert.convert
-
-    def after_a_change(*arguments: Any) -> Split:
-        ask_again(folder, 1)
-        return convert(*arguments)
-
-    monkeypatch.setattr(_cache, "convert", after_a_change)
     with pytest.raises(InputError, match=r"dev_questions\.json: changed while it was read"):
-        store(folder)
+        store(source=Watched(folder, lambda: ask_again(folder, 1)))
     assert list((cache_folder() / "splits").iterdir()) == []
 
 
-def test_another_process_may_convert_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    convert = _convert.convert
-
-    def after_another(*arguments: Any) -> Split:
-        monkeypatch.setattr(_cache, "convert", convert)
-        store()
-        return convert(*arguments)
-
-    monkeypatch.setattr(_cache, "convert", after_another)
-    assert list(Selection.whole(store())) == as_written(DEV)
+def test_another_process_may_convert_first() -> None:
+    assert list(Selection.whole(store(source=Watched(DEV, store)))) == as_written(DEV)
     assert [path.name for path in (cache_folder() / "splits").iterdir()] == [store().key]
 
 
 @pytest.mark.parametrize("error", [InputError("wrong"), KeyboardInterrupt(), MemoryError()])
-def test_nothing_is_left_of_a_conversion_that_ends_early(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def fails(*arguments: Any) -> None:
+def test_nothing_is_left_of_a_conversion_that_ends_early(error: BaseException) -> None:
+    def fails() -> None:
         raise error
 
-    monkeypatch.setattr("lampbench.data.store._convert.TableWriter.finish", fails)
     with pytest.raises(type(error)):
-        store()
+        store(source=Watched(DEV, fails))
     assert list((cache_folder() / "splits").iterdir()) == []
 
 
@@ -217,57 +223,60 @@ def test_a_history_is_read_when_it_is_looked_into() -> None:
 
 
 @pytest.fixture
-def remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Path, list[Path]]:
-    """A file that counts as large, and every time that a file was hashed."""
-    hashed: list[Path] = []
-    original: Callable[[Path], str] = _fingerprint._hash
+def large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Path, list[str]]:
+    """A split with a large questions file, and the path of every hashing of that file."""
+    hashed: list[str] = []
+    original = hashlib.file_digest
 
-    def watch(path: Path) -> str:
-        hashed.append(path)
-        return original(path)
+    def watch(stream: Any, algorithm: str) -> Any:
+        hashed.extend([stream.name] if stream.name.endswith("dev_questions.json") else [])
+        return original(stream, algorithm)
 
-    monkeypatch.setattr(_fingerprint, "_SMALL", 0)
-    monkeypatch.setattr(_fingerprint, "_hash", watch)
-    path = tmp_path / "large.json"
-    path.write_bytes(b"[1]")
-    return path, hashed
+    monkeypatch.setattr(hashlib, "file_digest", watch)
+    folder = Path(shutil.copytree(DEV, tmp_path / "dev"))
+    with (folder / "dev_questions.json").open("a") as stream:
+        stream.write(" " * (16 << 20))
+    return folder, hashed
 
 
-def test_a_large_file_is_hashed_once_and_again_when_it_changes(remembered: tuple[Path, list[Path]]) -> None:
-    path, hashed = remembered
-    first = _fingerprint.file_sha256(path)
-    assert _fingerprint.file_sha256(path) == first
+def test_a_large_file_is_hashed_once_and_again_when_it_changes(large: tuple[Path, list[str]]) -> None:
+    folder, hashed = large
+    first = store(folder).key
+    assert store(folder).key == first
     assert len(hashed) == 1
+    path = folder / "dev_questions.json"
     before = path.stat()
-    path.write_bytes(b"[2]")
+    path.write_bytes(path.read_bytes()[:-1] + b"\n")
     # The same size and the same time of change: the inode's own time tells.
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert _fingerprint.file_sha256(path) != first
+    assert store(folder).key != first
     assert len(hashed) == 2
 
 
-def test_a_damaged_fingerprint_is_no_fingerprint(remembered: tuple[Path, list[Path]]) -> None:
-    path, hashed = remembered
-    first = _fingerprint.file_sha256(path)
-    for record in (cache_folder() / "fingerprints").iterdir():
-        record.write_text(random.choice(["", "[]", '{"sha256": 1}']))
-    assert _fingerprint.file_sha256(path) == first
+@pytest.mark.parametrize("record", ["", "[]", '{"sha256": 1}'])
+def test_a_damaged_fingerprint_is_ignored(large: tuple[Path, list[str]], record: str) -> None:
+    folder, hashed = large
+    first = store(folder).key
+    for path in (cache_folder() / "fingerprints").iterdir():
+        path.write_text(record)
+    assert store(folder).key == first
     assert len(hashed) == 2
 
 
-def test_a_file_that_changes_while_it_is_read_is_refused(
-    remembered: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch
+def test_a_large_file_that_changes_while_it_is_hashed_is_refused(
+    large: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, _ = remembered
-    original = _fingerprint._hash
+    folder, _ = large
+    original = hashlib.file_digest
 
-    def meanwhile(file: Path) -> str:
-        file.write_bytes(b"[1, 2, 3]")
-        return original(file)
+    def meanwhile(stream: Any, algorithm: str) -> Any:
+        with (folder / "dev_questions.json").open("a") as file:
+            file.write(" ")
+        return original(stream, algorithm)
 
-    monkeypatch.setattr(_fingerprint, "_hash", meanwhile)
-    with pytest.raises(InputError, match=r"large\.json: changes while it is read"):
-        _fingerprint.file_sha256(path)
+    monkeypatch.setattr(hashlib, "file_digest", meanwhile)
+    with pytest.raises(InputError, match=r"dev_questions\.json: changes while it is read"):
+        store(folder)
 
 
 def test_a_dataset_of_plain_users_is_named_like_the_stored_one() -> None:

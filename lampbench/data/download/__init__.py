@@ -1,4 +1,4 @@
-"""Downloads LaMP's official files: resumable, checked, the same bytes for ever."""
+"""Downloads LaMP's official files: resumable, checked, always the same bytes."""
 
 from lampbench.data.download._fetch import (
     LOCK_NAME,

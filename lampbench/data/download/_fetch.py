@@ -1,15 +1,14 @@
-"""Downloads LaMP's official files into a folder: resumable, and the same bytes for ever.
+"""Downloads LaMP's official files into a folder: resumable, and always the same bytes.
 
 ::
 
     FOLDER/lamp.lock.json                   size and SHA-256 of every file, from its first download on
     FOLDER/LaMP_5/dev/dev_questions.json    in place only once it is whole and checked
-    FOLDER/LaMP_5/dev/dev_outputs.json.part, .part.json    a download that can be gone on with
+    FOLDER/LaMP_5/dev/dev_outputs.json.part, .part.json    an interrupted download
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -19,9 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lampbench.core import InputError, LampBenchError, Task, locked, unknown_name, write_json
-from lampbench.data.download._sources import PATIENCE, Patience, Source, open_source
-from lampbench.data.download._transfer import Part, Progress, transfer
+from lampbench.core import InputError, LampBenchError, Task, file_sha256, locked, unknown_name, write_json
+from lampbench.data.download._sources import PATIENCE, Origin, Patience, open_origin
+from lampbench.data.download._transfer import PartialFile, Progress, transfer
 
 OFFICIAL_SOURCE = "https://ciir.cs.umass.edu/downloads/LaMP"
 LOCK_NAME = "lamp.lock.json"
@@ -65,7 +64,7 @@ class Fetched:
         local: Where it lies.
         bytes: Its size.
         sha256: Of its bytes.
-        how: ``kept`` was in place; ``resumed`` went on with bytes of an earlier, broken download.
+        how: ``kept`` was in place; ``resumed`` completed an interrupted download.
     """
 
     local: Path
@@ -110,25 +109,25 @@ def fetch(
     progress: Progress,
     patience: Patience = PATIENCE,
 ) -> Iterator[Fetched]:
-    """Download what is not in place yet, check everything against the lock; one file a step of the iterator.
+    """Download what is not in place yet, check everything against the lock; one file per step of the iterator.
 
-    Nothing is asked of the source for files that are in place. What a broken download left is gone
-    on with. One folder holds the files of one setting.
+    The source is not asked for files that are in place. An interrupted download is resumed. One folder
+    holds the files of one setting.
 
     Args:
         files: What to fetch.
-        folder: Where to; made if need be.
+        folder: The folder; it is made if it does not exist.
         source: A URL (http, https, file) or a folder, with LaMP's official layout below.
         progress: Shows the download of each file.
         patience: Timeouts, and how often to try again.
 
     Raises:
-        InputError: A wrong source, a damaged lock, a file in place that is not the lock's or no JSON,
+        InputError: A wrong source, a damaged lock, a file in place that is not the one in the lock or is not JSON,
             no room on the disk, a folder that cannot be written.
-        LampBenchError: A transfer failed, what came is not what the lock says or no JSON, the disk
-            failed, or another process is downloading into the folder. What was in place is unchanged.
+        LampBenchError: A transfer failed, the file is not the one in the lock or is not JSON, the disk
+            failed, or another process is downloading into the folder. Files in place are unchanged.
     """
-    with closing(open_source(source, patience)) as origin:
+    with closing(open_origin(source, patience)) as origin:
         _make(folder)
         with _alone(folder):
             lock = _Lock.read(folder / LOCK_NAME)
@@ -176,7 +175,7 @@ class _Lock:
 
     @classmethod
     def read(cls, path: Path) -> _Lock:
-        """The lock in a folder, empty where there is none; raises InputError where it is damaged."""
+        """The lock in a folder, empty if the file does not exist; raises InputError if it is damaged."""
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -243,10 +242,10 @@ def _kept(target: Path, file: RemoteFile, lock: _Lock) -> Fetched:
 
 
 def _downloaded(
-    target: Path, file: RemoteFile, lock: _Lock, source: Source, progress: Progress, patience: Patience
+    target: Path, file: RemoteFile, lock: _Lock, source: Origin, progress: Progress, patience: Patience
 ) -> Fetched:
     _make(target.parent)
-    part = Part(target)
+    part = PartialFile(target)
     with progress.file(file.local) as bar:
         resumed = transfer(source, file.path, part, bar, patience)
     with _explained(target):
@@ -257,27 +256,25 @@ def _downloaded(
     return Fetched(target, content.bytes, content.sha256, "resumed" if resumed else "downloaded")
 
 
-def _checked(part: Part, file: RemoteFile, lock: _Lock, url: str) -> _Content:
-    """What came; raises LampBenchError and deletes it where that is not the file."""
+def _checked(part: PartialFile, file: RemoteFile, lock: _Lock, url: str) -> _Content:
+    """Size and hash of the received file; a wrong one is deleted, and LampBenchError raised."""
     content, known, fault = _content(part.path), lock.get(file), _fault(part.path)
     if fault:
         part.discard()
         raise LampBenchError(
-            f"{url}: what the source sent is {fault}; is --source right? The same command fetches it anew"
+            f"{url}: the source sent a file that is {fault}; is --source right? The same command fetches it again"
         )
     if known and content != known:
         part.discard()
         raise LampBenchError(
-            f"{url}: the SHA-256 of what came is {content.sha256[:12]}…, but {lock.path.name} says "
-            f"{known.sha256[:12]}…; nothing was put in place; delete the entry {file.path!r} in the lock to accept it"
+            f"{url}: the SHA-256 of the received file is {content.sha256[:12]}…, but {lock.path.name} says "
+            f"{known.sha256[:12]}…; it was deleted; delete the entry {file.path!r} in the lock to accept it"
         )
     return content
 
 
 def _content(path: Path) -> _Content:
-    with path.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-        return _Content(stream.tell(), sha256)
+    return _Content(path.stat().st_size, file_sha256(path))
 
 
 def _fault(path: Path) -> str | None:
@@ -318,9 +315,9 @@ def _explained(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keeps other processes from downloading into the folder, where the system can."""
+    """Keeps other processes from downloading into the folder, if the file system has locks."""
     with ExitStack() as lock:
-        # Whoever cannot write here can only look whether all is in place.
+        # Without permission to write, the files in place can still be checked.
         with suppress(OSError):
             lock.enter_context(locked(folder / ".lamp.lock", f"downloading into {folder}"))
         yield

@@ -1,4 +1,4 @@
-"""Where files come from: a web server, or a folder of this machine; each question is one attempt at one file."""
+"""Where files come from: a web server, or a folder of this machine; each request is one attempt at one file."""
 
 from __future__ import annotations
 
@@ -79,10 +79,10 @@ class BrokenError(Exception):
 
 
 class UnfitError(Exception):
-    """The source's answer does not go on where the ``.part`` ends."""
+    """The source's answer does not continue the ``.part``."""
 
 
-class Source(Protocol):
+class Origin(Protocol):
     """Where files come from."""
 
     def url(self, path: str) -> str:
@@ -102,7 +102,7 @@ class Source(Protocol):
         """Give back connections."""
 
 
-def open_source(source: str, patience: Patience) -> Source:
+def open_origin(source: str, patience: Patience) -> Origin:
     """The source that a URL (http, https, file) or a folder's path names.
 
     Raises:
@@ -133,7 +133,7 @@ class _Folder:
 
     @contextmanager
     def ask(self, path: str, offset: int, held: Version | None) -> Iterator[Answer]:
-        """The whole file; what is copied at a disk's speed need not be gone on with."""
+        """The whole file: a copy is fast enough not to be resumed."""
         file = self._root / path
         try:
             stream = file.open("rb")
@@ -192,7 +192,7 @@ class _Server:
         except requests.exceptions.InvalidURL:
             raise InputError(f"{self.url(path)}: not a URL; is --source right?") from None
         except (requests.ConnectionError, requests.Timeout) as error:
-            # Where nothing ever answered, a blocked network or a wrong certificate is not waited for.
+            # Before the first answer, a blocked network or a wrong certificate is not waited for.
             for_good = isinstance(error, (requests.exceptions.SSLError, requests.ConnectTimeout))
             hopeless = for_good and not self._answered
             raise BrokenError(self._reason(error), reached=self._answered, hopeless=hopeless) from None

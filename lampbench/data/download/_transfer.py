@@ -1,4 +1,4 @@
-"""The bytes of one file, from a source into a ``.part`` beside its place: resumed where that is safe, and counted.
+"""The bytes of one file, from a source into a ``.part`` beside its place: resumed if that is safe, and counted.
 
 A ``.part.json`` says which version of the file the bytes in the ``.part`` are of. Bytes are appended
 only where the source confirms that it still has that version; everything else starts over.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from lampbench.core import InputError, LampBenchError, write_json
-from lampbench.data.download._sources import CLOSED, Answer, BrokenError, Patience, Source, UnfitError, Version
+from lampbench.data.download._sources import CLOSED, Answer, BrokenError, Origin, Patience, UnfitError, Version
 
 
 class Bar(Protocol):
@@ -34,7 +34,7 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True)
-class Part:
+class PartialFile:
     """The bytes so far of a file that will lie at ``target``."""
 
     target: Path
@@ -51,7 +51,7 @@ class Part:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def version(self, url: str) -> Version | None:
-        """The version of ``url`` that the bytes are of; None where they are of another file or nobody knows."""
+        """The version of ``url`` that the bytes belong to; None if they belong to another file or that is unknown."""
         try:
             version = Version(**json.loads(self.note.read_bytes()))
         except (OSError, ValueError, TypeError, RecursionError):
@@ -59,7 +59,7 @@ class Part:
         return version if version.url == url and isinstance(version.total, int | None) else None
 
     def held(self, url: str) -> Version | None:
-        """The version that the bytes are of, where they can be gone on with."""
+        """The version that the bytes belong to, or None if they cannot be resumed."""
         version = self.version(url)
         if version is None or not isinstance(version.validator, str) or not self.size():
             return None
@@ -76,11 +76,11 @@ class Part:
         self.note.unlink(missing_ok=True)
 
 
-def transfer(source: Source, path: str, part: Part, bar: Bar, patience: Patience) -> bool:
+def transfer(source: Origin, path: str, part: PartialFile, bar: Bar, patience: Patience) -> bool:
     """Bring all bytes of a file into ``part``, in as many attempts as bring something new.
 
     Returns:
-        Whether bytes of an earlier attempt, or of an earlier command, were gone on with.
+        Whether bytes of an earlier attempt, or of an earlier command, were kept.
 
     Raises:
         InputError: The source has no such file, or the disk has no room for it.
@@ -110,7 +110,7 @@ def transfer(source: Source, path: str, part: Part, bar: Bar, patience: Patience
             time.sleep(patience.waits[max(fruitless, 1) - 1] if patience.waits else 0)
 
 
-def _receive(answer: Answer, part: Part, bar: Bar) -> None:
+def _receive(answer: Answer, part: PartialFile, bar: Bar) -> None:
     total = answer.version.total
     _check_room(part, total)
     try:
@@ -122,11 +122,11 @@ def _receive(answer: Answer, part: Part, bar: Bar) -> None:
             os.fsync(stream.fileno())
     except OSError as error:
         raise LampBenchError(
-            f"{part.path}: {error.strerror or error}; what came so far stays there, the same command continues"
+            f"{part.path}: {error.strerror or error}; the bytes so far are kept, and the same command resumes"
         ) from None
     if total is not None and done > total:
         part.discard()
-        raise LampBenchError(f"{answer.version.url}: more bytes came than the {total:,} that were announced")
+        raise LampBenchError(f"{answer.version.url}: more bytes were sent than the {total:,} that were announced")
     if total is not None and done < total:
         raise BrokenError(CLOSED)
 
@@ -143,16 +143,16 @@ def _write(answer: Answer, stream: BinaryIO, bar: Bar) -> int:
     return done
 
 
-def _check_room(part: Part, total: int | None) -> None:
+def _check_room(part: PartialFile, total: int | None) -> None:
     needed = (total or 0) - part.size()
     free = shutil.disk_usage(part.path.parent).free
     if needed > free:
         raise InputError(f"{part.target}: needs {needed:,} more bytes on a disk that has {free:,} free")
 
 
-def _failure(error: BrokenError, url: str, part: Part) -> LampBenchError:
+def _failure(error: BrokenError, url: str, part: PartialFile) -> LampBenchError:
     size, held = part.size(), part.held(url)
-    kept = f"; {size:,} bytes are here, the same command goes on from there" if held else ""
+    kept = f"; {size:,} bytes are here, the same command resumes there" if held else ""
     if not error.reached:
         return LampBenchError(
             f"cannot reach {url}: {error}; fetch the file elsewhere and put it at {part.target}, "
@@ -162,5 +162,5 @@ def _failure(error: BrokenError, url: str, part: Part) -> LampBenchError:
         return LampBenchError(f"{url}: {error}; try again later{kept}")
     version = part.version(url)
     total = f" of {version.total:,}" if version and version.total is not None else ""
-    again = "the same command goes on from there" if held else "the same command tries again"
-    return LampBenchError(f"{url}: {size:,}{total} bytes came, then: {error}; {again}")
+    again = "the same command resumes there" if held else "the same command tries again"
+    return LampBenchError(f"{url}: {size:,}{total} bytes were received, then: {error}; {again}")

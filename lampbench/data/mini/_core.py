@@ -1,4 +1,4 @@
-"""What the six generators share: records, styles, and who may see which of them.
+"""What the six worlds share: records, styles, who may see which of them, and common words.
 
 Everything derives from names through SHA-256, so the same seed gives the same text in any process.
 """
@@ -6,9 +6,9 @@ Everything derives from names through SHA-256, so the same seed gives the same t
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from lampbench.core import derive_seed, digest
 
@@ -88,3 +88,21 @@ class MiniUser:
 def _belongs(value: Any, population: Population) -> bool:
     in_suite = int(digest(value)[:8], 16) % _PARTS == 0
     return in_suite == (population != "model")
+
+
+_T = TypeVar("_T")
+
+NAMES = (
+    "Amara", "Boris", "Chen", "Dalia", "Emil", "Farah", "Goran", "Hana", "Ivo", "Jonas", "Kemi", "Lucia",
+    "Marek", "Nadia", "Oskar", "Priya", "Quinn", "Rosa", "Stefan", "Tomas", "Ursula", "Viktor", "Wanda", "Yusuf",
+)  # fmt: skip
+PLACES = (
+    "Ashford", "Belmont", "Corvale", "Dunmore", "Eastwick", "Fairhaven", "Glenrock", "Harbor Bay", "Irondale",
+    "Juniper", "Kingsley", "Lakewood", "Milltown", "Northgate", "Oakridge", "Pinehurst", "Redcliff", "Stonebridge",
+)  # fmt: skip
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+
+def pick(draw: random.Random, options: Sequence[_T]) -> _T:
+    """One of ``options``."""
+    return options[draw.randrange(len(options))]

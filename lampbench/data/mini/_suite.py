@@ -9,11 +9,8 @@ from typing import Any
 
 from lampbench.core import Task, tasks
 from lampbench.data.mini._core import LABEL, SEED, VERSION, Generator, MiniUser, Population, Record
-from lampbench.data.mini._news import News
-from lampbench.data.mini._reviews import Reviews
-from lampbench.data.mini._tags import Tags
-from lampbench.data.mini._templates import Headlines, Titles
-from lampbench.data.mini._tweets import Tweets
+from lampbench.data.mini._labels import News, Reviews, Tags
+from lampbench.data.mini._texts import Headlines, Titles, Tweets
 
 GENERATORS: dict[str, Generator] = {g.task: g for g in (Tags(), News(), Reviews(), Headlines(), Titles(), Tweets())}
 USERS: dict[Population, int] = {"train": 64, "dev": 48}

@@ -1,8 +1,7 @@
 """Splits of any size: converted once into Arrow tables, mapped into memory, read user by user."""
 
 from lampbench.data.store._cache import stored_split
-from lampbench.data.store._selection import Selection, Window
-from lampbench.data.store._split import Split, StoredHistory
-from lampbench.data.store._utf8 import HistoryHash
+from lampbench.data.store._split import Selection, Split, StoredHistory, UserWindow
+from lampbench.data.store._tables import HistoryHash
 
-__all__ = ["HistoryHash", "Selection", "Split", "StoredHistory", "Window", "stored_split"]
+__all__ = ["HistoryHash", "Selection", "Split", "StoredHistory", "UserWindow", "stored_split"]

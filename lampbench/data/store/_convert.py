@@ -18,14 +18,15 @@ from lampbench.data.store._tables import (
     RESOLVED,
     USER_SCHEMA,
     USERS,
+    HistoryHash,
     HistoryWriter,
     ListColumn,
     TableWriter,
+    Utf8History,
     file_sizes,
     open_table,
     user_batch,
 )
-from lampbench.data.store._utf8 import HistoryHash, Utf8History
 
 # Part of a stored split's name: raise it whenever the same files would be stored differently.
 CONVERTER_VERSION = 1
@@ -52,12 +53,11 @@ class _Known:
 def convert(
     sources: Sequence[Source], task: Task, hashes: Mapping[str, str], folder: Path | None, key: str | None
 ) -> Split:
-    """Store what ``sources`` tell of their users.
+    """Store the users of ``sources``.
 
-    A history is kept once, however many questions come with it. Where one user's questions come with
+    A history is kept once, however many questions come with it. If one user's questions come with
     different histories, the history is what all of them share, so that no question can see an item
-    which its own profile does not list; what that leaves out is counted, and so are users who have no
-    history then.
+    which its own profile does not list. Items left out are counted, and so are users left without a history.
 
     Args:
         sources: Files, read one after another.
@@ -85,7 +85,7 @@ def convert(
 
 
 def open_split(folder: Path, key: str) -> Split | None:
-    """A stored split, mapped into memory; None where there is no whole one."""
+    """A stored split, mapped into memory; or None if it is missing or damaged."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if manifest["version"] != CONVERTER_VERSION or manifest["bytes"] != file_sizes(folder):
