@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 from torch.nn.utils.rnn import pad_sequence
 
-from lampbench.adapters._capacity import Room
+from lampbench.adapters._memory import Constants, ConstantStore, PassRoom
 from lampbench.adapters._spec import AdapterSpec, exact
 from lampbench.backbone import (
     Adapter,
@@ -35,7 +35,7 @@ from lampbench.backbone import (
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class TrainingRow:
     """One training example in one step.
 
     Attributes:
@@ -57,64 +57,6 @@ class Row:
     def ids(self) -> list[int]:
         """What the model reads: nothing is predicted from the last token."""
         return [*self.prompt, *self.target[:-1]]
-
-
-@dataclass(frozen=True)
-class Constants:
-    """What the backbone computes for one example whatever the adapters' parameters.
-
-    Attributes:
-        hidden: Output of the highest constant layer, shape (columns, width), for the columns that run on;
-            None where even the first layer is adapted.
-        keys_values: Of the prompt's constant columns in the upper layers, shape
-            (layers, 2, key-value heads, columns, head width); None where every column runs on.
-    """
-
-    hidden: Tensor | None
-    keys_values: Tensor | None
-
-    @property
-    def bytes(self) -> int:
-        """Memory that it holds."""
-        return sum(t.numel() * t.element_size() for t in (self.hidden, self.keys_values) if t is not None)
-
-
-class ConstantStore:
-    """Keeps constants of examples up to a bound; above it they are computed again, which changes nothing.
-
-    One store serves one backbone, one set of frozen adapters and one set of specs, so an example's name
-    is the only thing that its constants depend on.
-
-    Args:
-        limit: Bytes.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._free = limit
-        self._kept: dict[Hashable, Constants] = {}
-
-    def get(self, example: Hashable) -> Constants | None:
-        """The example's constants, where they were kept."""
-        return self._kept.get(example)
-
-    def keep(self, example: Hashable, constants: Constants) -> None:
-        """Keep them, if there is room."""
-        if constants.bytes <= self._free:
-            self._free -= constants.bytes
-            self._kept[example] = constants
-
-    def drop(self, example: Hashable) -> None:
-        """Make room."""
-        constants = self._kept.pop(example, None)
-        if constants is not None:
-            self._free += constants.bytes
-
-    def close(self) -> bool:
-        """Keep nothing from now on; False where that was so already."""
-        was_open = self._free > 0 or bool(self._kept)
-        self._kept.clear()
-        self._free = 0
-        return was_open
 
 
 class Passes:
@@ -143,7 +85,7 @@ class Passes:
         self._beneath = beneath
         self.store = store
         self.columns = columns
-        self._rooms = Room(backbone)
+        self._rooms = PassRoom(backbone)
         self._in_tuple = backbone.layers_return_tuples
         self._constant = min(spec.constant_layers(backbone) for spec in specs)
         suffixes = [spec.suffix for spec in specs]
@@ -151,15 +93,15 @@ class Passes:
         self._suffix = max(lasts) if split_prompts and len(lasts) == len(suffixes) else None
         self._adapted = [module for spec in specs for module in spec.adapted_modules(backbone)]
 
-    def batches(self, rows: Sequence[Row]) -> list[list[Row]]:
-        """``rows`` in passes: rows of like length together, whoever's they are."""
+    def batches(self, rows: Sequence[TrainingRow]) -> list[list[TrainingRow]]:
+        """``rows`` in passes: rows of similar length together, of any users."""
         return _packed(rows, self._room, self.columns)
 
-    def room(self, rows: Sequence[Row]) -> int:
+    def room(self, rows: Sequence[TrainingRow]) -> int:
         """The room that a pass of ``rows`` takes, in columns."""
         return len(rows) * max(self._room(row) for row in rows)
 
-    def loss(self, rows: Sequence[Row], adapters: Sequence[Adapter]) -> Tensor:
+    def loss(self, rows: Sequence[TrainingRow], adapters: Sequence[Adapter]) -> Tensor:
         """The rows' weighted sum of cross-entropies, a scalar.
 
         Args:
@@ -189,24 +131,24 @@ class Passes:
         weights = torch.tensor([row.weight for row in rows for _ in row.target], dtype=losses.dtype, device=device)
         return (losses * weights).sum()
 
-    def _start(self, row: Row) -> int:
+    def _start(self, row: TrainingRow) -> int:
         """The first column that can change: 0, or where the prompt's edited last tokens begin."""
         return 0 if self._suffix is None else max(0, len(row.prompt) - self._suffix)
 
-    def _room(self, row: Row) -> int:
+    def _room(self, row: TrainingRow) -> int:
         start = self._start(row)
         return self._rooms.of(len(row.ids) - start, start, len(row.target))
 
-    def _constants(self, rows: Sequence[Row]) -> list[Constants]:
+    def _constants(self, rows: Sequence[TrainingRow]) -> list[Constants]:
         found = [self.store.get(row.example) for row in rows]
         missing = [row for row, constants in zip(rows, found, strict=True) if constants is None]
         made = iter(self._compute(missing))
         return [next(made) if constants is None else constants for constants in found]
 
-    def _compute(self, rows: Sequence[Row]) -> list[Constants]:
+    def _compute(self, rows: Sequence[TrainingRow]) -> list[Constants]:
         if not self._constant and self._suffix is None:
             return [Constants(None, None)] * len(rows)
-        made: dict[Row, Constants] = {}
+        made: dict[TrainingRow, Constants] = {}
         for batch in _packed(rows, lambda row: len(row.ids), self.columns):
             made.update(zip(batch, self._compute_together(batch), strict=True))
         for row, constants in made.items():
@@ -214,7 +156,7 @@ class Passes:
         return [made[row] for row in rows]
 
     @torch.no_grad()
-    def _compute_together(self, rows: Sequence[Row]) -> list[Constants]:
+    def _compute_together(self, rows: Sequence[TrainingRow]) -> list[Constants]:
         backbone, device = self._backbone, self._backbone.model.device
         layers, constant = backbone.layers, self._constant
         ids = _padded([row.ids for row in rows], backbone.pad, device)
@@ -277,9 +219,9 @@ class Passes:
         }
 
 
-def _packed(rows: Sequence[Row], length: Callable[[Row], int], columns: int) -> list[list[Row]]:
+def _packed(rows: Sequence[TrainingRow], length: Callable[[TrainingRow], int], columns: int) -> list[list[TrainingRow]]:
     """Rows in batches of at most ``columns``, padding included, longest first; the sort is stable."""
-    batches: list[list[Row]] = []
+    batches: list[list[TrainingRow]] = []
     width = 0
     for row in sorted(rows, key=length, reverse=True):
         if not batches or (len(batches[-1]) + 1) * width > columns:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lampbench.analysis._layer import LayerShifts
 from lampbench.analysis._measure import TaskShifts
-from lampbench.analysis._rank import SHARES
-from lampbench.leaderboard.site._axes import Axis, LogAxis, Tick, linear, logarithmic
+from lampbench.analysis._statistics import SHARES, LayerShifts
+from lampbench.leaderboard.site import Axis, LogAxis, Tick, linear, logarithmic
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 520, 300, 46, 486, 34, 256
 # Its inside is a square.

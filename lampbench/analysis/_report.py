@@ -12,9 +12,18 @@ from markupsafe import Markup
 
 from lampbench.analysis._measure import TaskShifts
 from lampbench.analysis._plots import LinePlot, Plot, Scatter, line_plots, scatters
-from lampbench.analysis._published import SOURCE, WHY_OURS_DIFFER
 from lampbench.analysis._recommend import to_toml
-from lampbench.analysis._tables import Table, by_layer, published, shifts, summary, two, write_csv
+from lampbench.analysis._tables import (
+    PUBLISHED_SOURCE,
+    WHY_OURS_DIFFER,
+    Table,
+    by_layer,
+    published,
+    shifts,
+    summary,
+    two,
+    write_csv,
+)
 from lampbench.core import write_json
 
 _PACKAGE = "lampbench.analysis"
@@ -65,7 +74,7 @@ def write_report(tasks: Sequence[TaskShifts], out: Path) -> Path:
         facts=_facts(tasks[0]),
         summaries=[summary(tasks, "raw"), summary(tasks, "centred")],
         published=published(),
-        source=SOURCE,
+        source=PUBLISHED_SOURCE,
         reasons=WHY_OURS_DIFFER,
         tasks=views,
     )
@@ -106,13 +115,14 @@ def _view(own: TaskShifts) -> TaskView:
 
 
 def _counts(own: TaskShifts) -> str:
-    text = f"{own.users:,} users with {own.queries:,} queries; width {own.width:,}."
-    if own.silent:
-        text += f" {own.silent:,} users have no query and are left out."
-    if own.cut:
-        text += f" {own.cut:,} prompts did not fit and were cut."
-    if own.bare:
-        text += f" Of {own.bare:,} queries both prompts are the same: no context was found, or none fitted."
+    counts = own.counts
+    text = f"{counts.users:,} users with {counts.queries:,} queries; width {own.width:,}."
+    if counts.silent:
+        text += f" {counts.silent:,} users have no query and are left out."
+    if counts.cut:
+        text += f" {counts.cut:,} prompts did not fit and were cut."
+    if counts.bare:
+        text += f" Of {counts.bare:,} queries both prompts are the same: no context was found, or none fitted."
     return text
 
 
@@ -125,7 +135,7 @@ def _finding(own: TaskShifts) -> str:
     )
     if shown.personal is None:
         return text + (
-            f"Whether the rest is the user's own cannot be said: {own.split} users have two queries or more, "
+            f"Whether the rest is the user's own cannot be said: {own.counts.split} users have two queries or more, "
             "at least 3 are needed."
         )
     halves = shown.personal
@@ -164,6 +174,6 @@ def _markdown(tasks: Sequence[TaskShifts]) -> str:
     for own in tasks:
         parts += [f"## {own.task}\n", _counts(own) + "\n", _finding(own) + "\n"]
         parts += [table.markdown() for table in (by_layer(own, "raw"), by_layer(own, "centred"), shifts(own))]
-    parts += [f"## The paper's own\n\n{SOURCE}\n", published().markdown()]
+    parts += [f"## The paper's own\n\n{PUBLISHED_SOURCE}\n", published().markdown()]
     parts.append("\n".join(f"- {reason}" for reason in WHY_OURS_DIFFER) + "\n")
     return "\n".join(parts)

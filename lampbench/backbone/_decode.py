@@ -1,22 +1,52 @@
-"""Batched decoding with a KV cache: greedy, sampled, or scoring a fixed set of answers."""
+"""Batched decoding with a KV cache and adapters attached: greedy, sampled, or scoring a fixed set of answers."""
 
 from __future__ import annotations
 
 import inspect
 import random
 from collections.abc import Sequence
-from contextlib import ExitStack
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from lampbench.backbone._adapter import Adapter, Window
 from lampbench.backbone._encode import left_pad
 from lampbench.core import LampBenchError, Sampling
 
 
-class Pass:
+@dataclass
+class Window:
+    """Which columns the current forward pass computes, and where each row's prompt lies.
+
+    The backbone updates it before every pass: the whole prompt at prefill (``offset`` 0), then one
+    column per pass while decoding.
+
+    Attributes:
+        starts: First column of each row's prompt, shape (rows,); columns before it are padding.
+        ends: The column after each row's prompt, shape (rows,).
+        rows: The number of each row's prompt among those that the caller gave, shape (rows,): what
+            an adapter looks its user up by.
+        width: No prompt reaches this column; a pass that begins there or later holds none.
+        offset: Column number of the pass's first column.
+    """
+
+    starts: Tensor
+    ends: Tensor
+    rows: Tensor
+    width: int
+    offset: int = 0
+
+
+class Adapter(Protocol):
+    """Something that changes what a frozen backbone computes, while attached."""
+
+    def attach(self, layers: nn.ModuleList, window: Window) -> AbstractContextManager[None]:
+        """Act on the decoder ``layers`` inside the ``with`` block; leave no trace after it."""
+
+
+class DecodingPass:
     """A left-padded batch and its KV cache, fed forward step by step.
 
     Adapters act at every pass; ``window`` tells them which columns it computes, and which prompt
@@ -112,15 +142,15 @@ def generate(
         model: A causal language model of transformers.
         layers: Its decoder layers, for ``adapters``.
         rows: Prompt ids.
-        max_new_tokens: At most so many a row.
+        max_new_tokens: At most so many per row.
         stop: Boolean, shape (vocabulary,): tokens that end a row.
         pad: Any token id; padding is masked.
         adapters: Applied in this order.
         numbers: What adapters know each row by (``Window.rows``); default 0, 1, …
         sampling: None for greedy.
-        seeds: One a row, for sampling.
+        seeds: One per row, for sampling.
     """
-    batch = Pass(model, rows, pad, range(len(rows)) if numbers is None else numbers)
+    batch = DecodingPass(model, rows, pad, range(len(rows)) if numbers is None else numbers)
     draws = [random.Random(seed) for seed in seeds]
     written: list[list[int]] = [[] for _ in rows]
     running = [True] * len(rows)
@@ -129,7 +159,7 @@ def generate(
             stack.enter_context(adapter.attach(layers, batch.window))
         logits = batch.prefill()
         while True:
-            chosen = logits.argmax(-1) if sampling is None else _draw(logits, sampling, draws)
+            chosen = logits.argmax(-1) if sampling is None else sample_tokens(logits, sampling, draws)
             ended = stop[chosen].tolist()
             for row, token in enumerate(chosen.tolist()):
                 if running[row]:
@@ -152,7 +182,7 @@ def score_answers(
     numbers: Sequence[int] | None = None,
 ) -> Tensor:
     """Log-probability of each answer (ids, EOS included) after each row: (rows, answers), float32."""
-    batch = Pass(model, rows, pad, range(len(rows)) if numbers is None else numbers)
+    batch = DecodingPass(model, rows, pad, range(len(rows)) if numbers is None else numbers)
     width = max(map(len, answers))
     targets = torch.tensor([[*answer, *[pad] * (width - len(answer))] for answer in answers], device=model.device)
     real = torch.tensor([[column < len(answer) for column in range(width)] for answer in answers])
@@ -170,8 +200,8 @@ def score_answers(
     return masked.sum(-1).reshape(len(rows), len(answers))
 
 
-def _draw(logits: Tensor, sampling: Sampling, draws: Sequence[random.Random]) -> Tensor:
-    """One token a row by temperature, top-k and top-p, from that row's own random numbers."""
+def sample_tokens(logits: Tensor, sampling: Sampling, draws: Sequence[random.Random]) -> Tensor:
+    """One token per row by temperature, top-k and top-p, from that row's own random numbers."""
     best = (logits.float() / sampling.temperature).topk(min(sampling.top_k, logits.shape[-1]))
     probabilities = best.values.softmax(-1)
     # A token stays while the mass before it is below top_p: the first one always does.

@@ -6,7 +6,15 @@ from support import load_backbone, task
 from torch.nn.functional import cross_entropy
 from transformers import get_linear_schedule_with_warmup
 
-from lampbench.adapters import InterventionSet, InterventionSpec, Job, Positions, Recipe, batch_loss, train_alone
+from lampbench.adapters import (
+    InterventionSet,
+    InterventionSpec,
+    Positions,
+    Recipe,
+    TrainingJob,
+    batch_loss,
+    train_alone,
+)
 from lampbench.backbone import Window
 from lampbench.core import HistoryItem, InputError, Pair, Prompt
 
@@ -25,7 +33,7 @@ def fresh(backbone: Any, positions: str = "all") -> InterventionSet:
 
 
 def trained(backbone: Any, specs: list[InterventionSpec], recipe: Recipe = RECIPE, **options: Any) -> Any:
-    job = Job("someone", 11, PAIRS, [own.fresh(backbone, 5) for own in specs])
+    job = TrainingJob("someone", 11, PAIRS, [own.fresh(backbone, 5) for own in specs])
     return train_alone(backbone, job, specs, recipe, **options)
 
 
