@@ -161,8 +161,7 @@ class Edits:
         """Edit the outputs of ``layers`` inside the ``with`` block."""
         with ExitStack() as stack:
             for number, edit in self.layers.items():
-                handle = layers[number].register_forward_hook(self._hook(edit, window))
-                stack.callback(handle.remove)
+                stack.enter_context(layers[number].register_forward_hook(self._hook(edit, window)))
             yield
 
     def _hook(self, edit: Edit, window: Window) -> Callable[[nn.Module, Any, Any], Any]:

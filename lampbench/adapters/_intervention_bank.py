@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -168,7 +167,12 @@ class InterventionBank(Bank):
             layer: Edit(leaf, self.parameters.get(f"{layer}.weight"), self.parameters[f"{layer}.bias"], self.kind)
             for layer, leaf in leaves.items()
         }
-        return _EvaluatedEdits(edits, self.positions, rotations, leaves)
+
+        def backward() -> None:
+            reached = [layer for layer, leaf in leaves.items() if leaf.grad is not None]
+            torch.autograd.backward([rotations[layer] for layer in reached], [leaves[layer].grad for layer in reached])
+
+        return EvaluatedBank(lambda slots, keys: Edits(edits, self.positions, slots), backward)
 
     def _rotation(self, layer: int, slots: slice = slice(None)) -> Tensor:
         """R of the slots, shape (slots, rank, width)."""
@@ -185,23 +189,6 @@ class InterventionBank(Bank):
         turned = torch.cat([columns[:, :rank] * self.constants[f"{layer}.signs"][slots], columns[:, rank:]], dim=1)
         reflectors, factor = (self.constants[f"{layer}.{name}"][slots] for name in ("reflectors", "factor"))
         return (turned - reflectors @ (factor @ (reflectors.mT @ turned))).mT
-
-
-@dataclass(frozen=True)
-class _EvaluatedEdits(EvaluatedBank):
-    edits: Mapping[int, Edit]
-    positions: Positions
-    rotations: Mapping[int, Tensor]
-    leaves: Mapping[int, Tensor]
-
-    def adapter(self, slots: Tensor, dropout: Tensor | None) -> Edits:
-        return Edits(self.edits, self.positions, slots)
-
-    def backward(self) -> None:
-        reached = [layer for layer, leaf in self.leaves.items() if leaf.grad is not None]
-        torch.autograd.backward(
-            [self.rotations[layer] for layer in reached], [self.leaves[layer].grad for layer in reached]
-        )
 
 
 def _completed(columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -74,7 +74,7 @@ class LoraWeights:
         with ExitStack() as stack:
             for target in self.weights:
                 module = layers[target.layer].get_submodule(target.path)
-                stack.callback(module.register_forward_hook(self._hook(target, window)).remove)
+                stack.enter_context(module.register_forward_hook(self._hook(target, window)))
             yield
 
     def _hook(self, target: AdaptedMap, window: Window) -> Callable[[nn.Module, Any, Any], Tensor]:
@@ -130,12 +130,5 @@ class LoraBank(Bank):
     def evaluated(self) -> EvaluatedBank:
         """The parameters themselves: there is nothing to evaluate."""
         weights = {place: (self.parameters[place.a], self.parameters[place.b]) for place in self.maps}
-        return _EvaluatedLora(LoraWeights(weights, self.scale, dropout=self.dropout))
-
-
-@dataclass(frozen=True)
-class _EvaluatedLora(EvaluatedBank):
-    weights: LoraWeights
-
-    def adapter(self, slots: Tensor, dropout: Tensor | None) -> LoraWeights:
-        return replace(self.weights, users=slots, keys=dropout)
+        acting = LoraWeights(weights, self.scale, dropout=self.dropout)
+        return EvaluatedBank(lambda slots, keys: replace(acting, users=slots, keys=keys))

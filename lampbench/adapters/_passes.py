@@ -25,6 +25,7 @@ from lampbench.backbone import (
     Adapter,
     TransformersBackbone,
     Window,
+    attached,
     key_value_cache,
     keys_and_values,
     layer_output,
@@ -121,8 +122,7 @@ class Passes:
         row_of, column_of = torch.tensor(targets, device=device).unbind(1)
         with ExitStack() as stack:
             self._leave_out(stack, constants)
-            for adapter in (*self._beneath, *adapters):
-                stack.enter_context(adapter.attach(backbone.layers, window))
+            stack.enter_context(attached([*self._beneath, *adapters], backbone.layers, window))
             self._narrow(stack, row_of, column_of)
             split = self._split_arguments(constants, ids, starts, before) if before else {}
             logits = backbone.model(input_ids=ids, use_cache=False, **split).logits[0]
@@ -169,8 +169,7 @@ class Passes:
             if cache is None:
                 above = range(constant, len(layers))
                 stack.enter_context(layers_left_out(layers, above, in_tuple=self._in_tuple))
-            for adapter in self._beneath:
-                stack.enter_context(adapter.attach(layers, window))
+            stack.enter_context(attached(self._beneath, layers, window))
             decoder(input_ids=ids, use_cache=False, past_key_values=cache)
         upper = [] if cache is None else [keys_and_values(cache, n) for n in range(constant, len(layers))]
         made = []
@@ -184,14 +183,9 @@ class Passes:
     def _leave_out(self, stack: ExitStack, constants: Sequence[Constants]) -> None:
         hidden = [own.hidden for own in constants if own.hidden is not None]
         if hidden:
-            stack.enter_context(
-                layers_left_out(
-                    self._backbone.layers,
-                    range(self._constant),
-                    in_tuple=self._in_tuple,
-                    output=pad_sequence(hidden, batch_first=True),
-                )
-            )
+            layers, output = self._backbone.layers, pad_sequence(hidden, batch_first=True)
+            below = range(self._constant)
+            stack.enter_context(layers_left_out(layers, below, in_tuple=self._in_tuple, output=output))
 
     def _narrow(self, stack: ExitStack, rows: Tensor, columns: Tensor) -> None:
         model, layers = self._backbone.model, self._backbone.layers

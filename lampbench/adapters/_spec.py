@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -121,16 +122,18 @@ class Bank(ABC):
         """The bank at its present parameters, evaluated once for any number of passes."""
 
 
-class EvaluatedBank(ABC):
-    """A bank at one step."""
+@dataclass(frozen=True)
+class EvaluatedBank:
+    """A bank at one step.
 
-    @abstractmethod
-    def adapter(self, slots: Tensor, dropout: Tensor | None) -> Adapter:
-        """What acts on a pass whose row i belongs to ``slots[i]`` and draws its dropout masks from ``dropout[i]``."""
+    Attributes:
+        adapter: Called with slots and dropout keys, gives what acts on a pass whose row i belongs to
+            ``slots[i]`` and draws its dropout masks from ``keys[i]`` (None: no dropout).
+        backward: Called after the passes' own backward; carries gradients through what was evaluated once.
+    """
 
-    def backward(self) -> None:
-        """After the passes' own backward: carry gradients through what was evaluated once."""
-        return
+    adapter: Callable[[Tensor, Tensor | None], Adapter]
+    backward: Callable[[], None] = lambda: None
 
 
 def exact(logits: Tensor) -> Tensor:

@@ -143,12 +143,9 @@ class TransformersBackbone:
     def layers_return_tuples(self) -> bool:
         """Whether a decoder layer returns a tuple (transformers 4) or its hidden states (5)."""
         kinds: list[type] = []
-        handle = self.layers[0].register_forward_hook(lambda module, arguments, output: kinds.append(type(output)))
-        try:
-            with torch.no_grad():
-                self.model(input_ids=torch.tensor([[self.pad]], device=self.model.device), use_cache=False)
-        finally:
-            handle.remove()
+        hook = self.layers[0].register_forward_hook(lambda module, arguments, output: kinds.append(type(output)))
+        with hook, torch.no_grad():
+            self.model(input_ids=torch.tensor([[self.pad]], device=self.model.device), use_cache=False)
         return issubclass(kinds[0], tuple)
 
     @torch.no_grad()

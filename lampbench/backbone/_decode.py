@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,6 +44,15 @@ class Adapter(Protocol):
 
     def attach(self, layers: nn.ModuleList, window: Window) -> AbstractContextManager[None]:
         """Act on the decoder ``layers`` inside the ``with`` block; leave no trace after it."""
+
+
+@contextmanager
+def attached(adapters: Sequence[Adapter], layers: nn.ModuleList, window: Window) -> Iterator[None]:
+    """Let ``adapters`` act, in this order, inside the ``with`` block."""
+    with ExitStack() as stack:
+        for adapter in adapters:
+            stack.enter_context(adapter.attach(layers, window))
+        yield
 
 
 class DecodingPass:
@@ -154,9 +163,7 @@ def generate(
     draws = [random.Random(seed) for seed in seeds]
     written: list[list[int]] = [[] for _ in rows]
     running = [True] * len(rows)
-    with ExitStack() as stack:
-        for adapter in adapters:
-            stack.enter_context(adapter.attach(layers, batch.window))
+    with attached(adapters, layers, batch.window):
         logits = batch.prefill()
         while True:
             chosen = logits.argmax(-1) if sampling is None else sample_tokens(logits, sampling, draws)
@@ -186,9 +193,7 @@ def score_answers(
     width = max(map(len, answers))
     targets = torch.tensor([[*answer, *[pad] * (width - len(answer))] for answer in answers], device=model.device)
     real = torch.tensor([[column < len(answer) for column in range(width)] for answer in answers])
-    with ExitStack() as stack:
-        for adapter in adapters:
-            stack.enter_context(adapter.attach(layers, batch.window))
+    with attached(adapters, layers, batch.window):
         first = batch.prefill()
         batch.repeat(len(answers))
         # Padding after an answer is seen by nothing that counts, as attention is causal.

@@ -70,11 +70,8 @@ def layer_output(layer: nn.Module, part: Callable[[Tensor], Tensor] = lambda hid
     def keep(module: nn.Module, arguments: Any, output: Any) -> None:
         found.append(part(output[0] if isinstance(output, tuple) else output))
 
-    handle = layer.register_forward_hook(keep)
-    try:
+    with layer.register_forward_hook(keep):
         yield found
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -105,11 +102,8 @@ def only_inputs(module: nn.Module, rows: Tensor, columns: Tensor) -> Iterator[No
     def before(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (arguments[0][rows, columns].unsqueeze(0), *arguments[1:])
 
-    handle = module.register_forward_pre_hook(before)
-    try:
+    with module.register_forward_pre_hook(before):
         yield
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -126,10 +120,11 @@ def _narrowed(module: nn.Module, rows: Tensor, columns: Tensor) -> Iterator[None
         whole = values.new_zeros(size[0], size[1], values.shape[-1]).index_put((rows, columns), values[0])
         return (whole, *output[1:]) if isinstance(output, tuple) else whole
 
-    with ExitStack() as stack:
-        stack.callback(module.register_forward_pre_hook(remember).remove)
-        stack.enter_context(only_inputs(module, rows, columns))
-        stack.callback(module.register_forward_hook(spread).remove)
+    with (
+        module.register_forward_pre_hook(remember),
+        only_inputs(module, rows, columns),
+        module.register_forward_hook(spread),
+    ):
         yield
 
 
