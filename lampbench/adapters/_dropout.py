@@ -1,6 +1,6 @@
 """Dropout masks that depend on what they are for, and on nothing else.
 
-A global generator would give a user other masks in company than alone. Here every bit is a hash of the
+A global generator would give a user other masks among other users than alone. Here every bit is a hash of the
 user's seed, the step, the example, the module, the position and the feature, so a mask is the same
 whatever the batch, its order, its padding and the device.
 """

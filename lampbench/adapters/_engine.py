@@ -110,8 +110,8 @@ class _Engine:
             self.specs,
             self.beneath,
             ConstantStore(room.constants if self.recipe.epochs > 1 else 0),
-            columns=room.columns,
-            split_prompts=self.options.split_prompts,
+            room.columns,
+            self.options.split_prompts,
         )
         self.total = sum(self._steps(job) for job in self.jobs)
         # Longest first: the user who takes longest must not begin last.

@@ -43,7 +43,7 @@ class Intervention(nn.Module):
         self.bias = nn.Parameter(start.bias.detach().clone())
 
     def edit(self) -> Edit:
-        """The map at the present parameters, differentiable; evaluate it once a step."""
+        """The map at the present parameters, differentiable; evaluate it once per step."""
         rotation = self.coordinates if self.kind == "noreft" else self._rotation()
         return Edit(rotation, self.weight, self.bias, self.kind)
 
@@ -93,7 +93,7 @@ class InterventionSet(nn.Module, SoloAdapter):
 class InterventionBank(Bank):
     """One intervention per slot and layer, over the same coordinates as :class:`Intervention`.
 
-    The orthonormal map is evaluated once a step for all slots, by products of small matrices (the
+    The orthonormal map is evaluated once per step for all slots, by products of small matrices (the
     compact form of a product of Householder reflectors, I - V T V^T), so a slot holds a few vectors of
     the backbone's width and no matrix of it.
     """

@@ -60,10 +60,11 @@ class TrainingRow:
         return [*self.prompt, *self.target[:-1]]
 
 
+@dataclass
 class Passes:
     """Runs rows of many users through one backbone.
 
-    Args:
+    Attributes:
         backbone: Frozen.
         specs: Of the adapters that train.
         beneath: Frozen adapters that act before them.
@@ -72,27 +73,20 @@ class Passes:
         split_prompts: Whether prompts may be split before their edited last tokens.
     """
 
-    def __init__(
-        self,
-        backbone: TransformersBackbone,
-        specs: Sequence[AdapterSpec],
-        beneath: Sequence[Adapter],
-        store: ConstantStore,
-        *,
-        columns: int,
-        split_prompts: bool,
-    ) -> None:
-        self._backbone = backbone
-        self._beneath = beneath
-        self.store = store
-        self.columns = columns
-        self._rooms = PassRoom(backbone)
-        self._in_tuple = backbone.layers_return_tuples
-        self._constant = min(spec.constant_layers(backbone) for spec in specs)
-        suffixes = [spec.suffix for spec in specs]
-        lasts = [suffix for suffix in suffixes if suffix is not None]
-        self._suffix = max(lasts) if split_prompts and len(lasts) == len(suffixes) else None
-        self._adapted = [module for spec in specs for module in spec.adapted_modules(backbone)]
+    backbone: TransformersBackbone
+    specs: Sequence[AdapterSpec]
+    beneath: Sequence[Adapter]
+    store: ConstantStore
+    columns: int
+    split_prompts: bool
+
+    def __post_init__(self) -> None:
+        self._rooms = PassRoom(self.backbone)
+        self._in_tuple = self.backbone.layers_return_tuples
+        self._constant = min(spec.constant_layers(self.backbone) for spec in self.specs)
+        lasts = [spec.suffix for spec in self.specs if spec.suffix is not None]
+        self._suffix = max(lasts) if self.split_prompts and len(lasts) == len(self.specs) else None
+        self._adapted = [module for spec in self.specs for module in spec.adapted_modules(self.backbone)]
 
     def batches(self, rows: Sequence[TrainingRow]) -> list[list[TrainingRow]]:
         """``rows`` in passes: rows of similar length together, of any users."""
@@ -109,7 +103,7 @@ class Passes:
             rows: Of any users.
             adapters: Of the users; row i of the pass is ``rows[i]``.
         """
-        backbone, device = self._backbone, self._backbone.model.device
+        backbone, device = self.backbone, self.backbone.model.device
         constants = self._constants(rows)
         starts = torch.tensor([self._start(row) for row in rows], device=device)
         before = int(starts.max())
@@ -122,7 +116,7 @@ class Passes:
         row_of, column_of = torch.tensor(targets, device=device).unbind(1)
         with ExitStack() as stack:
             self._leave_out(stack, constants)
-            stack.enter_context(attached([*self._beneath, *adapters], backbone.layers, window))
+            stack.enter_context(attached([*self.beneath, *adapters], backbone.layers, window))
             self._narrow(stack, row_of, column_of)
             split = self._split_arguments(constants, ids, starts, before) if before else {}
             logits = backbone.model(input_ids=ids, use_cache=False, **split).logits[0]
@@ -157,7 +151,7 @@ class Passes:
 
     @torch.no_grad()
     def _compute_together(self, rows: Sequence[TrainingRow]) -> list[Constants]:
-        backbone, device = self._backbone, self._backbone.model.device
+        backbone, device = self.backbone, self.backbone.model.device
         layers, constant = backbone.layers, self._constant
         ids = _padded([row.ids for row in rows], backbone.pad, device)
         ends = torch.tensor([len(row.prompt) for row in rows], device=device)
@@ -169,7 +163,7 @@ class Passes:
             if cache is None:
                 above = range(constant, len(layers))
                 stack.enter_context(layers_left_out(layers, above, in_tuple=self._in_tuple))
-            stack.enter_context(attached(self._beneath, layers, window))
+            stack.enter_context(attached(self.beneath, layers, window))
             decoder(input_ids=ids, use_cache=False, past_key_values=cache)
         upper = [] if cache is None else [keys_and_values(cache, n) for n in range(constant, len(layers))]
         made = []
@@ -183,12 +177,12 @@ class Passes:
     def _leave_out(self, stack: ExitStack, constants: Sequence[Constants]) -> None:
         hidden = [own.hidden for own in constants if own.hidden is not None]
         if hidden:
-            layers, output = self._backbone.layers, pad_sequence(hidden, batch_first=True)
+            layers, output = self.backbone.layers, pad_sequence(hidden, batch_first=True)
             below = range(self._constant)
             stack.enter_context(layers_left_out(layers, below, in_tuple=self._in_tuple, output=output))
 
     def _narrow(self, stack: ExitStack, rows: Tensor, columns: Tensor) -> None:
-        model, layers = self._backbone.model, self._backbone.layers
+        model, layers = self.backbone.model, self.backbone.layers
         if self._constant < len(layers):
             stack.enter_context(only_columns(layers[-1], rows, columns, self._adapted))
         stack.enter_context(only_inputs(model.get_output_embeddings(), rows, columns))

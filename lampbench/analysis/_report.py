@@ -157,7 +157,7 @@ def _facts(own: TaskShifts) -> list[tuple[str, str]]:
         ("layers", f"{own.depth}, of width {own.width:,}"),
         ("protocol", identity["protocol"]),
         ("personalized prompt", f"{context['method']} ({settings})" if settings else context["method"]),
-        ("asked", asked + (f", at most {identity['most']} a user" if identity["most"] else "")),
+        ("asked", asked + (f", at most {identity['most']} per user" if identity["most"] else "")),
         ("position", identity["position"]),
         ("seed", str(identity["seed"])),
     ]

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lampbench.backbone._decode import Adapter, generate, keep_logits, score_answers
-from lampbench.backbone._encode import PromptEncoder, Usage, left_pad
+from lampbench.backbone._decode import Adapter, generate, keep_logits, left_pad, score_answers
+from lampbench.backbone._encode import PromptEncoder, Usage
 from lampbench.backbone._load import BackboneInfo, find_layers, load_model, load_skeleton
 from lampbench.backbone._partial import layer_output, layers_left_out
 from lampbench.core import (
@@ -56,7 +56,7 @@ class Decoding:
 class TransformersBackbone:
     """A decoder-only model of transformers with batched generation.
 
-    Predictions do not depend on the batch size or on the company of a prompt (in float32): rows are
+    Predictions do not depend on the batch size or on the other prompts of a batch (in float32): rows are
     sorted by length and padded on the left, and sampling draws from a generator per prompt.
 
     Attributes:
@@ -208,9 +208,8 @@ class TransformersBackbone:
 
     def _read(self, rows: Sequence[Sequence[int]]) -> None:
         """One forward pass over prompts, without a cache."""
-        ids, mask = (torch.tensor(part, device=self.model.device) for part in left_pad(rows, self.pad))
-        self.usage.prompt_tokens += int(mask.sum())
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        ids, mask, positions = left_pad(rows, self.pad, self.model.device)
+        self.usage.prompt_tokens += sum(map(len, rows))
         keep = keep_logits(self.model, 1)
         self.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, **keep)
 

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from lampbench.backbone._encode import left_pad
 from lampbench.core import LampBenchError, Sampling
 
 
@@ -63,11 +62,8 @@ class DecodingPass:
     """
 
     def __init__(self, model: Any, rows: Sequence[Sequence[int]], pad: int, numbers: Sequence[int]) -> None:
-        ids, mask = left_pad(rows, pad)
         self._model = model
-        self._ids = torch.tensor(ids, device=model.device)
-        self._mask = torch.tensor(mask, device=model.device)
-        self._positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
+        self._ids, self._mask, self._positions = left_pad(rows, pad, model.device)
         self._cache: Any = None
         width = self._ids.shape[1]
         starts = width - self._mask.sum(-1)
@@ -111,6 +107,14 @@ class DecodingPass:
                 "float32), or a training diverged (take a smaller learning_rate)"
             )
         return logits
+
+
+def left_pad(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows padded on the left to one length, the mask of real columns, and their positions; each (rows, columns)."""
+    width = max(map(len, rows))
+    ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows], device=device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+    return ids, mask, (mask.cumsum(-1) - 1).clamp(min=0)
 
 
 def _as_cache(past: Any) -> Any:

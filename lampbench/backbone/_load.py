@@ -43,7 +43,7 @@ def describe_backbone(
 ) -> BackboneInfo:
     """Resolve a model's name, dtype and device.
 
-    ``auto`` is CUDA where there is a GPU, with bfloat16 there and float32 elsewhere. With ``elsewhere``
+    ``auto`` is CUDA if there is a GPU, with bfloat16 there and float32 on the CPU. With ``elsewhere``
     it is loaded on other machines' GPUs.
 
     Raises:
@@ -55,7 +55,7 @@ def describe_backbone(
 
 
 def device_and_dtype(device: str, dtype: str, *, elsewhere: bool = False) -> tuple[str, str]:
-    """Both, with ``auto`` resolved; raises InputError where one is unknown or, but for ``elsewhere``, not usable."""
+    """Both, with ``auto`` resolved; raises InputError if one is unknown or, without ``elsewhere``, not usable."""
     device = device if elsewhere else _device(device)
     if dtype == "auto":
         dtype = "bfloat16" if device.startswith("cuda") else "float32"
@@ -110,7 +110,7 @@ def load_skeleton(info: BackboneInfo) -> tuple[Any, Any]:
 
 
 def load_tokenizer(info: BackboneInfo) -> Any:
-    """The tokenizer alone; raises InputError where there is none, or it has no EOS token."""
+    """The tokenizer alone; raises InputError if there is none, or it has no EOS token."""
     from transformers import AutoTokenizer
 
     with _one_line(f"--model {info.source.location}: no usable tokenizer (tokenizer.json)"):
@@ -118,7 +118,7 @@ def load_tokenizer(info: BackboneInfo) -> Any:
             info.source.location,
             # Said explicitly because the default of this switch changed between versions.
             clean_up_tokenization_spaces=False,
-            # What people write is text: "</s>" in it is four characters, and ends nothing.
+            # What users write is text: "</s>" in it is four characters, and ends nothing.
             split_special_tokens=True,
             **info.source.load_options,
         )
@@ -179,7 +179,7 @@ def _check_weights(info: BackboneInfo, model: Any, found: Mapping[str, Any]) -> 
 
 
 def _check_vocabulary(location: str, model: Any, tokenizer: Any) -> None:
-    """Raise InputError where a text could have a token that the weights do not have."""
+    """Raise InputError if a text could have a token that the weights do not have."""
     rows = model.get_input_embeddings().weight.shape[0]
     # A [PAD] that was added later often has no row; no text holds it.
     unwritten = set(tokenizer.all_special_ids) - {tokenizer.bos_token_id, tokenizer.eos_token_id}

@@ -126,7 +126,7 @@ def test_every_users_map_and_gradients_equal_pyrefts(backbone: Any, kind: Kind) 
 
 
 def test_users_stacked_follow_pyrefts_training_path(backbone: Any) -> None:
-    """AdamW without weight decay on pyreft's own parametrization, one module a user, from the same start."""
+    """AdamW without weight decay on pyreft's own parametrization, one module per user, from the same start."""
     starts = [random_edit(backbone.shape.width, RANK, torch.Generator().manual_seed(s)) for s in (0, 1)]
     bank: Any = InterventionSpec((1,), RANK, ALL).bank(backbone, 2)
     for slot, start in enumerate(starts):

@@ -146,7 +146,7 @@ def test_another_users_data_does_not_move_a_user_by_a_single_bit(case: str) -> N
             assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_order_and_company_of_users_do_not_matter(exact: Any) -> None:
+def test_order_and_number_of_users_do_not_matter(exact: Any) -> None:
     specs = CASES["lora with dropout"]
     given = jobs(exact, specs)
     all_of_them = together(exact, given, specs)
@@ -260,7 +260,7 @@ class PowerCutError(Exception):
 
 
 @pytest.mark.parametrize("case", ["two that act in turn", "lora with dropout"])
-def test_an_interrupted_training_goes_on_from_its_snapshot(exact: Any, case: str, tmp_path: Any) -> None:
+def test_an_interrupted_training_continues_from_its_snapshot(exact: Any, case: str, tmp_path: Any) -> None:
     specs = CASES[case]
     given = jobs(exact, specs, [12])
     expected = together(exact, given, specs)
