@@ -156,7 +156,7 @@ class Clock:
 def flops(work: Work, case: Case) -> dict[str, dict[str, float]]:
     """What each rung computes in training, and in answering; the last rung's is the least."""
     backbone = work.backbone
-    pairs = [backbone.encode_pair(work.task.pair(item)) for user in work.users for item in user.history]
+    pairs = [backbone.encoder.pair(work.task.pair(item)) for user in work.users for item in user.history]
     sizes = [(len(prompt), len(target)) for prompt, target in pairs]
 
     def train(savings: Savings) -> float:

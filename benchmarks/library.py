@@ -47,7 +47,7 @@ def fit(backbone: TransformersBackbone, model: nn.Module, job: TrainingJob, reci
 
     rows = []
     for pair in job.pairs:
-        prompt, target = backbone.encode_pair(pair)
+        prompt, target = backbone.encoder.pair(pair)
         rows.append({"input_ids": prompt + target, "labels": [-100] * len(prompt) + target})
     warmup = math.ceil(recipe.warmup_ratio * recipe.steps(len(rows)))
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():

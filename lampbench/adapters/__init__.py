@@ -12,9 +12,8 @@ from lampbench.adapters._intervention import (
     identity_edit,
     random_edit,
 )
-from lampbench.adapters._intervention_bank import Intervention, InterventionBank, InterventionSet
+from lampbench.adapters._intervention_bank import Intervention, InterventionSet
 from lampbench.adapters._intervention_spec import InterventionSpec
-from lampbench.adapters._lora import LoraBank, LoraWeights
 from lampbench.adapters._lora_spec import LoraSpec
 from lampbench.adapters._memory import Capacity, EngineOptions, PassRoom, capacity
 from lampbench.adapters._optimizer import Snapshots, StackedAdamW
@@ -31,13 +30,10 @@ __all__ = [
     "EngineOptions",
     "EvaluatedBank",
     "Intervention",
-    "InterventionBank",
     "InterventionSet",
     "InterventionSpec",
     "Kind",
-    "LoraBank",
     "LoraSpec",
-    "LoraWeights",
     "PassRoom",
     "Positions",
     "Recipe",

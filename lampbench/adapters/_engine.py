@@ -66,7 +66,7 @@ class _Seat:
         self.step = 0
         self.steps = engine.recipe.steps(len(job.pairs))
         self.rate = engine.recipe.schedule(self.steps)
-        self.encoded = [engine.backbone.encode_pair(pair) for pair in job.pairs]
+        self.encoded = [engine.backbone.encoder.pair(pair) for pair in job.pairs]
         # Names of all training examples; no two seats share one.
         self.examples = [(number, i) for i in range(len(self.encoded))]
         self.batches = engine.recipe.batches(len(self.encoded), job.seed)

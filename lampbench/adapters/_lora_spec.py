@@ -24,14 +24,8 @@ _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 # What changes the formula; a folder that turns one of them on is not a plain LoRA.
 _VARIANTS = (
-    "use_dora",
-    "use_rslora",
-    "lora_bias",
-    "fan_in_fan_out",
-    "modules_to_save",
-    "rank_pattern",
-    "alpha_pattern",
-)
+    "use_dora", "use_rslora", "lora_bias", "fan_in_fan_out", "modules_to_save", "rank_pattern", "alpha_pattern"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def train_alone(
         beneath: Frozen adapters that act before all of them.
         progress: Called as ``progress(steps done, steps in all)``.
     """
-    encoded = [backbone.encode_pair(pair) for pair in job.pairs]
+    encoded = [backbone.encoder.pair(pair) for pair in job.pairs]
     steps = recipe.steps(len(encoded))
     with ExitStack() as stack:
         lone = [stack.enter_context(spec.alone(backbone, start)) for spec, start in zip(specs, job.starts, strict=True)]

@@ -21,7 +21,6 @@ from lampbench.core import (
     DecodingMode,
     InputError,
     LampBenchError,
-    Pair,
     Prompt,
     Sampling,
     Task,
@@ -170,10 +169,6 @@ class TransformersBackbone:
         changed_backbone.model = model
         changed_backbone.layers = find_layers(model, self.info.shape.layers)
         return changed_backbone
-
-    def encode_pair(self, pair: Pair) -> tuple[list[int], list[int]]:
-        """Ids of a training example: the prompt's, and the target's with EOS."""
-        return self.encoder.pair(pair)
 
     @torch.inference_mode()
     def last_states(self, rows: Sequence[Sequence[int]], layers: Sequence[int]) -> Tensor:
