@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lampbench.backbone import Window
+from lampbench.backbone import PassWindow
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
@@ -24,7 +24,7 @@ def row_key(seed: int, step: int, example: int) -> int:
     return key >> 1
 
 
-def dropped(x: Tensor, keys: Tensor, module: int, window: Window, probability: float) -> Tensor:
+def dropped(x: Tensor, keys: Tensor, module: int, window: PassWindow, probability: float) -> Tensor:
     """``x`` (rows, columns, features) with some values set to 0 and the others scaled up.
 
     Args:

@@ -28,7 +28,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lampbench.backbone import Window
+from lampbench.backbone import PassWindow
 
 Kind = Literal["loreft", "noreft", "direft", "consreft", "lobireft"]
 KINDS: tuple[Kind, ...] = ("loreft", "noreft", "direft", "consreft", "lobireft")
@@ -116,7 +116,7 @@ class Positions:
         """How many of the prompt's last tokens hold all positions; None if other positions are among them."""
         return self.last if self.last and not self.first and not self.everything else None
 
-    def places(self, window: Window, columns: int) -> tuple[Tensor, Tensor]:
+    def places(self, window: PassWindow, columns: int) -> tuple[Tensor, Tensor]:
         """The pass's columns that hold the positions, the same number for every row.
 
         Not for ``all``, where every column is edited.
@@ -157,14 +157,14 @@ class Edits:
     users: Tensor | None = None
 
     @contextmanager
-    def attach(self, layers: nn.ModuleList, window: Window) -> Iterator[None]:
+    def attach(self, layers: nn.ModuleList, window: PassWindow) -> Iterator[None]:
         """Edit the outputs of ``layers`` inside the ``with`` block."""
         with ExitStack() as stack:
             for number, edit in self.layers.items():
                 stack.enter_context(layers[number].register_forward_hook(self._hook(edit, window)))
             yield
 
-    def _hook(self, edit: Edit, window: Window) -> Callable[[nn.Module, Any, Any], Any]:
+    def _hook(self, edit: Edit, window: PassWindow) -> Callable[[nn.Module, Any, Any], Any]:
         def after_layer(module: nn.Module, arguments: Any, output: Any) -> Any:
             # A decoder layer returns a tensor in transformers 5 and a tuple in 4.
             hidden: Tensor = output[0] if isinstance(output, tuple) else output
@@ -176,7 +176,7 @@ class Edits:
 
         return after_layer
 
-    def _at_places(self, edit: Edit, hidden: Tensor, window: Window) -> Tensor:
+    def _at_places(self, edit: Edit, hidden: Tensor, window: PassWindow) -> Tensor:
         columns, there = self.positions.places(window, hidden.shape[1])
         rows = torch.arange(len(hidden), device=hidden.device).unsqueeze(1).expand_as(columns)
         edited = edit(hidden[rows, columns])

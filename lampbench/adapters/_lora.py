@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lampbench.adapters._dropout import dropped
 from lampbench.adapters._spec import Bank, EvaluatedBank, State
-from lampbench.backbone import Window
+from lampbench.backbone import PassWindow
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class LoraWeights:
     keys: Tensor | None = None
 
     @contextmanager
-    def attach(self, layers: nn.ModuleList, window: Window) -> Iterator[None]:
+    def attach(self, layers: nn.ModuleList, window: PassWindow) -> Iterator[None]:
         """Add to the outputs of the maps inside the ``with`` block."""
         with ExitStack() as stack:
             for target in self.weights:
@@ -77,7 +77,7 @@ class LoraWeights:
                 stack.enter_context(module.register_forward_hook(self._hook(target, window)))
             yield
 
-    def _hook(self, target: AdaptedMap, window: Window) -> Callable[[nn.Module, Any, Any], Tensor]:
+    def _hook(self, target: AdaptedMap, window: PassWindow) -> Callable[[nn.Module, Any, Any], Tensor]:
         a, b = self.weights[target]
 
         def after_map(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lampbench.adapters._dropout import dropped
 from lampbench.adapters._lora import AdaptedMap, LoraBank, LoraWeights
 from lampbench.adapters._spec import AdapterSpec, SoloAdapter, State, master_dtype
-from lampbench.backbone import Adapter, TransformersBackbone, Window
+from lampbench.backbone import Adapter, PassWindow, TransformersBackbone
 from lampbench.core import InputError
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -264,7 +264,7 @@ class _AttachedPeft:
     keys: Tensor | None
 
     @contextmanager
-    def attach(self, layers: nn.ModuleList, window: Window) -> Iterator[None]:
+    def attach(self, layers: nn.ModuleList, window: PassWindow) -> Iterator[None]:
         for place, module in self.modules.items():
             if self.dropout and self.keys is not None:
                 module.lora_dropout["default"].drop = partial(

@@ -23,8 +23,8 @@ from lampbench.adapters._memory import Constants, ConstantStore, PassRoom
 from lampbench.adapters._spec import AdapterSpec, exact
 from lampbench.backbone import (
     Adapter,
+    PassWindow,
     TransformersBackbone,
-    Window,
     attached,
     key_value_cache,
     keys_and_values,
@@ -109,7 +109,9 @@ class Passes:
         before = int(starts.max())
         ids = _padded([row.ids[self._start(row) :] for row in rows], backbone.pad, device)
         ends = before - starts + torch.tensor([len(row.prompt) for row in rows], device=device)
-        window = Window(before - starts, ends, torch.arange(len(rows), device=device), before + ids.shape[1], before)
+        window = PassWindow(
+            before - starts, ends, torch.arange(len(rows), device=device), before + ids.shape[1], before
+        )
         targets = [
             (i, len(r.prompt) - 1 - self._start(r) + j) for i, r in enumerate(rows) for j in range(len(r.target))
         ]
@@ -155,7 +157,7 @@ class Passes:
         layers, constant = backbone.layers, self._constant
         ids = _padded([row.ids for row in rows], backbone.pad, device)
         ends = torch.tensor([len(row.prompt) for row in rows], device=device)
-        window = Window(torch.zeros_like(ends), ends, torch.arange(len(rows), device=device), ids.shape[1])
+        window = PassWindow(torch.zeros_like(ends), ends, torch.arange(len(rows), device=device), ids.shape[1])
         cache = None if self._suffix is None else key_value_cache()
         decoder = backbone.model.get_decoder()
         with ExitStack() as stack:

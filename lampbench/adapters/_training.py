@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lampbench.adapters._dropout import row_key
 from lampbench.adapters._spec import AdapterSpec, State, exact
-from lampbench.backbone import Adapter, TransformersBackbone, Window, attached
+from lampbench.backbone import Adapter, PassWindow, TransformersBackbone, attached
 from lampbench.core import Pair
 
 Encoded = tuple[list[int], list[int]]
@@ -124,7 +124,7 @@ def batch_loss(backbone: TransformersBackbone, batch: Sequence[Encoded], adapter
     ids = pad_sequence(rows, batch_first=True, padding_value=backbone.pad).to(device)
     mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(device)
     ends = torch.tensor([len(prompt) for prompt, _ in batch], device=device)
-    window = Window(torch.zeros_like(ends), ends, torch.arange(len(batch), device=device), ids.shape[1])
+    window = PassWindow(torch.zeros_like(ends), ends, torch.arange(len(batch), device=device), ids.shape[1])
     with attached(adapters, backbone.layers, window):
         logits = backbone.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
     is_target = (torch.arange(ids.shape[1], device=device) >= ends.unsqueeze(1)) & mask.bool()

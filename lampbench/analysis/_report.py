@@ -66,7 +66,7 @@ def write_report(tasks: Sequence[TaskShifts], out: Path) -> Path:
             (out / "plots" / f"{plot.name}.svg").write_text(drawn.strip() + "\n", encoding="utf-8")
     write_json(out / "shifts.json", [own.to_json() for own in tasks])
     write_csv(tasks, out / "ranks.csv")
-    (out / "shifts.md").write_text(_markdown(tasks), encoding="utf-8")
+    (out / "shifts.md").write_text(_markdown(tasks, views), encoding="utf-8")
     page = environment.get_template("report.html").render(
         title=_TITLE,
         css=_asset("report.css") + _asset("plots.css"),
@@ -167,13 +167,13 @@ def _labels(tasks: Sequence[TaskShifts]) -> list[str]:
     return sorted({own.label for own in tasks if own.label})
 
 
-def _markdown(tasks: Sequence[TaskShifts]) -> str:
+def _markdown(tasks: Sequence[TaskShifts], views: Sequence[TaskView]) -> str:
     parts = [f"# {_TITLE}\n"]
     parts += [f"{label}: invented users; these numbers compare with none on LaMP.\n" for label in _labels(tasks)]
     parts += [summary(tasks, "raw").markdown(), summary(tasks, "centred").markdown()]
-    for own in tasks:
-        parts += [f"## {own.task}\n", _counts(own) + "\n", _finding(own) + "\n"]
-        parts += [table.markdown() for table in (by_layer(own, "raw"), by_layer(own, "centred"), shifts(own))]
+    for view in views:
+        parts += [f"## {view.task}\n", view.counts + "\n", view.finding + "\n"]
+        parts += [table.markdown() for table in (*view.ranks, view.shifts)]
     parts += [f"## The paper's own\n\n{PUBLISHED_SOURCE}\n", published().markdown()]
     parts.append("\n".join(f"- {reason}" for reason in WHY_OURS_DIFFER) + "\n")
     return "\n".join(parts)

@@ -1,7 +1,7 @@
 """The frozen language model: loading, encoding, batched generation with adapters attached."""
 
 from lampbench.backbone._backbone import OPPU_SAMPLING, Decoding, TransformersBackbone
-from lampbench.backbone._decode import Adapter, Window, attached, sample_tokens
+from lampbench.backbone._decode import Adapter, PassWindow, attached, sample_tokens
 from lampbench.backbone._encode import MAX_SEQUENCE, PromptEncoder, Usage
 from lampbench.backbone._load import BackboneInfo, describe_backbone, device_and_dtype, find_layers, load_tokenizer
 from lampbench.backbone._partial import (
@@ -19,10 +19,10 @@ __all__ = [
     "Adapter",
     "BackboneInfo",
     "Decoding",
+    "PassWindow",
     "PromptEncoder",
     "TransformersBackbone",
     "Usage",
-    "Window",
     "attached",
     "describe_backbone",
     "device_and_dtype",

@@ -16,7 +16,7 @@ from lampbench.core import LampBenchError, Sampling
 
 
 @dataclass
-class Window:
+class PassWindow:
     """Which columns the current forward pass computes, and where each row's prompt lies.
 
     The backbone updates it before every pass: the whole prompt at prefill (``offset`` 0), then one
@@ -41,12 +41,12 @@ class Window:
 class Adapter(Protocol):
     """Something that changes what a frozen backbone computes, while attached."""
 
-    def attach(self, layers: nn.ModuleList, window: Window) -> AbstractContextManager[None]:
+    def attach(self, layers: nn.ModuleList, window: PassWindow) -> AbstractContextManager[None]:
         """Act on the decoder ``layers`` inside the ``with`` block; leave no trace after it."""
 
 
 @contextmanager
-def attached(adapters: Sequence[Adapter], layers: nn.ModuleList, window: Window) -> Iterator[None]:
+def attached(adapters: Sequence[Adapter], layers: nn.ModuleList, window: PassWindow) -> Iterator[None]:
     """Let ``adapters`` act, in this order, inside the ``with`` block."""
     with ExitStack() as stack:
         for adapter in adapters:
@@ -67,7 +67,9 @@ class DecodingPass:
         self._cache: Any = None
         width = self._ids.shape[1]
         starts = width - self._mask.sum(-1)
-        self.window = Window(starts, torch.full_like(starts, width), torch.tensor(numbers, device=model.device), width)
+        self.window = PassWindow(
+            starts, torch.full_like(starts, width), torch.tensor(numbers, device=model.device), width
+        )
 
     def prefill(self) -> Tensor:
         """Logits after each row's prompt, shape (rows, vocabulary)."""
@@ -159,7 +161,7 @@ def generate(
         stop: Boolean, shape (vocabulary,): tokens that end a row.
         pad: Any token id; padding is masked.
         adapters: Applied in this order.
-        numbers: What adapters know each row by (``Window.rows``); default 0, 1, …
+        numbers: What adapters know each row by (``PassWindow.rows``); default 0, 1, …
         sampling: None for greedy.
         seeds: One per row, for sampling.
     """

@@ -9,7 +9,7 @@ import torch
 from support import load_backbone, model_folders, task
 
 from lampbench.adapters import LoraSpec, State
-from lampbench.backbone import Window
+from lampbench.backbone import PassWindow
 from lampbench.core import InputError
 
 SPEC = LoraSpec(4, 6.0, 0.05, ("q_proj", "k_proj", "down_proj"))
@@ -25,7 +25,7 @@ def trained(backbone: Any, seed: int, spec: LoraSpec = SPEC) -> State:
 def logits(backbone: Any, adapters: Any) -> torch.Tensor:
     rows, columns = IDS.shape
     zeros = torch.zeros(rows, dtype=torch.long)
-    window = Window(zeros, zeros + columns, torch.arange(rows), columns)
+    window = PassWindow(zeros, zeros + columns, torch.arange(rows), columns)
     with torch.no_grad(), adapters.attach(backbone.layers, window):
         found: torch.Tensor = backbone.model(IDS).logits
     return found

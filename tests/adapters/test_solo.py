@@ -15,7 +15,7 @@ from lampbench.adapters import (
     batch_loss,
     train_alone,
 )
-from lampbench.backbone import Window
+from lampbench.backbone import PassWindow
 from lampbench.core import HistoryItem, InputError, Pair, Prompt
 
 RECIPE = Recipe(epochs=2, learning_rate=1e-2, weight_decay=1e-2, warmup_ratio=0.1, clip=0.3, batch_size=3)
@@ -41,7 +41,7 @@ def one_by_one(backbone: Any, batch: list[tuple[list[int], list[int]]], adapter:
     """The loss without padding: every row alone, all target tokens averaged together."""
     parts, labels = [], []
     for prompt, target in batch:
-        window = Window(torch.tensor([0]), torch.tensor([len(prompt)]), torch.tensor([0]), len(prompt))
+        window = PassWindow(torch.tensor([0]), torch.tensor([len(prompt)]), torch.tensor([0]), len(prompt))
         with adapter.adapter().attach(backbone.layers, window):
             logits = backbone.model(torch.tensor([prompt + target])).logits[0]
         parts.append(logits[len(prompt) - 1 : -1])

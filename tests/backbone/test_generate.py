@@ -22,13 +22,13 @@ def plain_greedy(backbone: Any, ids: list[int], max_new_tokens: int, adapters: A
     """One row, no cache, no padding: the whole sequence again for every token."""
     from contextlib import ExitStack
 
-    from lampbench.backbone import Window
+    from lampbench.backbone import PassWindow
 
     stop = backbone.stop_at_newline()
     written: list[int] = []
     while len(written) < max_new_tokens and not (written and stop[written[-1]]):
         sequence = torch.tensor([ids + written])
-        window = Window(torch.tensor([0]), torch.tensor([len(ids)]), torch.tensor([0]), len(ids) + len(written))
+        window = PassWindow(torch.tensor([0]), torch.tensor([len(ids)]), torch.tensor([0]), len(ids) + len(written))
         with ExitStack() as stack, torch.no_grad():
             for adapter in adapters:
                 stack.enter_context(adapter.attach(backbone.layers, window))
