@@ -38,11 +38,11 @@ from lampbench.adapters import (
     AdapterSpec,
     EngineOptions,
     InterventionSpec,
-    Job,
     LoraSpec,
     Positions,
     Recipe,
     State,
+    TrainingJob,
     train_alone,
     train_together,
 )
@@ -83,9 +83,9 @@ class Work:
     users: Sequence[User]
     queries: Sequence[Query]
 
-    def jobs(self, spec: AdapterSpec) -> list[Job]:
+    def jobs(self, spec: AdapterSpec) -> list[TrainingJob]:
         return [
-            Job(user.id, i, [self.task.pair(item) for item in user.history], [spec.fresh(self.backbone, i)])
+            TrainingJob(user.id, i, [self.task.pair(item) for item in user.history], [spec.fresh(self.backbone, i)])
             for i, user in enumerate(self.users)
         ]
 
@@ -156,7 +156,7 @@ class Clock:
 def flops(work: Work, case: Case) -> dict[str, dict[str, float]]:
     """What each rung computes in training, and in answering; the last rung's is the least."""
     backbone = work.backbone
-    pairs = [backbone.encode_pair(work.task.pair(item)) for user in work.users for item in user.history]
+    pairs = [backbone.encoder.pair(work.task.pair(item)) for user in work.users for item in user.history]
     sizes = [(len(prompt), len(target)) for prompt, target in pairs]
 
     def train(savings: Savings) -> float:

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lampbench.adapters import AdapterSpec, Edit, InterventionSpec, Job, LoraSpec, Recipe
-from lampbench.adapters._intervention import Intervention
+from lampbench.adapters import AdapterSpec, Edit, Intervention, InterventionSpec, LoraSpec, Recipe, TrainingJob
 from lampbench.backbone import Adapter, TransformersBackbone
 from lampbench.core import Query, Task
 
@@ -21,7 +20,7 @@ from lampbench.core import Query, Task
 def library_phase(
     backbone: TransformersBackbone,
     task: Task,
-    jobs: Sequence[Job],
+    jobs: Sequence[TrainingJob],
     queries: Sequence[Query],
     spec: AdapterSpec,
     recipe: Recipe,
@@ -42,13 +41,13 @@ def library_phase(
     return training, answering
 
 
-def fit(backbone: TransformersBackbone, model: nn.Module, job: Job, recipe: Recipe) -> None:
+def fit(backbone: TransformersBackbone, model: nn.Module, job: TrainingJob, recipe: Recipe) -> None:
     """transformers' Trainer with the recipe's settings."""
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
     rows = []
     for pair in job.pairs:
-        prompt, target = backbone.encode_pair(pair)
+        prompt, target = backbone.encoder.pair(pair)
         rows.append({"input_ids": prompt + target, "labels": [-100] * len(prompt) + target})
     warmup = math.ceil(recipe.warmup_ratio * recipe.steps(len(rows)))
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -82,7 +81,7 @@ def collate(rows: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
 
 def generate(backbone: TransformersBackbone, model: Any, ids: list[int], max_new_tokens: int) -> None:
     """transformers' generate, greedy, to a newline or EOS."""
-    stop = backbone._stop_at_newline().nonzero().flatten().tolist()
+    stop = backbone.stop_at_newline().nonzero().flatten().tolist()
     prompt = torch.tensor([ids], device=backbone.model.device)
     language_model = model if hasattr(model, "generate") else backbone.model
     with torch.inference_mode():
@@ -94,7 +93,7 @@ def generate(backbone: TransformersBackbone, model: Any, ids: list[int], max_new
 
 @contextmanager
 def library_model(
-    backbone: TransformersBackbone, spec: AdapterSpec, job: Job, beneath: Sequence[Adapter]
+    backbone: TransformersBackbone, spec: AdapterSpec, job: TrainingJob, beneath: Sequence[Adapter]
 ) -> Iterator[nn.Module]:
     """The model that a library trains."""
     if isinstance(spec, LoraSpec):
@@ -125,7 +124,7 @@ class HookedReft(nn.Module):
     """LoReFT modules hooked into the layers; pyreft's own where it is installed."""
 
     def __init__(
-        self, backbone: TransformersBackbone, spec: InterventionSpec, job: Job, beneath: Sequence[Adapter]
+        self, backbone: TransformersBackbone, spec: InterventionSpec, job: TrainingJob, beneath: Sequence[Adapter]
     ) -> None:
         super().__init__()
         start = job.starts[0]

@@ -1,49 +1,54 @@
 """Adapters of many users and the two engines that train them: stacked, and one by one."""
 
-from lampbench.adapters._edits import Edits, InterventionSet, InterventionSpec
-from lampbench.adapters._engine import EngineOptions, train_together
+from lampbench.adapters._dropout import dropout_mask, row_key
+from lampbench.adapters._engine import train_together
 from lampbench.adapters._intervention import (
     KINDS,
     Edit,
-    Intervention,
+    Edits,
     Kind,
+    Positions,
     edit_parameters,
     identity_edit,
     random_edit,
 )
-from lampbench.adapters._intervention_bank import InterventionBank
-from lampbench.adapters._lora import LoraBank, LoraSpec, LoraWeights
-from lampbench.adapters._optimizer import StackedAdamW
-from lampbench.adapters._positions import Positions
-from lampbench.adapters._recipe import Job, Recipe
-from lampbench.adapters._snapshot import Snapshots
-from lampbench.adapters._solo import batch_loss, train_alone
-from lampbench.adapters._spec import AdapterSpec, State
+from lampbench.adapters._intervention_bank import Intervention, InterventionSet
+from lampbench.adapters._intervention_spec import InterventionSpec
+from lampbench.adapters._lora_spec import LoraSpec
+from lampbench.adapters._memory import Capacity, EngineOptions, PassRoom, capacity
+from lampbench.adapters._optimizer import Snapshots, StackedAdamW
+from lampbench.adapters._spec import AdapterSpec, Bank, EvaluatedBank, SoloAdapter, State
+from lampbench.adapters._training import Recipe, TrainingJob, batch_loss, train_alone
 
 __all__ = [
     "KINDS",
     "AdapterSpec",
+    "Bank",
+    "Capacity",
     "Edit",
     "Edits",
     "EngineOptions",
+    "EvaluatedBank",
     "Intervention",
-    "InterventionBank",
     "InterventionSet",
     "InterventionSpec",
-    "Job",
     "Kind",
-    "LoraBank",
     "LoraSpec",
-    "LoraWeights",
+    "PassRoom",
     "Positions",
     "Recipe",
     "Snapshots",
+    "SoloAdapter",
     "StackedAdamW",
     "State",
+    "TrainingJob",
     "batch_loss",
+    "capacity",
+    "dropout_mask",
     "edit_parameters",
     "identity_edit",
     "random_edit",
+    "row_key",
     "train_alone",
     "train_together",
 ]

@@ -1,7 +1,7 @@
 """Dropout masks that depend on what they are for, and on nothing else.
 
-A global generator gives a user other masks in company than alone. Here every bit is a hash of the
-user's seed, the step, the example, the module, the position and the feature; so a mask is the same
+A global generator would give a user other masks among other users than alone. Here every bit is a hash of the
+user's seed, the step, the example, the module, the position and the feature, so a mask is the same
 whatever the batch, its order, its padding and the device.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from lampbench.backbone import PassWindow
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
@@ -22,11 +24,27 @@ def row_key(seed: int, step: int, example: int) -> int:
     return key >> 1
 
 
+def dropped(x: Tensor, keys: Tensor, module: int, window: PassWindow, probability: float) -> Tensor:
+    """``x`` (rows, columns, features) with some values set to 0 and the others scaled up.
+
+    Args:
+        x: The columns of a pass, from ``window.offset`` on.
+        keys: The key of each prompt (``row_key``), shape (prompts,), int64.
+        module: Number of the adapted module.
+        window: Which columns and prompts the pass computes.
+        probability: That a value is dropped.
+    """
+    columns = torch.arange(window.offset, window.offset + x.shape[1], device=x.device)
+    positions = columns - window.starts.unsqueeze(1)
+    kept = dropout_mask(keys[window.rows], module, positions, x.shape[-1], probability)
+    return x * (kept.to(x.dtype) / (1.0 - probability))
+
+
 def dropout_mask(keys: Tensor, module: int, positions: Tensor, features: int, probability: float) -> Tensor:
     """What is kept, shape (rows, columns, features), boolean.
 
     Args:
-        keys: One key a row (``row_key``), shape (rows,), int64.
+        keys: One key per row (``row_key``), shape (rows,), int64.
         module: Number of the adapted module.
         positions: Of each column in its own sequence, shape (rows, columns), int64.
         features: Width of what is dropped from.

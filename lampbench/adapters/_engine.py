@@ -10,48 +10,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
-from lampbench.adapters._capacity import Capacity, capacity
 from lampbench.adapters._dropout import row_key
-from lampbench.adapters._optimizer import StackedAdamW
-from lampbench.adapters._passes import ConstantStore, Passes, Row
-from lampbench.adapters._recipe import Job, Recipe
-from lampbench.adapters._snapshot import Snapshots
-from lampbench.adapters._spec import AdapterSpec, Bank, DropoutKeys, State
+from lampbench.adapters._memory import ConstantStore, EngineOptions, capacity, free_memory
+from lampbench.adapters._optimizer import Snapshots, StackedAdamW
+from lampbench.adapters._passes import Passes, TrainingRow
+from lampbench.adapters._spec import AdapterSpec, Bank, State
+from lampbench.adapters._training import Recipe, TrainingJob
 from lampbench.backbone import Adapter, TransformersBackbone
 from lampbench.core import LampBenchError, is_out_of_memory
 
-Trained = tuple[Job, list[State]]
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """Bounds that change how fast training is and nothing else; None: from free memory.
-
-    Attributes:
-        users: Users at a time.
-        columns: Columns of a pass.
-        constants: Bytes of what is kept because it never changes; 0 computes it again every epoch.
-        split_prompts: Whether a prompt whose last tokens alone are edited is split before them.
-    """
-
-    users: int | None = None
-    columns: int | None = None
-    constants: int | None = None
-    split_prompts: bool = True
-
-    def within(self, found: Capacity) -> Capacity:
-        """The capacity to use."""
-        given = {"users": self.users, "columns": self.columns, "constants": self.constants}
-        return replace(found, **{name: value for name, value in given.items() if value is not None})
+Trained = tuple[TrainingJob, list[State]]
 
 
 def train_together(
     backbone: TransformersBackbone,
-    jobs: Sequence[Job],
+    jobs: Sequence[TrainingJob],
     specs: Sequence[AdapterSpec],
     recipe: Recipe,
     *,
@@ -83,76 +60,65 @@ def train_together(
 class _Seat:
     """One slot and the user who trains in it."""
 
-    def __init__(self, slot: int, number: int, job: Job, backbone: TransformersBackbone, recipe: Recipe) -> None:
+    def __init__(self, slot: int, number: int, job: TrainingJob, engine: _Engine) -> None:
         self.slot = slot
-        self.number = number
         self.job = job
-        self.steps = recipe.steps(len(job.pairs))
         self.step = 0
-        self._rate = recipe.schedule(self.steps)
-        self._encoded = [backbone.encode_pair(pair) for pair in job.pairs]
-        self._batches = recipe.batches(len(job.pairs), job.seed)
+        self.steps = engine.recipe.steps(len(job.pairs))
+        self.rate = engine.recipe.schedule(self.steps)
+        self.encoded = [engine.backbone.encoder.pair(pair) for pair in job.pairs]
+        # Names of all training examples; no two seats share one.
+        self.examples = [(number, i) for i in range(len(self.encoded))]
+        self.batches = engine.recipe.batches(len(self.encoded), job.seed)
 
-    @property
-    def rate(self) -> float:
-        """Learning rate of the coming step."""
-        return self._rate(self.step)
-
-    @property
-    def examples(self) -> list[tuple[int, int]]:
-        """Names of all training examples; no two seats share one."""
-        return [(self.number, i) for i in range(len(self._encoded))]
-
-    def next_rows(self) -> list[Row]:
+    def next_rows(self) -> list[TrainingRow]:
         """The next batch."""
-        chosen = next(self._batches)
-        tokens = sum(len(self._encoded[i][1]) for i in chosen)
+        chosen = next(self.batches)
+        weight = 1 / sum(len(self.encoded[i][1]) for i in chosen)
+        keys = [row_key(self.job.seed, self.step, i) for i in chosen]
         return [
-            Row(self.slot, (self.number, i), *self._encoded[i], 1 / tokens, row_key(self.job.seed, self.step, i))
-            for i in chosen
+            TrainingRow(self.slot, self.examples[i], *self.encoded[i], weight, key)
+            for i, key in zip(chosen, keys, strict=True)
         ]
 
     def skip_to(self, step: int) -> None:
         """Continue where an earlier session stopped."""
         for _ in range(step):
-            next(self._batches)
+            next(self.batches)
         self.step = step
 
 
+@dataclass
 class _Engine:
-    def __init__(
-        self,
-        backbone: TransformersBackbone,
-        jobs: Sequence[Job],
-        specs: Sequence[AdapterSpec],
-        recipe: Recipe,
-        beneath: Sequence[Adapter],
-        options: EngineOptions,
-        snapshots: Snapshots | None,
-        progress: Callable[[int, int], None],
-        say: Callable[[str], None],
-    ) -> None:
-        self.backbone = backbone
-        self.specs = specs
-        self.recipe = recipe
-        self.snapshots = snapshots
-        self.progress = progress
-        self.say = say
-        # Longest first: whoever takes longest must not begin last.
-        self.queue = deque(sorted(jobs, key=lambda job: -recipe.steps(len(job.pairs))))
-        room = options.within(capacity(backbone, specs))
+    backbone: TransformersBackbone
+    jobs: Sequence[TrainingJob]
+    specs: Sequence[AdapterSpec]
+    recipe: Recipe
+    beneath: Sequence[Adapter]
+    options: EngineOptions
+    snapshots: Snapshots | None
+    progress: Callable[[int, int], None]
+    say: Callable[[str], None]
+    done: int = 0
+    seated: int = 0
+
+    def __post_init__(self) -> None:
+        room = self.options.within(capacity(self.backbone, self.specs, free_memory(self.backbone.device)))
+        self.users = max(1, min(room.users, len(self.jobs)))
         self.passes = Passes(
-            backbone,
-            specs,
-            beneath,
-            ConstantStore(room.constants if recipe.epochs > 1 else 0),
-            columns=room.columns,
-            split_prompts=options.split_prompts,
+            self.backbone,
+            self.specs,
+            self.beneath,
+            ConstantStore(room.constants if self.recipe.epochs > 1 else 0),
+            room.columns,
+            self.options.split_prompts,
         )
-        self.users = max(1, min(room.users, len(jobs)))
-        self.total = sum(recipe.steps(len(job.pairs)) for job in jobs)
-        self.done = 0
-        self.seated = 0
+        self.total = sum(self._steps(job) for job in self.jobs)
+        # Longest first: the user who takes longest must not begin last.
+        self.queue = deque(sorted(self.jobs, key=self._steps, reverse=True))
+
+    def _steps(self, job: TrainingJob) -> int:
+        return self.recipe.steps(len(job.pairs))
 
     def run(self) -> Iterator[Trained]:
         if not self.queue:
@@ -192,7 +158,7 @@ class _Engine:
         usage = self.backbone.usage
         cut = usage.cut_contexts, usage.cut_sources
         self.seated += 1
-        seat = _Seat(slot, self.seated, self.queue.popleft(), self.backbone, self.recipe)
+        seat = _Seat(slot, self.seated, self.queue.popleft(), self)
         for bank, start in zip(banks, seat.job.starts, strict=True):
             bank.put(slot, start)
         optimizer.restart(slot)
@@ -206,7 +172,7 @@ class _Engine:
         return seat
 
     def _step(self, seats: Sequence[_Seat], banks: Sequence[Bank], optimizer: StackedAdamW) -> None:
-        rates = [seat.rate for seat in seats]
+        rates = [seat.rate(seat.step) for seat in seats]
         rows = [row for seat in seats for row in seat.next_rows()]
         while not self._gradients(rows, banks, optimizer):
             pass
@@ -219,8 +185,8 @@ class _Engine:
         if self.snapshots is not None:
             self.snapshots.offer(banks, optimizer)
 
-    def _gradients(self, rows: Sequence[Row], banks: Sequence[Bank], optimizer: StackedAdamW) -> bool:
-        """Every user's gradient of this step; False, and nothing changed, where memory did not suffice."""
+    def _gradients(self, rows: Sequence[TrainingRow], banks: Sequence[Bank], optimizer: StackedAdamW) -> bool:
+        """Every user's gradient of this step; False, and nothing changed, if memory did not suffice."""
         optimizer.zero_grad(set_to_none=True)
         batches = self.passes.batches(rows)
         try:
@@ -228,7 +194,7 @@ class _Engine:
             for batch in batches:
                 device = self.backbone.model.device
                 slots = torch.tensor([row.slot for row in batch], device=device)
-                keys = DropoutKeys(torch.tensor([row.dropout_key for row in batch], device=device))
+                keys = torch.tensor([row.dropout_key for row in batch], device=device)
                 self.passes.loss(batch, [own.adapter(slots, keys) for own in evaluated]).backward()
             for own in evaluated:
                 own.backward()
@@ -241,7 +207,7 @@ class _Engine:
         self._do_less(max(batches, key=self.passes.room))
         return False
 
-    def _do_less(self, largest: Sequence[Row]) -> None:
+    def _do_less(self, largest: Sequence[TrainingRow]) -> None:
         """Halve the passes below the ``largest`` that was tried; when that is one row, keep nothing besides."""
         if self.backbone.device.startswith("cuda"):
             torch.cuda.empty_cache()

@@ -13,30 +13,36 @@ consreft    h + R^T (b - R h)               rank x width + rank
 lobireft    h + R^T b                       rank x width + rank
 ==========  ==============================  =======================
 
-An :class:`Edit` is the map itself, as plain tensors, for one user or stacked for many; an
-:class:`Intervention` holds the parameters that an optimizer moves when one user trains alone.
+An :class:`Edit` is the map itself, as plain tensors, for one user or stacked for many; :class:`Edits` are
+the maps of several layers at their :class:`Positions`, ready to be attached to a backbone.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from lampbench.backbone import PassWindow
+
 Kind = Literal["loreft", "noreft", "direft", "consreft", "lobireft"]
 KINDS: tuple[Kind, ...] = ("loreft", "noreft", "direft", "consreft", "lobireft")
 WITH_WEIGHT = ("loreft", "noreft", "direft")
+_POSITIONS = re.compile(r"(?:f(\d+))?(?:\+?l(\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """The map phi at one layer; with a leading dimension on every tensor, one map a user.
+    """The map phi at one layer; with a leading dimension on every tensor, one map per user.
 
     Attributes:
         rotation: R (or P), shape (…, rank, width).
-        weight: W, shape (…, rank, width); None for the kinds that have none.
+        weight: W, shape (…, rank, width); None for kinds without it.
         bias: b, shape (…, rank).
         kind: Which formula.
     """
@@ -67,11 +73,6 @@ class Edit:
         weight = None if self.weight is None else self.weight[users]
         return Edit(self.rotation[users], weight, self.bias[users], self.kind)
 
-    def detached(self) -> Edit:
-        """A copy that no gradient reaches."""
-        weight = None if self.weight is None else self.weight.detach().clone()
-        return Edit(self.rotation.detach().clone(), weight, self.bias.detach().clone(), self.kind)
-
     def _inner(self) -> Tensor | None:
         """What multiplies h inside the brackets."""
         if self.kind == "direft":
@@ -81,63 +82,109 @@ class Edit:
         return None if self.weight is None else self.weight - self.rotation
 
 
-class Intervention(nn.Module):
-    """Trainable parameters of one edit.
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """Every token, or the first and last tokens of the prompt.
 
-    R is kept orthonormal by the Householder parametrization of torch's
-    ``nn.utils.parametrizations.orthogonal`` (and so of pyreft): the same coordinates, hence the
-    same gradients and the same optimizer path. Two things differ. The orthogonal completion of the
-    starting R, there a width x width buffer, is kept as ``rank`` reflectors. And the signs that the
-    coordinates' diagonal stands for are fixed, because weight decay would move that diagonal off
-    -1, which torch then truncates to 0, silently erasing R.
+    Written as in pyreft: ``all`` (prompt and generated tokens), ``l8`` (the prompt's last 8),
+    ``f4`` (its first 4), ``f4+l4``. Prompt positions act at prefill only; the KV cache carries the
+    effect on.
     """
 
-    coordinates: nn.Parameter
-    weight: nn.Parameter | None
-    bias: nn.Parameter
-    reflectors: Tensor
-    scales: Tensor
-    signs: Tensor
+    first: int = 0
+    last: int = 0
+    everything: bool = False
 
-    def __init__(self, start: Edit) -> None:
-        """Parameters at which the map equals ``start``."""
-        super().__init__()
-        self.kind = start.kind
-        if self.kind == "noreft":
-            self.coordinates = nn.Parameter(start.rotation.detach().clone())
-        else:
-            self._start_rotation(start.rotation.detach().mT)
-        weight = None if start.weight is None else nn.Parameter(start.weight.detach().clone())
-        self.register_parameter("weight", weight)
-        self.bias = nn.Parameter(start.bias.detach().clone())
+    @classmethod
+    def parse(cls, text: str) -> Positions:
+        """Read ``all``, ``f<n>``, ``l<m>`` or ``f<n>+l<m>``; raises ValueError otherwise."""
+        if text == "all":
+            return cls(everything=True)
+        match = _POSITIONS.fullmatch(text)
+        first, last = (int(part or 0) for part in match.groups()) if match else (0, 0)
+        if first + last == 0 or text.startswith("+"):
+            raise ValueError(f"positions are 'all', 'f<n>', 'l<m>' or 'f<n>+l<m>' (such as f4+l4), found {text!r}")
+        return cls(first, last)
 
-    def edit(self) -> Edit:
-        """The map at the present parameters, differentiable; evaluate it once a step."""
-        rotation = self.coordinates if self.kind == "noreft" else self._rotation()
-        return Edit(rotation, self.weight, self.bias, self.kind)
+    def __str__(self) -> str:
+        if self.everything:
+            return "all"
+        return "+".join(f"{name}{count}" for name, count in (("f", self.first), ("l", self.last)) if count)
 
-    def _start_rotation(self, columns: Tensor) -> None:
-        width, rank = columns.shape
-        check_rank(width, rank)
-        reflectors, scales = torch.geqrf(columns)
-        self.register_buffer("reflectors", reflectors, persistent=False)
-        self.register_buffer("scales", scales, persistent=False)
-        # Of orthonormal columns, the triangular factor is diagonal with entries +1 and -1.
-        self.register_buffer("signs", reflectors.diagonal().sign().unsqueeze(-1), persistent=False)
-        self.coordinates = nn.Parameter(-torch.eye(width, rank, dtype=columns.dtype, device=columns.device))
+    @property
+    def suffix(self) -> int | None:
+        """How many of the prompt's last tokens hold all positions; None if other positions are among them."""
+        return self.last if self.last and not self.first and not self.everything else None
 
-    def _rotation(self) -> Tensor:
-        below = self.coordinates.tril(diagonal=-1)
-        scales = 2.0 / (1.0 + (below * below).sum(dim=-2))
-        columns = -torch.linalg.householder_product(below, scales)
-        rank = columns.shape[-1]
-        turned = torch.cat([columns[:rank] * self.signs, columns[rank:]])
-        completed: Tensor = torch.ormqr(self.reflectors, self.scales, turned)
-        return completed.transpose(-1, -2)
+    def places(self, window: PassWindow, columns: int) -> tuple[Tensor, Tensor]:
+        """The pass's columns that hold the positions, the same number for every row.
+
+        Not for ``all``, where every column is edited.
+
+        Args:
+            window: Where the prompts lie.
+            columns: Columns of this pass.
+
+        Returns:
+            Column of each position within the pass, and whether the row has that position in this
+            pass (a short prompt has fewer), both of shape (rows, first + last).
+        """
+        device = window.starts.device
+        starts, ends = window.starts.unsqueeze(1), window.ends.unsqueeze(1)
+        head = starts + torch.arange(self.first, device=device)
+        tail = ends - self.last + torch.arange(self.last, device=device)
+        # A prompt shorter than first + last has each of its tokens once.
+        once = torch.cat([head < ends, tail >= starts + self.first], dim=1)
+        place = torch.cat([head, tail], dim=1) - window.offset
+        inside = (place >= 0) & (place < columns)
+        return place.clamp(0, columns - 1), once & inside
+
+
+@dataclass(frozen=True)
+class Edits:
+    """One edit at each of some decoder layers (0-based), acting at given positions.
+
+    An :class:`lampbench.backbone.Adapter`. Several attached in turn act in that order.
+
+    Attributes:
+        layers: Layer number -> its edit, one for every row or stacked over users.
+        positions: Where they act.
+        users: Of stacked edits, the user of each prompt, shape (prompts,).
+    """
+
+    layers: Mapping[int, Edit]
+    positions: Positions
+    users: Tensor | None = None
+
+    @contextmanager
+    def attach(self, layers: nn.ModuleList, window: PassWindow) -> Iterator[None]:
+        """Edit the outputs of ``layers`` inside the ``with`` block."""
+        with ExitStack() as stack:
+            for number, edit in self.layers.items():
+                stack.enter_context(layers[number].register_forward_hook(self._hook(edit, window)))
+            yield
+
+    def _hook(self, edit: Edit, window: PassWindow) -> Callable[[nn.Module, Any, Any], Any]:
+        def after_layer(module: nn.Module, arguments: Any, output: Any) -> Any:
+            # A decoder layer returns a tensor in transformers 5 and a tuple in 4.
+            hidden: Tensor = output[0] if isinstance(output, tuple) else output
+            if not self.positions.everything and window.offset >= window.width:
+                return None
+            own = edit if self.users is None else edit.of_rows(self.users[window.rows])
+            edited = own(hidden) if self.positions.everything else self._at_places(own, hidden, window)
+            return (edited, *output[1:]) if isinstance(output, tuple) else edited
+
+        return after_layer
+
+    def _at_places(self, edit: Edit, hidden: Tensor, window: PassWindow) -> Tensor:
+        columns, there = self.positions.places(window, hidden.shape[1])
+        rows = torch.arange(len(hidden), device=hidden.device).unsqueeze(1).expand_as(columns)
+        edited = edit(hidden[rows, columns])
+        return hidden.index_put((rows[there], columns[there]), edited[there])
 
 
 def check_rank(width: int, rank: int) -> None:
-    """Raises ValueError where ``rank`` is not below ``width``."""
+    """Raise ValueError unless ``rank`` is below ``width``."""
     if width <= rank:
         raise ValueError(f"the rank ({rank}) must be below the backbone's width ({width})")
 
@@ -175,6 +222,16 @@ def identity_edit(
     if kind == "lobireft":
         return Edit(rotation, None, bias, kind)
     return Edit(rotation, torch.zeros_like(rotation) if kind == "direft" else rotation.clone(), bias, kind)
+
+
+def named_tensors(edits: Mapping[int, Edit]) -> dict[str, Tensor]:
+    """Copies of the edits' tensors on the CPU, named ``<layer>.rotation``, ``.weight`` and ``.bias``."""
+    parts = {
+        f"{layer}.{name}": getattr(edit, name)
+        for layer, edit in edits.items()
+        for name in ("rotation", "weight", "bias")
+    }
+    return {name: tensor.detach().cpu().clone() for name, tensor in parts.items() if tensor is not None}
 
 
 def edit_parameters(width: int, rank: int, kind: Kind = "loreft") -> int:

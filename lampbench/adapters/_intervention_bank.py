@@ -1,25 +1,99 @@
-"""Interventions of many users, stacked."""
+"""Interventions in training: the parameters of one user who trains alone, and of many users stacked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lampbench.adapters._intervention import WITH_WEIGHT, Edit, Kind, check_rank
-from lampbench.adapters._spec import Bank, DropoutKeys, Evaluated, State
-from lampbench.backbone import Adapter
+from lampbench.adapters._intervention import WITH_WEIGHT, Edit, Edits, Kind, Positions, check_rank, named_tensors
+from lampbench.adapters._spec import Bank, EvaluatedBank, SoloAdapter, State
 
-# From stacked edits by layer, and the user of each row, to what acts.
-MakeAdapter = Callable[[Mapping[int, Edit], Tensor], Adapter]
+
+class Intervention(nn.Module):
+    """Trainable parameters of one edit.
+
+    R is kept orthonormal by the Householder parametrization of torch's
+    ``nn.utils.parametrizations.orthogonal`` (and so of pyreft): the same coordinates, hence the
+    same gradients and the same optimizer path. Two things differ. The orthogonal completion of the
+    starting R, there a width x width buffer, is kept as ``rank`` reflectors. And the signs that the
+    coordinates' diagonal stands for are fixed, because weight decay would move that diagonal off
+    -1, which torch then truncates to 0, silently erasing R.
+    """
+
+    coordinates: nn.Parameter
+    weight: nn.Parameter | None
+    bias: nn.Parameter
+    reflectors: Tensor
+    scales: Tensor
+    signs: Tensor
+
+    def __init__(self, start: Edit) -> None:
+        """Parameters at which the map equals ``start``."""
+        super().__init__()
+        self.kind = start.kind
+        if self.kind == "noreft":
+            self.coordinates = nn.Parameter(start.rotation.detach().clone())
+        else:
+            self._start_rotation(start.rotation.detach().mT)
+        weight = None if start.weight is None else nn.Parameter(start.weight.detach().clone())
+        self.register_parameter("weight", weight)
+        self.bias = nn.Parameter(start.bias.detach().clone())
+
+    def edit(self) -> Edit:
+        """The map at the present parameters, differentiable; evaluate it once per step."""
+        rotation = self.coordinates if self.kind == "noreft" else self._rotation()
+        return Edit(rotation, self.weight, self.bias, self.kind)
+
+    def _start_rotation(self, columns: Tensor) -> None:
+        width, rank = columns.shape
+        check_rank(width, rank)
+        reflectors, scales = torch.geqrf(columns)
+        self.register_buffer("reflectors", reflectors, persistent=False)
+        self.register_buffer("scales", scales, persistent=False)
+        # Of orthonormal columns, the triangular factor is diagonal with entries +1 and -1.
+        self.register_buffer("signs", reflectors.diagonal().sign().unsqueeze(-1), persistent=False)
+        self.coordinates = nn.Parameter(-torch.eye(width, rank, dtype=columns.dtype, device=columns.device))
+
+    def _rotation(self) -> Tensor:
+        below = self.coordinates.tril(diagonal=-1)
+        scales = 2.0 / (1.0 + (below * below).sum(dim=-2))
+        columns = -torch.linalg.householder_product(below, scales)
+        rank = columns.shape[-1]
+        turned = torch.cat([columns[:rank] * self.signs, columns[rank:]])
+        completed: Tensor = torch.ormqr(self.reflectors, self.scales, turned)
+        return completed.transpose(-1, -2)
+
+
+class InterventionSet(nn.Module, SoloAdapter):
+    """Trainable interventions of one user, one at each chosen layer."""
+
+    def __init__(self, start: Mapping[int, Edit], positions: Positions) -> None:
+        super().__init__()
+        self.positions = positions
+        self.interventions = nn.ModuleDict({str(layer): Intervention(edit) for layer, edit in start.items()})
+
+    def parameters(self, recurse: bool = True) -> list[nn.Parameter]:  # type: ignore[override]
+        """What an optimizer moves."""
+        return list(super().parameters(recurse))
+
+    def adapter(self, dropout: Tensor | None = None) -> Edits:
+        """The edits at the present parameters; interventions have no dropout."""
+        modules: dict[str, Any] = dict(self.interventions.items())
+        return Edits({int(layer): module.edit() for layer, module in modules.items()}, self.positions)
+
+    @torch.no_grad()
+    def state(self) -> State:
+        """The present edits, copied."""
+        return named_tensors(self.adapter().layers)
 
 
 class InterventionBank(Bank):
-    """One intervention a slot and layer, over the same coordinates as :class:`Intervention`.
+    """One intervention per slot and layer, over the same coordinates as :class:`Intervention`.
 
-    The orthonormal map is evaluated once a step for all slots, by products of small matrices (the
+    The orthonormal map is evaluated once per step for all slots, by products of small matrices (the
     compact form of a product of Householder reflectors, I - V T V^T), so a slot holds a few vectors of
     the backbone's width and no matrix of it.
     """
@@ -27,20 +101,20 @@ class InterventionBank(Bank):
     def __init__(
         self,
         layers: Sequence[int],
+        positions: Positions,
+        kind: Kind,
+        *,
+        slots: int,
         width: int,
         rank: int,
-        kind: Kind,
-        slots: int,
-        make_adapter: MakeAdapter,
-        *,
         dtype: torch.dtype,
         device: str,
     ) -> None:
         super().__init__()
         check_rank(width, rank)
         self.layers = tuple(layers)
+        self.positions = positions
         self.kind = kind
-        self._make_adapter = make_adapter
 
         def room(*shape: int) -> Tensor:
             return torch.zeros(slots, *shape, dtype=dtype, device=device)
@@ -69,10 +143,9 @@ class InterventionBank(Bank):
             return
         for layer in self.layers:
             coordinates = self.parameters[f"{layer}.coordinates"]
-            reflectors, factor, signs = _completed(start[f"{layer}.rotation"].to(coordinates).mT)
-            self.constants[f"{layer}.reflectors"][slot] = reflectors
-            self.constants[f"{layer}.factor"][slot] = factor
-            self.constants[f"{layer}.signs"][slot] = signs
+            completed = _completed(start[f"{layer}.rotation"].to(coordinates).mT)
+            for name, tensor in zip(("reflectors", "factor", "signs"), completed, strict=True):
+                self.constants[f"{layer}.{name}"][slot] = tensor
             coordinates[slot] = -torch.eye(*coordinates.shape[1:]).to(coordinates)
 
     @torch.no_grad()
@@ -86,7 +159,7 @@ class InterventionBank(Bank):
                     state[f"{layer}.{name}"] = self.parameters[f"{layer}.{name}"][slot]
         return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
-    def evaluated(self) -> Evaluated:
+    def evaluated(self) -> EvaluatedBank:
         """All slots' maps; every pass of the step shares them."""
         rotations = {layer: self._rotation(layer) for layer in self.layers}
         leaves = {layer: rotation.detach().requires_grad_() for layer, rotation in rotations.items()}
@@ -94,7 +167,12 @@ class InterventionBank(Bank):
             layer: Edit(leaf, self.parameters.get(f"{layer}.weight"), self.parameters[f"{layer}.bias"], self.kind)
             for layer, leaf in leaves.items()
         }
-        return _EvaluatedEdits(edits, self._make_adapter, rotations, leaves)
+
+        def backward() -> None:
+            reached = [layer for layer, leaf in leaves.items() if leaf.grad is not None]
+            torch.autograd.backward([rotations[layer] for layer in reached], [leaves[layer].grad for layer in reached])
+
+        return EvaluatedBank(lambda slots, keys: Edits(edits, self.positions, slots), backward)
 
     def _rotation(self, layer: int, slots: slice = slice(None)) -> Tensor:
         """R of the slots, shape (slots, rank, width)."""
@@ -111,23 +189,6 @@ class InterventionBank(Bank):
         turned = torch.cat([columns[:, :rank] * self.constants[f"{layer}.signs"][slots], columns[:, rank:]], dim=1)
         reflectors, factor = (self.constants[f"{layer}.{name}"][slots] for name in ("reflectors", "factor"))
         return (turned - reflectors @ (factor @ (reflectors.mT @ turned))).mT
-
-
-@dataclass(frozen=True)
-class _EvaluatedEdits(Evaluated):
-    edits: Mapping[int, Edit]
-    make_adapter: MakeAdapter
-    rotations: Mapping[int, Tensor]
-    leaves: Mapping[int, Tensor]
-
-    def adapter(self, slots: Tensor, dropout: DropoutKeys | None) -> Adapter:
-        return self.make_adapter(self.edits, slots)
-
-    def backward(self) -> None:
-        reached = [layer for layer, leaf in self.leaves.items() if leaf.grad is not None]
-        torch.autograd.backward(
-            [self.rotations[layer] for layer in reached], [self.leaves[layer].grad for layer in reached]
-        )
 
 
 def _completed(columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,12 +19,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 from torch.nn.utils.rnn import pad_sequence
 
-from lampbench.adapters._capacity import Room
+from lampbench.adapters._memory import Constants, ConstantStore, PassRoom
 from lampbench.adapters._spec import AdapterSpec, exact
 from lampbench.backbone import (
     Adapter,
+    PassWindow,
     TransformersBackbone,
-    Window,
+    attached,
     key_value_cache,
     keys_and_values,
     layer_output,
@@ -35,7 +36,7 @@ from lampbench.backbone import (
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class TrainingRow:
     """One training example in one step.
 
     Attributes:
@@ -59,68 +60,11 @@ class Row:
         return [*self.prompt, *self.target[:-1]]
 
 
-@dataclass(frozen=True)
-class Constants:
-    """What the backbone computes for one example whatever the adapters' parameters.
-
-    Attributes:
-        hidden: Output of the highest constant layer, shape (columns, width), for the columns that run on;
-            None where even the first layer is adapted.
-        keys_values: Of the prompt's constant columns in the upper layers, shape
-            (layers, 2, key-value heads, columns, head width); None where every column runs on.
-    """
-
-    hidden: Tensor | None
-    keys_values: Tensor | None
-
-    @property
-    def bytes(self) -> int:
-        """Memory that it holds."""
-        return sum(t.numel() * t.element_size() for t in (self.hidden, self.keys_values) if t is not None)
-
-
-class ConstantStore:
-    """Keeps constants of examples up to a bound; above it they are computed again, which changes nothing.
-
-    One store serves one backbone, one set of frozen adapters and one set of specs, so an example's name
-    is the only thing that its constants depend on.
-
-    Args:
-        limit: Bytes.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._free = limit
-        self._kept: dict[Hashable, Constants] = {}
-
-    def get(self, example: Hashable) -> Constants | None:
-        """The example's constants, where they were kept."""
-        return self._kept.get(example)
-
-    def keep(self, example: Hashable, constants: Constants) -> None:
-        """Keep them, if there is room."""
-        if constants.bytes <= self._free:
-            self._free -= constants.bytes
-            self._kept[example] = constants
-
-    def drop(self, example: Hashable) -> None:
-        """Make room."""
-        constants = self._kept.pop(example, None)
-        if constants is not None:
-            self._free += constants.bytes
-
-    def close(self) -> bool:
-        """Keep nothing from now on; False where that was so already."""
-        was_open = self._free > 0 or bool(self._kept)
-        self._kept.clear()
-        self._free = 0
-        return was_open
-
-
+@dataclass
 class Passes:
     """Runs rows of many users through one backbone.
 
-    Args:
+    Attributes:
         backbone: Frozen.
         specs: Of the adapters that train.
         beneath: Frozen adapters that act before them.
@@ -129,58 +73,52 @@ class Passes:
         split_prompts: Whether prompts may be split before their edited last tokens.
     """
 
-    def __init__(
-        self,
-        backbone: TransformersBackbone,
-        specs: Sequence[AdapterSpec],
-        beneath: Sequence[Adapter],
-        store: ConstantStore,
-        *,
-        columns: int,
-        split_prompts: bool,
-    ) -> None:
-        self._backbone = backbone
-        self._beneath = beneath
-        self.store = store
-        self.columns = columns
-        self._rooms = Room(backbone)
-        self._in_tuple = backbone.layers_return_tuples
-        self._constant = min(spec.constant_layers(backbone) for spec in specs)
-        suffixes = [spec.suffix for spec in specs]
-        lasts = [suffix for suffix in suffixes if suffix is not None]
-        self._suffix = max(lasts) if split_prompts and len(lasts) == len(suffixes) else None
-        self._adapted = [module for spec in specs for module in spec.adapted_modules(backbone)]
+    backbone: TransformersBackbone
+    specs: Sequence[AdapterSpec]
+    beneath: Sequence[Adapter]
+    store: ConstantStore
+    columns: int
+    split_prompts: bool
 
-    def batches(self, rows: Sequence[Row]) -> list[list[Row]]:
-        """``rows`` in passes: rows of like length together, whoever's they are."""
+    def __post_init__(self) -> None:
+        self._rooms = PassRoom(self.backbone)
+        self._in_tuple = self.backbone.layers_return_tuples
+        self._constant = min(spec.constant_layers(self.backbone) for spec in self.specs)
+        lasts = [spec.suffix for spec in self.specs if spec.suffix is not None]
+        self._suffix = max(lasts) if self.split_prompts and len(lasts) == len(self.specs) else None
+        self._adapted = [module for spec in self.specs for module in spec.adapted_modules(self.backbone)]
+
+    def batches(self, rows: Sequence[TrainingRow]) -> list[list[TrainingRow]]:
+        """``rows`` in passes: rows of similar length together, of any users."""
         return _packed(rows, self._room, self.columns)
 
-    def room(self, rows: Sequence[Row]) -> int:
+    def room(self, rows: Sequence[TrainingRow]) -> int:
         """The room that a pass of ``rows`` takes, in columns."""
         return len(rows) * max(self._room(row) for row in rows)
 
-    def loss(self, rows: Sequence[Row], adapters: Sequence[Adapter]) -> Tensor:
+    def loss(self, rows: Sequence[TrainingRow], adapters: Sequence[Adapter]) -> Tensor:
         """The rows' weighted sum of cross-entropies, a scalar.
 
         Args:
             rows: Of any users.
             adapters: Of the users; row i of the pass is ``rows[i]``.
         """
-        backbone, device = self._backbone, self._backbone.model.device
+        backbone, device = self.backbone, self.backbone.model.device
         constants = self._constants(rows)
         starts = torch.tensor([self._start(row) for row in rows], device=device)
         before = int(starts.max())
         ids = _padded([row.ids[self._start(row) :] for row in rows], backbone.pad, device)
         ends = before - starts + torch.tensor([len(row.prompt) for row in rows], device=device)
-        window = Window(before - starts, ends, torch.arange(len(rows), device=device), before + ids.shape[1], before)
+        window = PassWindow(
+            before - starts, ends, torch.arange(len(rows), device=device), before + ids.shape[1], before
+        )
         targets = [
             (i, len(r.prompt) - 1 - self._start(r) + j) for i, r in enumerate(rows) for j in range(len(r.target))
         ]
         row_of, column_of = torch.tensor(targets, device=device).unbind(1)
         with ExitStack() as stack:
             self._leave_out(stack, constants)
-            for adapter in (*self._beneath, *adapters):
-                stack.enter_context(adapter.attach(backbone.layers, window))
+            stack.enter_context(attached([*self.beneath, *adapters], backbone.layers, window))
             self._narrow(stack, row_of, column_of)
             split = self._split_arguments(constants, ids, starts, before) if before else {}
             logits = backbone.model(input_ids=ids, use_cache=False, **split).logits[0]
@@ -189,24 +127,24 @@ class Passes:
         weights = torch.tensor([row.weight for row in rows for _ in row.target], dtype=losses.dtype, device=device)
         return (losses * weights).sum()
 
-    def _start(self, row: Row) -> int:
+    def _start(self, row: TrainingRow) -> int:
         """The first column that can change: 0, or where the prompt's edited last tokens begin."""
         return 0 if self._suffix is None else max(0, len(row.prompt) - self._suffix)
 
-    def _room(self, row: Row) -> int:
+    def _room(self, row: TrainingRow) -> int:
         start = self._start(row)
         return self._rooms.of(len(row.ids) - start, start, len(row.target))
 
-    def _constants(self, rows: Sequence[Row]) -> list[Constants]:
+    def _constants(self, rows: Sequence[TrainingRow]) -> list[Constants]:
         found = [self.store.get(row.example) for row in rows]
         missing = [row for row, constants in zip(rows, found, strict=True) if constants is None]
         made = iter(self._compute(missing))
         return [next(made) if constants is None else constants for constants in found]
 
-    def _compute(self, rows: Sequence[Row]) -> list[Constants]:
+    def _compute(self, rows: Sequence[TrainingRow]) -> list[Constants]:
         if not self._constant and self._suffix is None:
             return [Constants(None, None)] * len(rows)
-        made: dict[Row, Constants] = {}
+        made: dict[TrainingRow, Constants] = {}
         for batch in _packed(rows, lambda row: len(row.ids), self.columns):
             made.update(zip(batch, self._compute_together(batch), strict=True))
         for row, constants in made.items():
@@ -214,12 +152,12 @@ class Passes:
         return [made[row] for row in rows]
 
     @torch.no_grad()
-    def _compute_together(self, rows: Sequence[Row]) -> list[Constants]:
-        backbone, device = self._backbone, self._backbone.model.device
+    def _compute_together(self, rows: Sequence[TrainingRow]) -> list[Constants]:
+        backbone, device = self.backbone, self.backbone.model.device
         layers, constant = backbone.layers, self._constant
         ids = _padded([row.ids for row in rows], backbone.pad, device)
         ends = torch.tensor([len(row.prompt) for row in rows], device=device)
-        window = Window(torch.zeros_like(ends), ends, torch.arange(len(rows), device=device), ids.shape[1])
+        window = PassWindow(torch.zeros_like(ends), ends, torch.arange(len(rows), device=device), ids.shape[1])
         cache = None if self._suffix is None else key_value_cache()
         decoder = backbone.model.get_decoder()
         with ExitStack() as stack:
@@ -227,8 +165,7 @@ class Passes:
             if cache is None:
                 above = range(constant, len(layers))
                 stack.enter_context(layers_left_out(layers, above, in_tuple=self._in_tuple))
-            for adapter in self._beneath:
-                stack.enter_context(adapter.attach(layers, window))
+            stack.enter_context(attached(self.beneath, layers, window))
             decoder(input_ids=ids, use_cache=False, past_key_values=cache)
         upper = [] if cache is None else [keys_and_values(cache, n) for n in range(constant, len(layers))]
         made = []
@@ -242,17 +179,12 @@ class Passes:
     def _leave_out(self, stack: ExitStack, constants: Sequence[Constants]) -> None:
         hidden = [own.hidden for own in constants if own.hidden is not None]
         if hidden:
-            stack.enter_context(
-                layers_left_out(
-                    self._backbone.layers,
-                    range(self._constant),
-                    in_tuple=self._in_tuple,
-                    output=pad_sequence(hidden, batch_first=True),
-                )
-            )
+            layers, output = self.backbone.layers, pad_sequence(hidden, batch_first=True)
+            below = range(self._constant)
+            stack.enter_context(layers_left_out(layers, below, in_tuple=self._in_tuple, output=output))
 
     def _narrow(self, stack: ExitStack, rows: Tensor, columns: Tensor) -> None:
-        model, layers = self._backbone.model, self._backbone.layers
+        model, layers = self.backbone.model, self.backbone.layers
         if self._constant < len(layers):
             stack.enter_context(only_columns(layers[-1], rows, columns, self._adapted))
         stack.enter_context(only_inputs(model.get_output_embeddings(), rows, columns))
@@ -277,9 +209,9 @@ class Passes:
         }
 
 
-def _packed(rows: Sequence[Row], length: Callable[[Row], int], columns: int) -> list[list[Row]]:
+def _packed(rows: Sequence[TrainingRow], length: Callable[[TrainingRow], int], columns: int) -> list[list[TrainingRow]]:
     """Rows in batches of at most ``columns``, padding included, longest first; the sort is stable."""
-    batches: list[list[Row]] = []
+    batches: list[list[TrainingRow]] = []
     width = 0
     for row in sorted(rows, key=length, reverse=True):
         if not batches or (len(batches[-1]) + 1) * width > columns:

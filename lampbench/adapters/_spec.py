@@ -1,9 +1,9 @@
-"""What an adapter is, apart from anyone's parameters; and the stack of many users' parameters."""
+"""What an adapter is, apart from any user's parameters, and what a stack of many users' parameters offers."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +32,8 @@ class AdapterSpec(ABC):
         """Room for the parameters of ``slots`` users who train together."""
 
     @abstractmethod
-    def alone(self, backbone: TransformersBackbone, start: State) -> AbstractContextManager[LoneAdapter]:
-        """One user's adapter in the plainest form that trains: what the solo engine uses."""
+    def alone(self, backbone: TransformersBackbone, start: State) -> AbstractContextManager[SoloAdapter]:
+        """One user's adapter in the plainest form that trains; the solo engine uses it."""
 
     @abstractmethod
     def frozen(
@@ -74,21 +74,10 @@ class AdapterSpec(ABC):
 
     @abstractmethod
     def load(self, folder: Path, backbone: TransformersBackbone) -> State:
-        """Read what ``save`` wrote; raises InputError where the files are not such files."""
+        """Read what ``save`` wrote; raises InputError for other files."""
 
 
-@dataclass(frozen=True)
-class DropoutKeys:
-    """What a step's dropout masks are drawn from.
-
-    Attributes:
-        rows: One 63-bit key a row, shape (rows,), from the user's seed, the step and the example.
-    """
-
-    rows: Tensor
-
-
-class LoneAdapter(ABC):
+class SoloAdapter(ABC):
     """One user's trainable adapter."""
 
     @abstractmethod
@@ -96,8 +85,12 @@ class LoneAdapter(ABC):
         """What an optimizer moves."""
 
     @abstractmethod
-    def adapter(self, dropout: DropoutKeys | None = None) -> Adapter:
-        """The adapter at its present parameters; gradients reach them. ``dropout`` only in training."""
+    def adapter(self, dropout: Tensor | None = None) -> Adapter:
+        """The adapter at its present parameters; gradients reach them.
+
+        Args:
+            dropout: In training, the key of each row's dropout masks, shape (rows,), int64.
+        """
 
     @abstractmethod
     def state(self) -> State:
@@ -105,11 +98,11 @@ class LoneAdapter(ABC):
 
 
 class Bank(ABC):
-    """The stacked parameters of the users who train together, one slot a user.
+    """The stacked parameters of the users who train together, one slot per user.
 
     Attributes:
         parameters: Leaves with a leading dimension of ``slots``, in float32 (float64 on a float64 backbone).
-        constants: Further tensors a slot that training does not move.
+        constants: Further tensors per slot that training does not move.
     """
 
     def __init__(self) -> None:
@@ -125,20 +118,22 @@ class Bank(ABC):
         """The parameters in ``slot``, copied to the CPU."""
 
     @abstractmethod
-    def evaluated(self) -> Evaluated:
+    def evaluated(self) -> EvaluatedBank:
         """The bank at its present parameters, evaluated once for any number of passes."""
 
 
-class Evaluated(ABC):
-    """A bank at one step."""
+@dataclass(frozen=True)
+class EvaluatedBank:
+    """A bank at one step.
 
-    @abstractmethod
-    def adapter(self, slots: Tensor, dropout: DropoutKeys | None) -> Adapter:
-        """What acts on a pass whose row i belongs to ``slots[i]``."""
+    Attributes:
+        adapter: Called with slots and dropout keys, gives what acts on a pass whose row i belongs to
+            ``slots[i]`` and draws its dropout masks from ``keys[i]`` (None: no dropout).
+        backward: Called after the passes' own backward; carries gradients through what was evaluated once.
+    """
 
-    def backward(self) -> None:
-        """After the passes' own backward: carry gradients through what was evaluated once."""
-        return
+    adapter: Callable[[Tensor, Tensor | None], Adapter]
+    backward: Callable[[], None] = lambda: None
 
 
 def exact(logits: Tensor) -> Tensor:

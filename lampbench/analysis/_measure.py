@@ -1,4 +1,4 @@
-"""Both observations on one task's delta vectors, a layer at a time."""
+"""Both observations on one task's delta vectors, one layer at a time."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lampbench.analysis._deltas import Deltas
-from lampbench.analysis._layer import LayerShifts
-from lampbench.analysis._rank import rank_result
+from lampbench.analysis._deltas import Counts, Deltas
 from lampbench.analysis._recommend import Recommendation, recommend
-from lampbench.analysis._shift import collective, personal, project
+from lampbench.analysis._statistics import LayerShifts, collective, personal, project, rank_result
 from lampbench.core import derive_seed
 
 # PerFit's layers are about 15 of 32; the paper does not say which layer its Table 1 is of.
@@ -23,9 +21,9 @@ class TaskShifts:
 
     Attributes:
         identity: What the delta vectors are of.
-        label: What the data calls itself where it is not real, such as "mini (synthetic)".
+        label: What data that is not real calls itself, such as "mini (synthetic)".
         depth, width: Of the backbone.
-        users, silent, queries, split, cut, bare: As in ``Deltas``.
+        counts: How much was measured.
         recommendation: What follows for PerFit.
     """
 
@@ -34,12 +32,7 @@ class TaskShifts:
     label: str | None
     depth: int
     width: int
-    users: int
-    silent: int
-    queries: int
-    split: int
-    cut: int
-    bare: int
+    counts: Counts
     layers: tuple[LayerShifts, ...]
     recommendation: Recommendation
 
@@ -57,12 +50,12 @@ class TaskShifts:
             "identity": dict(self.identity),
             "depth": self.depth,
             "width": self.width,
-            "users": self.users,
-            "users_without_query": self.silent,
-            "users_with_two_halves": self.split,
-            "queries": self.queries,
-            "cut_prompts": self.cut,
-            "bare_queries": self.bare,
+            "users": self.counts.users,
+            "users_without_query": self.counts.silent,
+            "users_with_two_halves": self.counts.split,
+            "queries": self.counts.queries,
+            "cut_prompts": self.counts.cut,
+            "bare_queries": self.counts.bare,
             "shown_layer": self.shown.layer,
             "layers": [own.to_json() for own in self.layers],
             "recommendation": asdict(self.recommendation),
@@ -90,12 +83,7 @@ def measure(
         label=data.label,
         depth=shape.layers,
         width=shape.width,
-        users=deltas.users,
-        silent=deltas.silent,
-        queries=deltas.queries,
-        split=deltas.split,
-        cut=deltas.cut,
-        bare=deltas.bare,
+        counts=deltas.counts,
         layers=tuple(layers),
         recommendation=recommend(layers, shape.layers, shape.width),
     )

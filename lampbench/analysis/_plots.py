@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lampbench.analysis._layer import LayerShifts
 from lampbench.analysis._measure import TaskShifts
-from lampbench.analysis._rank import SHARES
-from lampbench.leaderboard.site._axes import Axis, LogAxis, Tick, linear, logarithmic
+from lampbench.analysis._statistics import SHARES, LayerShifts
+from lampbench.leaderboard.site import Axis, LogAxis, Tick, linear, logarithmic
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 520, 300, 46, 486, 34, 256
 # Its inside is a square.
@@ -42,7 +41,7 @@ class LinePlot:
         name: Of its file, and the prefix of its ids.
         title, about: What it shows, and what a reader who cannot see it should know.
         guides: Horizontal lines with a text.
-        dots: Whether points are marked: where there are few.
+        dots: Whether points are marked, as they are if there are few.
     """
 
     name: str
@@ -60,7 +59,7 @@ class LinePlot:
 
 @dataclass(frozen=True)
 class Scatter:
-    """A dot a user, and the origin: no shift.
+    """One dot per user, and the origin: no shift.
 
     Attributes:
         dots: All users as one SVG path of points.
@@ -89,7 +88,7 @@ def line_plots(own: TaskShifts) -> tuple[LinePlot, ...]:
 
 
 def scatters(own: TaskShifts) -> tuple[Scatter, ...]:
-    """A task's users in two dimensions, a plot a layer."""
+    """A task's users in two dimensions, one plot per layer."""
     return tuple(_scatter(own, layer) for layer in own.layers)
 
 

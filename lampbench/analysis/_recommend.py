@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lampbench.analysis._layer import LayerShifts
+from lampbench.analysis._statistics import LayerShifts
 
 # What PerFit's published settings span.
 _LOWEST, _HIGHEST, _MOST_LAYERS = 4, 32, 3
@@ -41,7 +41,7 @@ def recommend(layers: Sequence[LayerShifts], depth: int, width: int) -> Recommen
     """Settings for PerFit from measured layers of a backbone of ``depth`` layers of ``width``.
 
     A layer's worth is the collective share of the second moment times the reliable part of the
-    residuals (alone, where halves could not be compared). A rank is the effective rank at 90%, rounded
+    residuals (alone, if halves could not be compared). A rank is the effective rank at 90%, rounded
     up to a power of two within what PerFit published and a quarter of the width.
     """
     first, end = round(depth * _FIRST_PART), depth - max(1, round(depth * _LAST_PART))

@@ -12,9 +12,18 @@ from markupsafe import Markup
 
 from lampbench.analysis._measure import TaskShifts
 from lampbench.analysis._plots import LinePlot, Plot, Scatter, line_plots, scatters
-from lampbench.analysis._published import SOURCE, WHY_OURS_DIFFER
 from lampbench.analysis._recommend import to_toml
-from lampbench.analysis._tables import Table, by_layer, published, shifts, summary, two, write_csv
+from lampbench.analysis._tables import (
+    PUBLISHED_SOURCE,
+    WHY_OURS_DIFFER,
+    Table,
+    by_layer,
+    published,
+    shifts,
+    summary,
+    two,
+    write_csv,
+)
 from lampbench.core import write_json
 
 _PACKAGE = "lampbench.analysis"
@@ -57,7 +66,7 @@ def write_report(tasks: Sequence[TaskShifts], out: Path) -> Path:
             (out / "plots" / f"{plot.name}.svg").write_text(drawn.strip() + "\n", encoding="utf-8")
     write_json(out / "shifts.json", [own.to_json() for own in tasks])
     write_csv(tasks, out / "ranks.csv")
-    (out / "shifts.md").write_text(_markdown(tasks), encoding="utf-8")
+    (out / "shifts.md").write_text(_markdown(tasks, views), encoding="utf-8")
     page = environment.get_template("report.html").render(
         title=_TITLE,
         css=_asset("report.css") + _asset("plots.css"),
@@ -65,7 +74,7 @@ def write_report(tasks: Sequence[TaskShifts], out: Path) -> Path:
         facts=_facts(tasks[0]),
         summaries=[summary(tasks, "raw"), summary(tasks, "centred")],
         published=published(),
-        source=SOURCE,
+        source=PUBLISHED_SOURCE,
         reasons=WHY_OURS_DIFFER,
         tasks=views,
     )
@@ -106,13 +115,14 @@ def _view(own: TaskShifts) -> TaskView:
 
 
 def _counts(own: TaskShifts) -> str:
-    text = f"{own.users:,} users with {own.queries:,} queries; width {own.width:,}."
-    if own.silent:
-        text += f" {own.silent:,} users have no query and are left out."
-    if own.cut:
-        text += f" {own.cut:,} prompts did not fit and were cut."
-    if own.bare:
-        text += f" Of {own.bare:,} queries both prompts are the same: no context was found, or none fitted."
+    counts = own.counts
+    text = f"{counts.users:,} users with {counts.queries:,} queries; width {own.width:,}."
+    if counts.silent:
+        text += f" {counts.silent:,} users have no query and are left out."
+    if counts.cut:
+        text += f" {counts.cut:,} prompts did not fit and were cut."
+    if counts.bare:
+        text += f" Of {counts.bare:,} queries both prompts are the same: no context was found, or none fitted."
     return text
 
 
@@ -125,7 +135,7 @@ def _finding(own: TaskShifts) -> str:
     )
     if shown.personal is None:
         return text + (
-            f"Whether the rest is the user's own cannot be said: {own.split} users have two queries or more, "
+            f"Whether the rest is the user's own cannot be said: {own.counts.split} users have two queries or more, "
             "at least 3 are needed."
         )
     halves = shown.personal
@@ -147,7 +157,7 @@ def _facts(own: TaskShifts) -> list[tuple[str, str]]:
         ("layers", f"{own.depth}, of width {own.width:,}"),
         ("protocol", identity["protocol"]),
         ("personalized prompt", f"{context['method']} ({settings})" if settings else context["method"]),
-        ("asked", asked + (f", at most {identity['most']} a user" if identity["most"] else "")),
+        ("asked", asked + (f", at most {identity['most']} per user" if identity["most"] else "")),
         ("position", identity["position"]),
         ("seed", str(identity["seed"])),
     ]
@@ -157,13 +167,13 @@ def _labels(tasks: Sequence[TaskShifts]) -> list[str]:
     return sorted({own.label for own in tasks if own.label})
 
 
-def _markdown(tasks: Sequence[TaskShifts]) -> str:
+def _markdown(tasks: Sequence[TaskShifts], views: Sequence[TaskView]) -> str:
     parts = [f"# {_TITLE}\n"]
     parts += [f"{label}: invented users; these numbers compare with none on LaMP.\n" for label in _labels(tasks)]
     parts += [summary(tasks, "raw").markdown(), summary(tasks, "centred").markdown()]
-    for own in tasks:
-        parts += [f"## {own.task}\n", _counts(own) + "\n", _finding(own) + "\n"]
-        parts += [table.markdown() for table in (by_layer(own, "raw"), by_layer(own, "centred"), shifts(own))]
-    parts += [f"## The paper's own\n\n{SOURCE}\n", published().markdown()]
+    for view in views:
+        parts += [f"## {view.task}\n", view.counts + "\n", view.finding + "\n"]
+        parts += [table.markdown() for table in (*view.ranks, view.shifts)]
+    parts += [f"## The paper's own\n\n{PUBLISHED_SOURCE}\n", published().markdown()]
     parts.append("\n".join(f"- {reason}" for reason in WHY_OURS_DIFFER) + "\n")
     return "\n".join(parts)

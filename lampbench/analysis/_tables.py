@@ -1,4 +1,4 @@
-"""The tables of both observations, as text: for the report, for Markdown and for the terminal."""
+"""The tables of both observations, as text: for the report, for Markdown and for the terminal; and PerFit's own."""
 
 from __future__ import annotations
 
@@ -8,20 +8,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lampbench.analysis._layer import LayerShifts
 from lampbench.analysis._measure import TaskShifts
-from lampbench.analysis._published import TABLE
-from lampbench.analysis._rank import EffectiveRank
+from lampbench.analysis._statistics import SHARES, LayerShifts
 
 Centring = Literal["raw", "centred"]
+_WHAT = {"raw": "delta vectors as they are", "centred": "residuals from the mean"}
 _ABSENT = "–"
-# The columns of PerFit's Table 1.
-_PAPER = tuple(name for share in ("0.8", "0.9", "0.95") for name in (f"r({share})", "‰"))
-_RANKS = tuple(name for share in ("0.8", "0.9", "0.95") for name in (f"r({share})", "‰", "random"))
+_RANKS = tuple(name for share in SHARES for name in (f"r({share})", "‰", "random"))
 _SHIFTS = (
     "layer", "norm of the mean", "spread", "norm / spread", "share", "by chance", "cosine with the others' mean",
     "users with two halves", "within", "between", "p", "nearest is own", "by chance", "reliable",
 )  # fmt: skip
+
+PUBLISHED_SOURCE = "PerFit (Liu et al., ICLR 2026), Table 1; Llama-2-7B (width 4096)"
+# Its rows: effective ranks at 80, 90 and 95%, each also in thousandths of min(users, 4096).
+_PUBLISHED = (
+    ("lamp2m", "1", "1.21", "3", "3.62", "12", "14.48"),
+    ("lamp2n", "1", "3.65", "4", "14.60", "20", "72.90"),
+    ("lamp3", "3", "0.73", "18", "4.39", "93", "22.71"),
+    ("lamp4", "34", "22.03", "167", "108.23", "368", "238.50"),
+    ("lamp5", "4", "0.98", "40", "9.77", "203", "49.56"),
+    ("lamp7", "3", "0.73", "32", "7.81", "177", "43.21"),
+)
+WHY_OURS_DIFFER = (
+    "The model differs unless it is Llama-2-7B; a rank is at most min(users, width), and per mille is what compares.",
+    "The users differ: 829 (2M), 274 (2N) and 1,543 (4) there, at least 4,096 elsewhere (inferred from its per-mille "
+    "columns). With few users a rank is bounded by their number, and a share of it is coarse.",
+    "The paper does not say whether the mean was taken off first. Ranks of 1 at 80% mean that one direction dominates, "
+    "which is what a collective shift does to uncentred vectors; both are shown here.",
+    "Its layer, and the context of its personalized prompt (which retriever, how many items), are not stated.",
+    "With few queries a user's mean is noisy, and noise has full rank.",
+)
 
 
 @dataclass(frozen=True)
@@ -39,31 +56,24 @@ class Table:
 
 
 def summary(tasks: Sequence[TaskShifts], centring: Centring) -> Table:
-    """A row a task in the columns of PerFit's Table 1, each with the rank of random vectors, at one layer."""
+    """One row per task in the columns of PerFit's Table 1, each with the rank of random vectors, at one layer."""
     rows = [
-        (own.task, f"{own.shown.layer} of {own.depth}", f"{own.users:,}", *_ranks(own.shown, centring)) for own in tasks
+        (own.task, f"{own.shown.layer} of {own.depth}", f"{own.counts.users:,}", *_ranks(own.shown, centring))
+        for own in tasks
     ]
-    what = "delta vectors as they are" if centring == "raw" else "residuals from the mean"
-    return Table(f"Effective rank, {what}", ("task", "layer", "users", *_RANKS), tuple(rows))
+    return Table(f"Effective rank, {_WHAT[centring]}", ("task", "layer", "users", *_RANKS), tuple(rows))
 
 
 def published() -> Table:
-    """PerFit's Table 1."""
-    rows = [
-        (
-            own.task,
-            *(text for r, part in zip(own.ranks, own.per_mille, strict=True) for text in (f"{r}", f"{part:.2f}")),
-        )
-        for own in TABLE
-    ]
-    return Table("Published: effective rank", ("task", *_PAPER), tuple(rows))
+    """PerFit's Table 1, for a table of its own: never beside ours in one column."""
+    headers = ("task", *(name for share in SHARES for name in (f"r({share})", "‰")))
+    return Table("Published: effective rank", headers, _PUBLISHED)
 
 
 def by_layer(own: TaskShifts, centring: Centring) -> Table:
     """Effective ranks at every layer of a task."""
-    what = "delta vectors as they are" if centring == "raw" else "residuals from the mean"
     rows = [(str(layer.layer), *_ranks(layer, centring)) for layer in own.layers]
-    return Table(f"{own.task}: effective rank, {what}", ("layer", *_RANKS), tuple(rows))
+    return Table(f"{own.task}: effective rank, {_WHAT[centring]}", ("layer", *_RANKS), tuple(rows))
 
 
 def shifts(own: TaskShifts) -> Table:
@@ -73,36 +83,27 @@ def shifts(own: TaskShifts) -> Table:
 
 
 def write_csv(tasks: Sequence[TaskShifts], path: Path) -> None:
-    """Effective ranks, a line a task, layer, centring and share of the variance; nothing is rounded."""
+    """Effective ranks, one line per task, layer, centring and share of the variance; nothing is rounded."""
     headers = (
         "task", "data", "layer", "centred", "users", "width", "share", "rank", "per_mille", "low", "high", "random"
     )  # fmt: skip
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(headers)
-        writer.writerows(_csv_rows(tasks))
-
-
-def _csv_rows(tasks: Sequence[TaskShifts]) -> Iterator[tuple[object, ...]]:
-    for own in tasks:
-        for layer in own.layers:
-            for centre, result in ((False, layer.raw), (True, layer.centred)):
-                for at in result.ranks:
-                    yield (
-                        own.task, own.label or "", layer.layer, centre, own.users, own.width,
-                        at.share, at.rank, at.per_mille, *at.interval, at.null,
-                    )  # fmt: skip
+        for own in tasks:
+            for layer in own.layers:
+                for centre, result in ((False, layer.raw), (True, layer.centred)):
+                    head = own.task, own.label or "", layer.layer, centre, own.counts.users, own.width
+                    writer.writerows(
+                        (*head, at.share, at.rank, at.per_mille, *at.interval, at.null) for at in result.ranks
+                    )
 
 
 def _ranks(layer: LayerShifts, centring: Centring) -> Iterator[str]:
     result = layer.raw if centring == "raw" else layer.centred
     for at in result.ranks:
-        yield from _rank(at)
-
-
-def _rank(at: EffectiveRank) -> tuple[str, str, str]:
-    low, high = at.interval
-    return f"{at.rank} [{low}, {high}]", f"{at.per_mille:.2f}", f"{at.null:.1f}"
+        low, high = at.interval
+        yield from (f"{at.rank} [{low}, {high}]", f"{at.per_mille:.2f}", f"{at.null:.1f}")
 
 
 def _shift_row(layer: LayerShifts) -> tuple[str, ...]:

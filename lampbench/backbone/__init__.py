@@ -1,7 +1,7 @@
 """The frozen language model: loading, encoding, batched generation with adapters attached."""
 
-from lampbench.backbone._adapter import Adapter, Window
 from lampbench.backbone._backbone import OPPU_SAMPLING, Decoding, TransformersBackbone
+from lampbench.backbone._decode import Adapter, PassWindow, attached, sample_tokens
 from lampbench.backbone._encode import MAX_SEQUENCE, PromptEncoder, Usage
 from lampbench.backbone._load import BackboneInfo, describe_backbone, device_and_dtype, find_layers, load_tokenizer
 from lampbench.backbone._partial import (
@@ -12,7 +12,6 @@ from lampbench.backbone._partial import (
     only_columns,
     only_inputs,
 )
-from lampbench.backbone._states import last_states
 
 __all__ = [
     "MAX_SEQUENCE",
@@ -20,19 +19,20 @@ __all__ = [
     "Adapter",
     "BackboneInfo",
     "Decoding",
+    "PassWindow",
     "PromptEncoder",
     "TransformersBackbone",
     "Usage",
-    "Window",
+    "attached",
     "describe_backbone",
     "device_and_dtype",
     "find_layers",
     "key_value_cache",
     "keys_and_values",
-    "last_states",
     "layer_output",
     "layers_left_out",
     "load_tokenizer",
     "only_columns",
     "only_inputs",
+    "sample_tokens",
 ]

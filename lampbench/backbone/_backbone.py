@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -11,11 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lampbench.backbone._adapter import Adapter
-from lampbench.backbone._decode import generate, score_answers
+from lampbench.backbone._decode import Adapter, generate, keep_logits, left_pad, score_answers
 from lampbench.backbone._encode import PromptEncoder, Usage
 from lampbench.backbone._load import BackboneInfo, find_layers, load_model, load_skeleton
-from lampbench.core import BackboneShape, DecodingMode, InputError, Pair, Prompt, Sampling, Task, derive_seed
+from lampbench.backbone._partial import layer_output, layers_left_out
+from lampbench.core import (
+    BackboneShape,
+    DecodingMode,
+    InputError,
+    LampBenchError,
+    Prompt,
+    Sampling,
+    Task,
+    derive_seed,
+)
 
 # OPPU's released decoding; an option here, greedy being the default.
 OPPU_SAMPLING = Sampling(temperature=0.1, top_k=10, top_p=0.9)
@@ -45,8 +55,8 @@ class Decoding:
 class TransformersBackbone:
     """A decoder-only model of transformers with batched generation.
 
-    Predictions do not depend on the batch size or on the company of a prompt (in float32): rows are
-    sorted by length and padded on the left, and sampling draws from a generator a prompt.
+    Predictions do not depend on the batch size or on the other prompts of a batch (in float32): rows are
+    sorted by length and padded on the left, and sampling draws from a generator per prompt.
 
     Attributes:
         info: Its identity.
@@ -79,13 +89,13 @@ class TransformersBackbone:
 
     @classmethod
     def load(cls, info: BackboneInfo, *, decoding: Decoding, batch_size: int, seed: int) -> TransformersBackbone:
-        """Load the weights that ``info`` names; raises InputError where they are missing or wrong."""
+        """Load the weights that ``info`` names; raises InputError if they are missing or wrong."""
         model, tokenizer = load_model(info)
         return cls(info, model, tokenizer, decoding=decoding, batch_size=batch_size, seed=seed)
 
     @classmethod
     def skeleton(cls, info: BackboneInfo, *, decoding: Decoding, batch_size: int, seed: int) -> TransformersBackbone:
-        """The same without weights: it has shapes, and answers nothing; raises as ``load`` does."""
+        """The same without weights: it has shapes and cannot answer; raises as ``load`` does."""
         model, tokenizer = load_skeleton(info)
         return cls(info, model, tokenizer, decoding=decoding, batch_size=batch_size, seed=seed)
 
@@ -105,14 +115,14 @@ class TransformersBackbone:
         return self.encoder.eos
 
     def answer(self, task: Task, prompts: Sequence[Prompt], adapters: Sequence[Adapter] = ()) -> list[str]:
-        """One answer a prompt, stripped, decoded as the run asks.
+        """One answer per prompt, stripped, decoded as the run asks.
 
         Adapters may act differently on each prompt: they know it by its place in ``prompts``.
         """
         if self.decoding.mode == "labels":
             return self._best_labels(task, prompts, adapters)
         sampling = OPPU_SAMPLING if self.decoding.mode == "sampled" else None
-        return self._write(prompts, self.answer_room(task), sampling, self._stop_at_newline(), adapters)
+        return self._write(prompts, self.answer_room(task), sampling, self.stop_at_newline(), adapters)
 
     def answer_room(self, task: Task) -> int:
         """How many tokens a prompt of ``task`` leaves free for a written answer."""
@@ -121,23 +131,20 @@ class TransformersBackbone:
         return max([task.max_new_tokens, *labels])
 
     def write(self, prompts: Sequence[Prompt], max_new_tokens: int, sampling: Sampling | None = None) -> list[str]:
-        """Free text after each prompt until EOS, stripped; greedy where ``sampling`` is None."""
+        """Free text after each prompt until EOS, stripped; greedy if ``sampling`` is None."""
         return self._write(prompts, max_new_tokens, sampling, self._stop_at_eos(), ())
 
     def warm_up(self) -> None:
         """One short pass, so that no phase pays for what the first use of a device costs."""
-        generate(self.model, self.layers, [[self.pad]], max_new_tokens=2, stop=self._stop_at_newline(), pad=self.pad)
+        generate(self.model, self.layers, [[self.pad]], max_new_tokens=2, stop=self.stop_at_newline(), pad=self.pad)
 
     @cached_property
     def layers_return_tuples(self) -> bool:
         """Whether a decoder layer returns a tuple (transformers 4) or its hidden states (5)."""
         kinds: list[type] = []
-        handle = self.layers[0].register_forward_hook(lambda module, arguments, output: kinds.append(type(output)))
-        try:
-            with torch.no_grad():
-                self.model(input_ids=torch.tensor([[self.pad]], device=self.model.device), use_cache=False)
-        finally:
-            handle.remove()
+        hook = self.layers[0].register_forward_hook(lambda module, arguments, output: kinds.append(type(output)))
+        with hook, torch.no_grad():
+            self.model(input_ids=torch.tensor([[self.pad]], device=self.model.device), use_cache=False)
         return issubclass(kinds[0], tuple)
 
     @torch.no_grad()
@@ -163,9 +170,43 @@ class TransformersBackbone:
         changed_backbone.layers = find_layers(model, self.info.shape.layers)
         return changed_backbone
 
-    def encode_pair(self, pair: Pair) -> tuple[list[int], list[int]]:
-        """Ids of a training example: the prompt's, and the target's with EOS."""
-        return self.encoder.pair(pair)
+    @torch.inference_mode()
+    def last_states(self, rows: Sequence[Sequence[int]], layers: Sequence[int]) -> Tensor:
+        """The residual stream at each row's last token, after each of ``layers``; nothing above them is computed.
+
+        Rows run in batches of the backbone's batch size, padded on the left, and do not depend on each other.
+
+        Args:
+            rows: Token ids of each prompt.
+            layers: Decoder layers, 0-based, ascending.
+
+        Returns:
+            Shape (rows, layers, width), float32, on the CPU.
+
+        Raises:
+            LampBenchError: A state is no number.
+        """
+        states = torch.empty(len(rows), len(layers), self.shape.width)
+        above = range(layers[-1] + 1, self.shape.layers)
+        for batch in by_length(rows, self.batch_size):
+            with ExitStack() as stack:
+                stack.enter_context(layers_left_out(self.layers, above, in_tuple=self.layers_return_tuples))
+                found = [stack.enter_context(layer_output(self.layers[layer], _last_column)) for layer in layers]
+                self._read([rows[number] for number in batch])
+            states[batch] = torch.stack([column for (column,) in found], dim=1).cpu()
+        if not states.isfinite().all():
+            raise LampBenchError(
+                "hidden states are no numbers (NaN or infinite): the weights are damaged, or float16 overflows (take "
+                "bfloat16 or float32)"
+            )
+        return states
+
+    def _read(self, rows: Sequence[Sequence[int]]) -> None:
+        """One forward pass over prompts, without a cache."""
+        ids, mask, positions = left_pad(rows, self.pad, self.model.device)
+        self.usage.prompt_tokens += sum(map(len, rows))
+        keep = keep_logits(self.model, 1)
+        self.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, **keep)
 
     def _write(
         self,
@@ -229,7 +270,8 @@ class TransformersBackbone:
             stop[token] = True
         return stop.to(self.model.device)
 
-    def _stop_at_newline(self) -> Tensor:
+    def stop_at_newline(self) -> Tensor:
+        """Which tokens end a written answer (a newline or EOS), boolean, shape (vocabulary,)."""
         if self._newlines is None:
             stop = self._stop_at_eos()
             texts = self.tokenizer.batch_decode(
@@ -244,3 +286,8 @@ def by_length(rows: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]
     """Row numbers in batches of similar length, longest first."""
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def _last_column(hidden: Tensor) -> Tensor:
+    # A copy, so that no other column stays in memory.
+    return hidden[:, -1].to(torch.float32, copy=True)

@@ -1,22 +1,60 @@
-"""Batched decoding with a KV cache: greedy, sampled, or scoring a fixed set of answers."""
+"""Batched decoding with a KV cache and adapters attached: greedy, sampled, or scoring a fixed set of answers."""
 
 from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Sequence
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from lampbench.backbone._adapter import Adapter, Window
-from lampbench.backbone._encode import left_pad
 from lampbench.core import LampBenchError, Sampling
 
 
-class Pass:
+@dataclass
+class PassWindow:
+    """Which columns the current forward pass computes, and where each row's prompt lies.
+
+    The backbone updates it before every pass: the whole prompt at prefill (``offset`` 0), then one
+    column per pass while decoding.
+
+    Attributes:
+        starts: First column of each row's prompt, shape (rows,); columns before it are padding.
+        ends: The column after each row's prompt, shape (rows,).
+        rows: The number of each row's prompt among those that the caller gave, shape (rows,): what
+            an adapter looks its user up by.
+        width: No prompt reaches this column; a pass that begins there or later holds none.
+        offset: Column number of the pass's first column.
+    """
+
+    starts: Tensor
+    ends: Tensor
+    rows: Tensor
+    width: int
+    offset: int = 0
+
+
+class Adapter(Protocol):
+    """Something that changes what a frozen backbone computes, while attached."""
+
+    def attach(self, layers: nn.ModuleList, window: PassWindow) -> AbstractContextManager[None]:
+        """Act on the decoder ``layers`` inside the ``with`` block; leave no trace after it."""
+
+
+@contextmanager
+def attached(adapters: Sequence[Adapter], layers: nn.ModuleList, window: PassWindow) -> Iterator[None]:
+    """Let ``adapters`` act, in this order, inside the ``with`` block."""
+    with ExitStack() as stack:
+        for adapter in adapters:
+            stack.enter_context(adapter.attach(layers, window))
+        yield
+
+
+class DecodingPass:
     """A left-padded batch and its KV cache, fed forward step by step.
 
     Adapters act at every pass; ``window`` tells them which columns it computes, and which prompt
@@ -24,15 +62,14 @@ class Pass:
     """
 
     def __init__(self, model: Any, rows: Sequence[Sequence[int]], pad: int, numbers: Sequence[int]) -> None:
-        ids, mask = left_pad(rows, pad)
         self._model = model
-        self._ids = torch.tensor(ids, device=model.device)
-        self._mask = torch.tensor(mask, device=model.device)
-        self._positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
+        self._ids, self._mask, self._positions = left_pad(rows, pad, model.device)
         self._cache: Any = None
         width = self._ids.shape[1]
         starts = width - self._mask.sum(-1)
-        self.window = Window(starts, torch.full_like(starts, width), torch.tensor(numbers, device=model.device), width)
+        self.window = PassWindow(
+            starts, torch.full_like(starts, width), torch.tensor(numbers, device=model.device), width
+        )
 
     def prefill(self) -> Tensor:
         """Logits after each row's prompt, shape (rows, vocabulary)."""
@@ -74,6 +111,14 @@ class Pass:
         return logits
 
 
+def left_pad(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows padded on the left to one length, the mask of real columns, and their positions; each (rows, columns)."""
+    width = max(map(len, rows))
+    ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows], device=device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+    return ids, mask, (mask.cumsum(-1) - 1).clamp(min=0)
+
+
 def _as_cache(past: Any) -> Any:
     """A cache object; transformers 4.45 hands out tuples."""
     if not isinstance(past, tuple):
@@ -112,24 +157,22 @@ def generate(
         model: A causal language model of transformers.
         layers: Its decoder layers, for ``adapters``.
         rows: Prompt ids.
-        max_new_tokens: At most so many a row.
+        max_new_tokens: At most so many per row.
         stop: Boolean, shape (vocabulary,): tokens that end a row.
         pad: Any token id; padding is masked.
         adapters: Applied in this order.
-        numbers: What adapters know each row by (``Window.rows``); default 0, 1, …
+        numbers: What adapters know each row by (``PassWindow.rows``); default 0, 1, …
         sampling: None for greedy.
-        seeds: One a row, for sampling.
+        seeds: One per row, for sampling.
     """
-    batch = Pass(model, rows, pad, range(len(rows)) if numbers is None else numbers)
+    batch = DecodingPass(model, rows, pad, range(len(rows)) if numbers is None else numbers)
     draws = [random.Random(seed) for seed in seeds]
     written: list[list[int]] = [[] for _ in rows]
     running = [True] * len(rows)
-    with ExitStack() as stack:
-        for adapter in adapters:
-            stack.enter_context(adapter.attach(layers, batch.window))
+    with attached(adapters, layers, batch.window):
         logits = batch.prefill()
         while True:
-            chosen = logits.argmax(-1) if sampling is None else _draw(logits, sampling, draws)
+            chosen = logits.argmax(-1) if sampling is None else sample_tokens(logits, sampling, draws)
             ended = stop[chosen].tolist()
             for row, token in enumerate(chosen.tolist()):
                 if running[row]:
@@ -152,13 +195,11 @@ def score_answers(
     numbers: Sequence[int] | None = None,
 ) -> Tensor:
     """Log-probability of each answer (ids, EOS included) after each row: (rows, answers), float32."""
-    batch = Pass(model, rows, pad, range(len(rows)) if numbers is None else numbers)
+    batch = DecodingPass(model, rows, pad, range(len(rows)) if numbers is None else numbers)
     width = max(map(len, answers))
     targets = torch.tensor([[*answer, *[pad] * (width - len(answer))] for answer in answers], device=model.device)
     real = torch.tensor([[column < len(answer) for column in range(width)] for answer in answers])
-    with ExitStack() as stack:
-        for adapter in adapters:
-            stack.enter_context(adapter.attach(layers, batch.window))
+    with attached(adapters, layers, batch.window):
         first = batch.prefill()
         batch.repeat(len(answers))
         # Padding after an answer is seen by nothing that counts, as attention is causal.
@@ -170,8 +211,8 @@ def score_answers(
     return masked.sum(-1).reshape(len(rows), len(answers))
 
 
-def _draw(logits: Tensor, sampling: Sampling, draws: Sequence[random.Random]) -> Tensor:
-    """One token a row by temperature, top-k and top-p, from that row's own random numbers."""
+def sample_tokens(logits: Tensor, sampling: Sampling, draws: Sequence[random.Random]) -> Tensor:
+    """One token per row by temperature, top-k and top-p, from that row's own random numbers."""
     best = (logits.float() / sampling.temperature).topk(min(sampling.top_k, logits.shape[-1]))
     probabilities = best.values.softmax(-1)
     # A token stays while the mass before it is below top_p: the first one always does.

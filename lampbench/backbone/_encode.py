@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -33,7 +33,7 @@ class Usage:
 class PromptEncoder:
     """Encodes prompts for one tokenizer within one context length.
 
-    A BOS token goes first where the tokenizer has one that is not also its EOS. The rule is ours,
+    A BOS token goes first if the tokenizer has one that is not also its EOS. The rule is ours,
     because versions of transformers disagree on what the same tokenizer files mean.
     """
 
@@ -142,11 +142,3 @@ def _largest(high: int, fits: Callable[[int], bool]) -> int:
         else:
             high = middle - 1
     return low
-
-
-def left_pad(rows: Sequence[Sequence[int]], pad: int) -> tuple[list[list[int]], list[list[int]]]:
-    """Rows padded on the left to one length, and the mask that says where they are real."""
-    width = max(map(len, rows))
-    ids = [[pad] * (width - len(row)) + list(row) for row in rows]
-    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
-    return ids, mask

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,7 @@ def describe_backbone(
 ) -> BackboneInfo:
     """Resolve a model's name, dtype and device.
 
-    ``auto`` is CUDA where there is a GPU, with bfloat16 there and float32 elsewhere. With ``elsewhere``
+    ``auto`` is CUDA if there is a GPU, with bfloat16 there and float32 on the CPU. With ``elsewhere``
     it is loaded on other machines' GPUs.
 
     Raises:
@@ -54,7 +55,7 @@ def describe_backbone(
 
 
 def device_and_dtype(device: str, dtype: str, *, elsewhere: bool = False) -> tuple[str, str]:
-    """Both, with ``auto`` resolved; raises InputError where one is unknown or, but for ``elsewhere``, not usable."""
+    """Both, with ``auto`` resolved; raises InputError if one is unknown or, without ``elsewhere``, not usable."""
     device = device if elsewhere else _device(device)
     if dtype == "auto":
         dtype = "bfloat16" if device.startswith("cuda") else "float32"
@@ -76,7 +77,7 @@ def load_model(info: BackboneInfo) -> tuple[Any, Any]:
     logging.disable_progress_bar()
     location, options = info.source.location, info.source.load_options
     tokenizer = load_tokenizer(info)
-    try:
+    with _one_line(f"--model {location}: cannot be loaded"):
         model, found = AutoModelForCausalLM.from_pretrained(
             location,
             use_safetensors=True,
@@ -86,8 +87,6 @@ def load_model(info: BackboneInfo) -> tuple[Any, Any]:
             **{_dtype_keyword(): getattr(torch, info.dtype)},
             **options,
         )
-    except Exception as error:  # transformers raises many kinds for wrong files
-        raise InputError(f"--model {location}: cannot be loaded: {_reason(error)}") from error
     _check_weights(info, model, found)
     _check_vocabulary(location, model, tokenizer)
     return model.to(info.device).eval().requires_grad_(False), tokenizer
@@ -103,32 +102,26 @@ def load_skeleton(info: BackboneInfo) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     tokenizer = load_tokenizer(info)
-    try:
+    with _one_line(f"--model {info.source.location}: cannot be built"):
         config = AutoConfig.from_pretrained(info.source.location, **info.source.load_options)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=info.source.trust_remote_code)
-    except Exception as error:  # transformers raises many kinds for wrong files
-        raise InputError(f"--model {info.source.location}: cannot be built: {_reason(error)}") from error
     return model.eval().requires_grad_(False), tokenizer
 
 
 def load_tokenizer(info: BackboneInfo) -> Any:
-    """The tokenizer alone; raises InputError where there is none, or it has no EOS token."""
+    """The tokenizer alone; raises InputError if there is none, or it has no EOS token."""
     from transformers import AutoTokenizer
 
-    try:
+    with _one_line(f"--model {info.source.location}: no usable tokenizer (tokenizer.json)"):
         tokenizer = AutoTokenizer.from_pretrained(
             info.source.location,
             # Said explicitly because the default of this switch changed between versions.
             clean_up_tokenization_spaces=False,
-            # What people write is text: "</s>" in it is four characters, and ends nothing.
+            # What users write is text: "</s>" in it is four characters, and ends nothing.
             split_special_tokens=True,
             **info.source.load_options,
         )
-    except Exception as error:
-        raise InputError(
-            f"--model {info.source.location}: no usable tokenizer (tokenizer.json): {_reason(error)}"
-        ) from error
     if tokenizer.eos_token_id is None:
         raise InputError(f"--model {info.source.location}: its tokenizer has no EOS token; answers would never end")
     return tokenizer
@@ -151,20 +144,14 @@ def find_layers(model: Any, count: int) -> Any:
 def _shape(source: ModelSource) -> BackboneShape:
     from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig
 
-    try:
+    not_a_decoder = f"--model {source.location}: its config is not a decoder-only language model's"
+    with _one_line(not_a_decoder):
         config = AutoConfig.from_pretrained(source.location, **source.load_options)
         text = config.get_text_config()
         sizes = text.num_hidden_layers, text.hidden_size, text.max_position_embeddings
-    except Exception as error:  # transformers raises many kinds for wrong files
-        raise InputError(
-            f"--model {source.location}: its config is not a decoder-only language model's: {_reason(error)}"
-        ) from error
     # The kinds that fill in masks are encoders, though transformers would load them as language models, too.
     if config.is_encoder_decoder or (type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_decoder):
-        raise InputError(
-            f"--model {source.location}: its config is not a decoder-only language model's: {config.model_type} has an "
-            "encoder"
-        )
+        raise InputError(f"{not_a_decoder}: {config.model_type} has an encoder")
     if not all(isinstance(size, int) and size > 0 for size in sizes):
         raise InputError(
             f"--model {source.location}: its config has {sizes[0]!r} layers of width {sizes[1]!r} and a context of "
@@ -192,7 +179,7 @@ def _check_weights(info: BackboneInfo, model: Any, found: Mapping[str, Any]) -> 
 
 
 def _check_vocabulary(location: str, model: Any, tokenizer: Any) -> None:
-    """Raise InputError where a text could have a token that the weights do not have."""
+    """Raise InputError if a text could have a token that the weights do not have."""
     rows = model.get_input_embeddings().weight.shape[0]
     # A [PAD] that was added later often has no row; no text holds it.
     unwritten = set(tokenizer.all_special_ids) - {tokenizer.bos_token_id, tokenizer.eos_token_id}
@@ -209,16 +196,23 @@ def _device(name: str) -> str:
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
+    with _one_line(f"--device {name}: not usable here"):
         torch.empty(1, device=name).item()
-    except Exception as error:  # torch raises many kinds for devices that are not there
-        raise InputError(f"--device {name}: not usable here: {_reason(error)}") from None
     return name
 
 
 def _dtype_keyword() -> str:
     # transformers 5 renamed torch_dtype.
     return "dtype" if int(importlib.metadata.version("transformers").split(".")[0]) >= 5 else "torch_dtype"
+
+
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Raise errors of the block as an InputError of one line that begins with ``what``."""
+    try:
+        yield
+    except Exception as error:  # transformers and torch raise many kinds for wrong files and absent devices
+        raise InputError(f"{what}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Forward passes that leave out what is known already, or what nobody asks for.
+"""Forward passes that leave out what is known already, or what is not needed.
 
 Decoder layers are reached through transformers' own forward, so masks, rotary positions and logit
 scaling stay the model's business; nothing here depends on the model's type.
@@ -6,7 +6,7 @@ scaling stay the model's business; nothing here depends on the model's type.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -43,7 +43,7 @@ class _StandIn(nn.Module):
 def layers_left_out(
     layers: nn.ModuleList, which: Sequence[int], *, in_tuple: bool, output: Tensor | None = None
 ) -> Iterator[None]:
-    """Compute no layer of ``which``; the last of them gives ``output`` where it is given.
+    """Compute no layer of ``which``; the last of them gives ``output``, if given.
 
     Args:
         layers: All decoder layers.
@@ -63,18 +63,15 @@ def layers_left_out(
 
 
 @contextmanager
-def layer_output(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect what ``layer`` returns, before any adapter attached later changes it."""
+def layer_output(layer: nn.Module, part: Callable[[Tensor], Tensor] = lambda hidden: hidden) -> Iterator[list[Tensor]]:
+    """Collect what ``layer`` returns, or ``part`` of it, before any adapter attached later changes it."""
     found: list[Tensor] = []
 
     def keep(module: nn.Module, arguments: Any, output: Any) -> None:
-        found.append(output[0] if isinstance(output, tuple) else output)
+        found.append(part(output[0] if isinstance(output, tuple) else output))
 
-    handle = layer.register_forward_hook(keep)
-    try:
+    with layer.register_forward_hook(keep):
         yield found
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -105,11 +102,8 @@ def only_inputs(module: nn.Module, rows: Tensor, columns: Tensor) -> Iterator[No
     def before(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (arguments[0][rows, columns].unsqueeze(0), *arguments[1:])
 
-    handle = module.register_forward_pre_hook(before)
-    try:
+    with module.register_forward_pre_hook(before):
         yield
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -126,15 +120,16 @@ def _narrowed(module: nn.Module, rows: Tensor, columns: Tensor) -> Iterator[None
         whole = values.new_zeros(size[0], size[1], values.shape[-1]).index_put((rows, columns), values[0])
         return (whole, *output[1:]) if isinstance(output, tuple) else whole
 
-    with ExitStack() as stack:
-        stack.callback(module.register_forward_pre_hook(remember).remove)
-        stack.enter_context(only_inputs(module, rows, columns))
-        stack.callback(module.register_forward_hook(spread).remove)
+    with (
+        module.register_forward_pre_hook(remember),
+        only_inputs(module, rows, columns),
+        module.register_forward_hook(spread),
+    ):
         yield
 
 
 def key_value_cache(pairs: Sequence[tuple[Tensor, Tensor]] = ()) -> Any:
-    """A cache of transformers that holds ``pairs`` of keys and values, one a layer from the first on.
+    """A cache of transformers that holds ``pairs`` of keys and values, one per layer from the first on.
 
     Each of shape (rows, key-value heads, columns, head width). Later passes append, out of place.
     """

@@ -11,10 +11,10 @@ from typing import Any
 from lampbench.adapters import (
     AdapterSpec,
     EngineOptions,
-    Job,
     Recipe,
     Snapshots,
     State,
+    TrainingJob,
     train_alone,
     train_together,
 )
@@ -101,7 +101,7 @@ class AdapterMethod(Method):
         jobs = []
         for user in users:
             seed = derive_seed(self.seed, "user", user.id)
-            jobs.append(Job(user.id, seed, self.examples(user), [self.start(seed)]))
+            jobs.append(TrainingJob(user.id, seed, self.examples(user), [self.start(seed)]))
         by_id = {user.id: user for user in users}
         for name, state in self._trained(jobs):
             self._states[name], self._users[name] = state, by_id[name]
@@ -159,7 +159,7 @@ class AdapterMethod(Method):
         pairs = [self._shared_example(user, i) for user in users for i in range(len(user.queries))]
         if not pairs:
             raise InputError("this method has a shared stage, but the data has no shared users (no train split)")
-        job = Job("shared", derive_seed(self.seed, "shared"), pairs, starts)
+        job = TrainingJob("shared", derive_seed(self.seed, "shared"), pairs, starts)
         if self.engine == "solo":
             return train_alone(self.backbone, job, specs, recipe, progress=self.progress)
         about = digest([repr(specs), repr(recipe), job.seed, [[pair.prompt.text, pair.target] for pair in pairs]])
@@ -172,7 +172,7 @@ class AdapterMethod(Method):
         )  # fmt: skip
         return states
 
-    def _trained(self, jobs: Sequence[Job]) -> Iterator[tuple[str, State]]:
+    def _trained(self, jobs: Sequence[TrainingJob]) -> Iterator[tuple[str, State]]:
         """Every user's adapter, as soon as that user is done."""
         spec, recipe, beneath = self.adapter(), self.recipe(), self.beneath()
         if self.engine == "solo":

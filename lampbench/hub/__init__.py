@@ -1,5 +1,137 @@
-"""Where model files come from: a local folder or the Hugging Face hub, and which revision."""
+"""Where model files come from: a local folder or the Hugging Face hub, with a revision that names their content."""
 
-from lampbench.hub._source import ModelSource, find_model
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lampbench.core import InputError
 
 __all__ = ["ModelSource", "find_model"]
+
+# What can change a prediction; a README, or a record of how the model was made, cannot.
+_CONTENT = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "*.jinja",
+    "*.model",
+    "*.py",
+    "*.safetensors",
+    "*.safetensors.index.json",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model's files.
+
+    Attributes:
+        location: What transformers' ``from_pretrained`` takes: a folder or a hub id.
+        id: The name in rows: the folder's name or the hub id.
+        revision: ``sha256:…`` over a folder's files, or the hub's commit.
+        local: Whether ``location`` is a folder.
+        trust_remote_code: Whether code that comes with the model may run.
+    """
+
+    location: str
+    id: str
+    revision: str
+    local: bool
+    trust_remote_code: bool = False
+
+    @property
+    def load_options(self) -> dict[str, Any]:
+        """Keyword arguments that every ``from_pretrained`` of this model needs."""
+        options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
+        if not self.local:
+            options["revision"] = self.revision
+        return options
+
+
+def find_model(name: str, revision: str | None = None, trust_remote_code: bool = False) -> ModelSource:
+    """The model called ``name``: a folder that exists, else a hub id. No weights are loaded.
+
+    A folder's content is hashed whole, so that a changed file changes the identity of a run; there,
+    ``revision`` is the hash that is expected.
+
+    Raises:
+        InputError: Neither a model folder nor a model on the hub; or the folder has no safetensors
+            weights (pickled weights are never loaded).
+    """
+    folder = Path(name)
+    if _is_folder(folder):
+        _check_folder(folder)
+        content = _content_hash(folder)
+        if revision not in (None, content):
+            raise InputError(f"{name}: the folder's content is {content}, expected revision {revision}")
+        return ModelSource(name, folder.resolve().name, content, True, trust_remote_code)
+    return ModelSource(name, name, _hub_commit(name, revision, trust_remote_code), False, trust_remote_code)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # too long a name, say
+        return False
+
+
+def _check_folder(folder: Path) -> None:
+    if (folder / "adapter_config.json").exists():
+        # transformers would load the model that it names, from wherever that is.
+        raise InputError(f"{folder}: has an adapter_config.json; expected a whole model: merge the adapter into one")
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder}: no config.json; expected a model folder as save_pretrained writes it")
+    if not any(folder.glob("*.safetensors")):
+        pickled = [path.name for path in sorted(folder.iterdir()) if path.suffix in {".bin", ".pt", ".pth"}]
+        found = f"; found {pickled[0]}, but pickled weights are never loaded: convert them" if pickled else ""
+        raise InputError(f"{folder}: no *.safetensors weights{found}")
+    for path in folder.glob("*.safetensors.index.json"):
+        _check_index(path)
+
+
+def _check_index(path: Path) -> None:
+    """Raise InputError unless every file that an index names lies beside it: only these are hashed."""
+    try:
+        names = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise InputError(f"{path}: not an index of weights; expected JSON with a weight_map") from None
+    beside = {entry.name for entry in path.parent.iterdir()}
+    for name in names - beside:
+        raise InputError(f"{path}: names the file {name!r}, which is not beside it")
+
+
+def _content_hash(folder: Path) -> str:
+    hasher = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and any(path.match(pattern) for pattern in _CONTENT):
+            with path.open("rb") as stream:
+                hasher.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return f"sha256:{hasher.hexdigest()}"
+
+
+def _hub_commit(name: str, revision: str | None, trust_remote_code: bool) -> str:
+    from transformers import AutoConfig
+
+    # Every try of a hub that is not there would be a line of its own; the error says it once.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+    except Exception as error:  # transformers raises many kinds for wrong names and files
+        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"model {name}: no such folder, and not to be had from the hub: {cause.rstrip('.')}; name a folder that "
+            "save_pretrained wrote, or a hub id; without a network, one that is in the hub's cache"
+        ) from None
+    commit = getattr(config, "_commit_hash", None)
+    if commit is None:
+        raise InputError(f"model {name}: the hub names no commit for it; hand in a folder instead")
+    return str(commit)

@@ -20,9 +20,14 @@ def bank_at(backbone: Any, kind: Kind, seeds: tuple[int, ...]) -> Any:
     return bank
 
 
-def stacked_edit(bank: Any) -> Edit:
-    edit: Edit = bank.evaluated().edits[1]
+def edit_of(evaluated: Any) -> Edit:
+    """The stacked edit at layer 1."""
+    edit: Edit = evaluated.adapter(torch.tensor([0]), None).layers[1]
     return edit
+
+
+def stacked_edit(bank: Any) -> Edit:
+    return edit_of(bank.evaluated())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -68,7 +73,7 @@ def test_rotations_stay_orthonormal_while_many_users_train(backbone: Any, kind: 
     for _ in range(20):
         optimizer.zero_grad()
         evaluated = bank.evaluated()
-        (evaluated.edits[1].of_rows(torch.arange(3))(h) - 1).square().mean().backward()
+        (edit_of(evaluated).of_rows(torch.arange(3))(h) - 1).square().mean().backward()
         evaluated.backward()
         optimizer.step([0, 1, 2], [0.05] * 3)
     rotation = stacked_edit(bank).rotation
@@ -109,8 +114,8 @@ def test_every_users_map_and_gradients_equal_pyrefts(backbone: Any, kind: Kind) 
     evaluated = bank.evaluated()
     h = torch.randn(3, 4, backbone.shape.width, generator=torch.Generator().manual_seed(1))
     users = torch.tensor([2, 0, 1])
-    out = evaluated.edits[1].of_rows(users)(h)
-    modules = [pyrefts(kind, evaluated.edits[1], int(user)) for user in users]
+    out = edit_of(evaluated).of_rows(users)(h)
+    modules = [pyrefts(kind, edit_of(evaluated), int(user)) for user in users]
     expected = torch.stack([module(row) for module, row in zip(modules, h, strict=True)])
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
     out.square().sum().backward()
@@ -121,7 +126,7 @@ def test_every_users_map_and_gradients_equal_pyrefts(backbone: Any, kind: Kind) 
 
 
 def test_users_stacked_follow_pyrefts_training_path(backbone: Any) -> None:
-    """AdamW without weight decay on pyreft's own parametrization, one module a user, from the same start."""
+    """AdamW without weight decay on pyreft's own parametrization, one module per user, from the same start."""
     starts = [random_edit(backbone.shape.width, RANK, torch.Generator().manual_seed(s)) for s in (0, 1)]
     bank: Any = InterventionSpec((1,), RANK, ALL).bank(backbone, 2)
     for slot, start in enumerate(starts):
@@ -136,7 +141,7 @@ def test_users_stacked_follow_pyrefts_training_path(backbone: Any) -> None:
     for _ in range(10):
         evaluated = bank.evaluated()
         ours.zero_grad()
-        (evaluated.edits[1].of_rows(torch.arange(2))(h) - 1).square().mean((1, 2)).sum().backward()
+        (edit_of(evaluated).of_rows(torch.arange(2))(h) - 1).square().mean((1, 2)).sum().backward()
         evaluated.backward()
         ours.step([0, 1], [1e-2, 1e-2])
         for module, optimizer, row in zip(modules, theirs, h, strict=True):

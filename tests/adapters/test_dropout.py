@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lampbench.adapters._dropout import dropout_mask, row_key
+from lampbench.adapters import dropout_mask, row_key
 
 
 def mask(keys: list[int], module: int = 0, first: int = 0, columns: int = 6, p: float = 0.3) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """The stacked engine against the solo engine, user by user."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -12,16 +13,15 @@ from lampbench.adapters import (
     AdapterSpec,
     EngineOptions,
     InterventionSpec,
-    Job,
     LoraSpec,
     Positions,
     Recipe,
     Snapshots,
     State,
+    TrainingJob,
     train_alone,
     train_together,
 )
-from lampbench.adapters._passes import Passes
 from lampbench.core import HistoryItem, InputError, LampBenchError, Pair
 
 ALL, LAST = Positions.parse("all"), Positions.parse("l3")
@@ -72,9 +72,9 @@ def pairs(count: int, offset: int) -> list[Pair]:
     return [task("lamp5").pair(item) for item in items]
 
 
-def jobs(backbone: Any, specs: Sequence[AdapterSpec], histories: Sequence[int] = HISTORIES) -> list[Job]:
+def jobs(backbone: Any, specs: Sequence[AdapterSpec], histories: Sequence[int] = HISTORIES) -> list[TrainingJob]:
     return [
-        Job(
+        TrainingJob(
             f"user {k}",
             100 + k,
             pairs(count, k + 1),
@@ -85,7 +85,7 @@ def jobs(backbone: Any, specs: Sequence[AdapterSpec], histories: Sequence[int] =
 
 
 def together(
-    backbone: Any, given: Sequence[Job], specs: Sequence[AdapterSpec], **options: Any
+    backbone: Any, given: Sequence[TrainingJob], specs: Sequence[AdapterSpec], **options: Any
 ) -> dict[str, list[State]]:
     return {job.name: states for job, states in train_together(backbone, given, specs, RECIPE, **options)}
 
@@ -134,7 +134,7 @@ def test_another_users_data_does_not_move_a_user_by_a_single_bit(case: str) -> N
     # Other texts of the same lengths: shapes stay, contents change.
     changed = [task("lamp5").pair(HistoryItem(str(i), f"about {w}", "theta title")) for i, w in enumerate("abcdefg")]
     before, after = (
-        together(backbone, [Job("user 0", 100, own, given[0].starts), *given[1:]], specs)
+        together(backbone, [TrainingJob("user 0", 100, own, given[0].starts), *given[1:]], specs)
         for own in (
             [task("lamp5").pair(HistoryItem(str(i), f"about {w}", "alpha title")) for i, w in enumerate("hijklmn")],
             changed,
@@ -146,7 +146,7 @@ def test_another_users_data_does_not_move_a_user_by_a_single_bit(case: str) -> N
             assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_order_and_company_of_users_do_not_matter(exact: Any) -> None:
+def test_order_and_number_of_users_do_not_matter(exact: Any) -> None:
     specs = CASES["lora with dropout"]
     given = jobs(exact, specs)
     all_of_them = together(exact, given, specs)
@@ -159,7 +159,7 @@ def test_order_and_company_of_users_do_not_matter(exact: Any) -> None:
 
 def test_a_user_without_examples_keeps_the_start(exact: Any) -> None:
     specs = CASES["lora"]
-    given = [*jobs(exact, specs), Job("silent", 1, [], [specs[0].fresh(exact, 5)])]
+    given = [*jobs(exact, specs), TrainingJob("silent", 1, [], [specs[0].fresh(exact, 5)])]
     trained = together(exact, given, specs, options=EngineOptions(users=2))
     assert difference(trained["silent"][0], given[-1].starts[0]) == 0
     assert len(trained) == len(given)
@@ -181,25 +181,30 @@ def test_progress_counts_the_steps_of_all_users(exact: Any) -> None:
     assert [done for done, _ in steps] == sorted(done for done, _ in steps)
 
 
-def with_memory_for(monkeypatch: pytest.MonkeyPatch, fits: Callable[[Any, Sequence[Any]], bool]) -> None:
-    """Let passes run out of memory unless they fit."""
-    real = Passes.loss
+@contextmanager
+def memory_for(backbone: Any, fits: Callable[[int], bool]) -> Iterator[None]:
+    """Let passes of the whole model run out of memory unless their number of rows fits."""
+    # Found by a pass of its own, once per backbone.
+    assert backbone.layers_return_tuples in (True, False)
 
-    def loss(self: Any, rows: Sequence[Any], adapters: Any) -> torch.Tensor:
-        if not fits(self, rows):
+    def before(module: Any, arguments: Any, keywords: Any) -> None:
+        if not fits(len(keywords["input_ids"])):
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(self, rows, adapters)
 
-    monkeypatch.setattr(Passes, "loss", loss)
+    handle = backbone.model.register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
-def test_out_of_memory_does_less_at_a_time_and_changes_nothing(exact: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_does_less_at_a_time_and_changes_nothing(exact: Any) -> None:
     specs = CASES["lora with dropout"]
     given = jobs(exact, specs)
     expected = together(exact, given, specs)
-    with_memory_for(monkeypatch, lambda passes, rows: len(rows) <= 2)
     said: list[str] = []
-    trained = together(exact, given, specs, say=said.append)
+    with memory_for(exact, lambda rows: rows <= 2):
+        trained = together(exact, given, specs, say=said.append)
     assert said
     assert all("not enough memory" in text for text in said)
     assert all(difference(trained[name][0], expected[name][0]) <= 1e-10 for name in expected)
@@ -223,29 +228,30 @@ def test_out_of_memory_for_the_parameters_halves_the_users(exact: Any, monkeypat
     assert all(difference(trained[name][0], expected[name][0]) <= 1e-10 for name in expected)
 
 
-def test_out_of_memory_for_one_example_keeps_nothing_more(exact: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_for_one_example_keeps_nothing_more(exact: Any) -> None:
     specs = CASES["two layers, last tokens"]
     given = jobs(exact, specs)
     expected = together(exact, given, specs)
-    with_memory_for(monkeypatch, lambda passes, rows: len(rows) == 1 and not passes.store._kept)
     said: list[str] = []
-    trained = together(exact, given, specs, say=said.append)
-    assert said[-1] == "not enough memory: from now on nothing is kept from one epoch to the next"
+    last_resort = "not enough memory: from now on nothing is kept from one epoch to the next"
+    with memory_for(exact, lambda rows: rows == 1 and last_resort in said):
+        trained = together(exact, given, specs, say=said.append)
+    assert said[-1] == last_resort
     assert all(difference(trained[name][0], expected[name][0]) <= 1e-10 for name in expected)
 
 
 def test_two_users_of_one_name_do_not_share_what_is_kept(exact: Any) -> None:
     specs = CASES["two layers, last tokens"]
     first, second, *_ = jobs(exact, specs)
-    twin = Job(first.name, second.seed, second.pairs, second.starts)
+    twin = TrainingJob(first.name, second.seed, second.pairs, second.starts)
     trained = [states for _, states in train_together(exact, [first, twin], specs, RECIPE)]
     expected = [train_alone(exact, job, specs, RECIPE) for job in (twin, first)]
     assert all(difference(a[0], b[0]) <= 1e-10 for a, b in zip(trained, expected, strict=True))
 
 
-def test_what_does_not_fit_at_all_is_a_clear_error(exact: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_memory_for(monkeypatch, lambda passes, rows: False)
-    with pytest.raises(LampBenchError, match="out of memory with one training example at a time"):
+def test_what_does_not_fit_at_all_is_a_clear_error(exact: Any) -> None:
+    message = "out of memory with one training example at a time"
+    with memory_for(exact, lambda rows: False), pytest.raises(LampBenchError, match=message):
         together(exact, jobs(exact, CASES["lora"]), CASES["lora"])
 
 
@@ -254,7 +260,7 @@ class PowerCutError(Exception):
 
 
 @pytest.mark.parametrize("case", ["two that act in turn", "lora with dropout"])
-def test_an_interrupted_training_goes_on_from_its_snapshot(exact: Any, case: str, tmp_path: Any) -> None:
+def test_an_interrupted_training_continues_from_its_snapshot(exact: Any, case: str, tmp_path: Any) -> None:
     specs = CASES[case]
     given = jobs(exact, specs, [12])
     expected = together(exact, given, specs)

@@ -19,7 +19,7 @@ from lampbench.adapters import (
     identity_edit,
     random_edit,
 )
-from lampbench.backbone import Window
+from lampbench.backbone import PassWindow
 from lampbench.core import InputError
 
 WIDTH, RANK = 24, 5
@@ -227,7 +227,7 @@ def test_logits_equal_pyrefts_whole_model(backbone: Any) -> None:
     model = pyreft.get_reft_model(backbone.model, config, set_device=False)
     locations = {"sources->base": (None, [[[0, 1, 4, 5]]])}
     _, output = model({"input_ids": ids}, unit_locations=locations)
-    window = Window(torch.tensor([0]), torch.tensor([6]), torch.tensor([0]), 6)
+    window = PassWindow(torch.tensor([0]), torch.tensor([6]), torch.tensor([0]), 6)
     with ExitStack() as stack, torch.no_grad():
         stack.enter_context(Edits({1: start}, Positions.parse("f2+l2")).attach(backbone.layers, window))
         logits = backbone.model(ids).logits

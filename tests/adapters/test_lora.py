@@ -9,7 +9,7 @@ import torch
 from support import load_backbone, model_folders, task
 
 from lampbench.adapters import LoraSpec, State
-from lampbench.backbone import Window
+from lampbench.backbone import PassWindow
 from lampbench.core import InputError
 
 SPEC = LoraSpec(4, 6.0, 0.05, ("q_proj", "k_proj", "down_proj"))
@@ -25,7 +25,7 @@ def trained(backbone: Any, seed: int, spec: LoraSpec = SPEC) -> State:
 def logits(backbone: Any, adapters: Any) -> torch.Tensor:
     rows, columns = IDS.shape
     zeros = torch.zeros(rows, dtype=torch.long)
-    window = Window(zeros, zeros + columns, torch.arange(rows), columns)
+    window = PassWindow(zeros, zeros + columns, torch.arange(rows), columns)
     with torch.no_grad(), adapters.attach(backbone.layers, window):
         found: torch.Tensor = backbone.model(IDS).logits
     return found
@@ -139,7 +139,7 @@ def test_a_folder_of_other_modules_or_none_is_refused(backbone: Any, tmp_path: P
 
 
 def test_in_bf16_masters_stay_in_float32_and_training_moves_them() -> None:
-    from lampbench.adapters import InterventionSpec, Job, Positions, Recipe, train_together
+    from lampbench.adapters import InterventionSpec, Positions, Recipe, TrainingJob, train_together
     from lampbench.core import HistoryItem
 
     backbone = load_backbone()
@@ -154,7 +154,7 @@ def test_in_bf16_masters_stay_in_float32_and_training_moves_them() -> None:
         assert {p.dtype for p in bank.parameters.values()} == {torch.float32}
         start = spec.fresh(backbone, 0)
         ((_, (state,)),) = train_together(
-            backbone, [Job("u", 0, pairs, [start])], [spec], Recipe(2, 1e-2, 0.01, 0.1, 1.0, 3)
+            backbone, [TrainingJob("u", 0, pairs, [start])], [spec], Recipe(2, 1e-2, 0.01, 0.1, 1.0, 3)
         )
         assert any(not torch.equal(state[name], start[name]) for name in start)
         assert all(tensor.isfinite().all() for tensor in state.values())

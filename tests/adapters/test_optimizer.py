@@ -1,4 +1,4 @@
-"""AdamW over stacked users against torch's own, one optimizer a user."""
+"""AdamW over stacked users against torch's own, one optimizer per user."""
 
 import pytest
 import torch

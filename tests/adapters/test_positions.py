@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lampbench.adapters import Positions
-from lampbench.backbone import Window
+from lampbench.backbone import PassWindow
 
 
 @pytest.mark.parametrize(("text", "first", "last"), [("l8", 0, 8), ("f4", 4, 0), ("f4+l4", 4, 4), ("f1+l12", 1, 12)])
@@ -28,9 +28,9 @@ def test_only_last_positions_are_a_suffix() -> None:
     assert [Positions.parse(text).suffix for text in ("all", "f4", "f4+l4")] == [None, None, None]
 
 
-def window(padding: int, length: int, offset: int = 0) -> Window:
+def window(padding: int, length: int, offset: int = 0) -> PassWindow:
     end = padding + length
-    return Window(torch.tensor([padding]), torch.tensor([end]), torch.tensor([0]), end, offset)
+    return PassWindow(torch.tensor([padding]), torch.tensor([end]), torch.tensor([0]), end, offset)
 
 
 @given(

@@ -6,8 +6,16 @@ from support import load_backbone, task
 from torch.nn.functional import cross_entropy
 from transformers import get_linear_schedule_with_warmup
 
-from lampbench.adapters import InterventionSet, InterventionSpec, Job, Positions, Recipe, batch_loss, train_alone
-from lampbench.backbone import Window
+from lampbench.adapters import (
+    InterventionSet,
+    InterventionSpec,
+    Positions,
+    Recipe,
+    TrainingJob,
+    batch_loss,
+    train_alone,
+)
+from lampbench.backbone import PassWindow
 from lampbench.core import HistoryItem, InputError, Pair, Prompt
 
 RECIPE = Recipe(epochs=2, learning_rate=1e-2, weight_decay=1e-2, warmup_ratio=0.1, clip=0.3, batch_size=3)
@@ -25,7 +33,7 @@ def fresh(backbone: Any, positions: str = "all") -> InterventionSet:
 
 
 def trained(backbone: Any, specs: list[InterventionSpec], recipe: Recipe = RECIPE, **options: Any) -> Any:
-    job = Job("someone", 11, PAIRS, [own.fresh(backbone, 5) for own in specs])
+    job = TrainingJob("someone", 11, PAIRS, [own.fresh(backbone, 5) for own in specs])
     return train_alone(backbone, job, specs, recipe, **options)
 
 
@@ -33,7 +41,7 @@ def one_by_one(backbone: Any, batch: list[tuple[list[int], list[int]]], adapter:
     """The loss without padding: every row alone, all target tokens averaged together."""
     parts, labels = [], []
     for prompt, target in batch:
-        window = Window(torch.tensor([0]), torch.tensor([len(prompt)]), torch.tensor([0]), len(prompt))
+        window = PassWindow(torch.tensor([0]), torch.tensor([len(prompt)]), torch.tensor([0]), len(prompt))
         with adapter.adapter().attach(backbone.layers, window):
             logits = backbone.model(torch.tensor([prompt + target])).logits[0]
         parts.append(logits[len(prompt) - 1 : -1])
@@ -43,7 +51,7 @@ def one_by_one(backbone: Any, batch: list[tuple[list[int], list[int]]], adapter:
 
 @pytest.mark.parametrize("positions", ["all", "l2", "f1+l2"])
 def test_the_loss_is_the_mean_over_target_tokens_whatever_the_padding(backbone: Any, positions: str) -> None:
-    batch = [backbone.encode_pair(pair) for pair in PAIRS[:2]] + [([9, 8, 7], [6, 5, 4, 3, 1])]
+    batch = [backbone.encoder.pair(pair) for pair in PAIRS[:2]] + [([9, 8, 7], [6, 5, 4, 3, 1])]
     ours, theirs = fresh(backbone, positions), fresh(backbone, positions)
     loss, expected = batch_loss(backbone, batch, [ours.adapter()]), one_by_one(backbone, batch, theirs)
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=0)
@@ -57,7 +65,7 @@ def test_training_follows_a_plain_loop(backbone: Any) -> None:
     """Order, schedule, clip and optimizer against a loop written from their definitions."""
     (ours,) = trained(backbone, [spec()])
     theirs = fresh(backbone)
-    encoded = [backbone.encode_pair(pair) for pair in PAIRS]
+    encoded = [backbone.encoder.pair(pair) for pair in PAIRS]
     optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-2, weight_decay=1e-2)
     schedule = get_linear_schedule_with_warmup(optimizer, num_warmup_steps=1, num_training_steps=6)
     generator = torch.Generator().manual_seed(11)
@@ -90,7 +98,7 @@ def test_the_schedule_is_transformers_linear_schedule(steps: int, ratio: float) 
 def test_training_lowers_the_loss_and_leaves_the_backbone_alone() -> None:
     backbone = load_backbone()
     before = {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}
-    encoded = [backbone.encode_pair(pair) for pair in PAIRS]
+    encoded = [backbone.encoder.pair(pair) for pair in PAIRS]
     start = spec().frozen(backbone, [spec().fresh(backbone, 5)])
     (state,) = trained(backbone, [spec()], Recipe(20, 1e-2, 0.0, 0.1, 1.0, 4))
     with torch.no_grad():
@@ -120,10 +128,10 @@ def test_progress_and_tokens_are_reported() -> None:
     backbone, steps = load_backbone(), []
     trained(backbone, [spec()], progress=lambda done, total: steps.append((done, total)))
     assert steps == [(i, 6) for i in range(1, 7)]
-    encoded = [backbone.encode_pair(pair) for pair in PAIRS]
+    encoded = [backbone.encoder.pair(pair) for pair in PAIRS]
     assert backbone.usage.train_tokens == 2 * sum(len(p) + len(t) for p, t in encoded)
 
 
 def test_a_target_too_long_for_the_context_is_an_error(backbone: Any) -> None:
     with pytest.raises(InputError, match="item 3"):
-        backbone.encode_pair(Pair(Prompt("head ", "source", " tail:", id="item 3"), "word " * 600))
+        backbone.encoder.pair(Pair(Prompt("head ", "source", " tail:", id="item 3"), "word " * 600))

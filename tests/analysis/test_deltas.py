@@ -12,11 +12,9 @@ import torch
 from runs import planner, with_method
 from support import REAL_DATA, TINY_DATA, TINY_MODEL, TRAINED_MODEL, dataset, load_backbone, model_folders, task
 
-import lampbench.analysis._deltas as deltas_module
 from lampbench import PromptMethod, Query, User
-from lampbench.analysis import Asking, Deltas, Request, collect, resolve
-from lampbench.analysis._questions import personalized, questions
-from lampbench.backbone import last_states
+from lampbench.analysis import Asking, Deltas, Request, collect, personalized, questions, resolve
+from lampbench.backbone import TransformersBackbone
 from lampbench.core import InputError
 
 PLACES = [
@@ -48,7 +46,7 @@ def test_states_are_those_of_an_unbatched_forward_pass(folder: Path) -> None:
     backbone = load_backbone(folder, batch_size=3)
     rows = [backbone.encoder.prompt(task("lamp5").prompt(query.text), 16) for query in dataset("lamp5").queries[:7]]
     layers = list(range(backbone.shape.layers))
-    found = last_states(backbone, rows, layers)
+    found = backbone.last_states(rows, layers)
     norm = backbone.model.model.norm
     for row, states in zip(rows, found, strict=True):
         with torch.no_grad():
@@ -57,7 +55,7 @@ def test_states_are_those_of_an_unbatched_forward_pass(folder: Path) -> None:
             assert torch.allclose(states[layer], oracle[layer + 1][0, -1], atol=1e-5, rtol=1e-4)
         # Transformers shows the last layer's output normalized.
         assert torch.allclose(norm(states[-1]), oracle[-1][0, -1], atol=1e-5, rtol=1e-4)
-    assert torch.equal(last_states(backbone, rows, [1])[:, 0], found[:, 1])
+    assert torch.equal(backbone.last_states(rows, [1])[:, 0], found[:, 1])
 
 
 @pytest.mark.parametrize(("data", "model"), PLACES)
@@ -100,26 +98,23 @@ class StoppedError(Exception):
     pass
 
 
-def test_an_interrupted_collection_goes_on_and_ends_with_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(deltas_module, "CHUNK", 1)
+def test_an_interrupted_collection_is_resumed_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
     asked = request(tmp_path)
-    collect(asked, loader(), tmp_path / "whole")
+    collect(asked, loader(), tmp_path / "whole", chunk=1)
 
     def stop(done: int, total: int) -> None:
         if done == 1:
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        collect(asked, loader(), tmp_path / "broken", stop)
+        collect(asked, loader(), tmp_path / "broken", stop, chunk=1)
     folder = tmp_path / "broken" / asked.name
     assert [path.name for path in folder.glob("*.safetensors")] == ["users-00000.safetensors"]
     kept = (folder / "users-00000.safetensors").stat().st_mtime_ns
     # What a process left that was killed while it wrote.
     (folder / "users-00001.999.partial").write_bytes(b"torn")
     seen: list[int] = []
-    collect(asked, loader(), tmp_path / "broken", lambda done, total: seen.append(done))
+    collect(asked, loader(), tmp_path / "broken", lambda done, total: seen.append(done), chunk=1)
     assert seen == [1, 2, 3]
     assert (folder / "users-00000.safetensors").stat().st_mtime_ns == kept
     for path in (tmp_path / "whole" / asked.name).glob("*.safetensors"):
@@ -134,7 +129,7 @@ def test_what_is_finished_loads_no_model(tmp_path: Path) -> None:
         raise AssertionError("loaded")
 
     again = collect(asked, refuse, tmp_path)
-    assert (first.users, first.queries, first.cut) == (again.users, again.queries, again.cut)
+    assert first.counts == again.counts
     assert all(np.array_equal(one, other) for one, other in zip(halves(first), halves(again), strict=True))
 
 
@@ -201,20 +196,21 @@ def test_a_method_gets_no_more_users_at_once_than_it_takes(tmp_path: Path, monke
     monkeypatch.setattr(asked.plan.method_type, "adapt", counted)
     found = collect(asked, loader(), tmp_path)
     assert max(sizes) == 4
-    assert sum(sizes) == found.queries
+    assert sum(sizes) == found.counts.queries
 
 
 def test_prompts_of_many_queries_are_made_a_block_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
+    states = TransformersBackbone.last_states
 
     def spied(backbone: Any, rows: Sequence[Sequence[int]], layers: Sequence[int]) -> Any:
         sizes.append(len(rows))
-        return last_states(backbone, rows, layers)
+        return states(backbone, rows, layers)
 
-    monkeypatch.setattr(deltas_module, "last_states", spied)
+    monkeypatch.setattr(TransformersBackbone, "last_states", spied)
     found = collect(request(tmp_path, asking=Asking(source="history")), loader(batch_size=1), tmp_path)
-    assert sum(sizes) == 2 * found.queries
-    assert max(sizes) == 8 < found.queries
+    assert sum(sizes) == 2 * found.counts.queries
+    assert max(sizes) == 8 < found.counts.queries
 
 
 def test_a_history_item_is_asked_after_strictly_earlier_ones(tmp_path: Path, backbone: Any) -> None:
@@ -238,9 +234,9 @@ def test_a_history_item_is_asked_after_strictly_earlier_ones(tmp_path: Path, bac
 def test_halves_share_no_query_and_make_up_the_whole(tmp_path: Path) -> None:
     found = collect(request(tmp_path, asking=Asking(source="history", most=5)), loader(), tmp_path)
     layer = found.layer(1)
-    counts, _, _ = found.store.counts(found.parts)
+    _, counts = found.store.halves(1)
     counts = counts[counts.sum(1) > 0]
-    assert counts.sum() == found.queries
+    assert counts.sum() == found.counts.queries
     assert (counts[:, 0] - counts[:, 1]).max() <= 1
     mean = (np.nan_to_num(np.stack(layer.halves, 1)) * counts[:, :, None]).sum(1) / counts.sum(1)[:, None]
     assert np.allclose(layer.whole, mean)
@@ -263,7 +259,7 @@ class Nothing(PromptMethod):
 def test_a_context_that_adds_nothing_gives_no_shift_and_is_counted(tmp_path: Path) -> None:
     asked = request(tmp_path, users=3)
     found = collect(dataclasses.replace(asked, plan=with_method(asked.plan, Nothing)), loader(), tmp_path)
-    assert found.bare == found.queries > 0
+    assert found.counts.bare == found.counts.queries > 0
     assert not any(layer.any() for layer in halves(found))
 
 

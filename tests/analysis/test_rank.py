@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
-from lampbench.analysis._rank import _resampled_squares, centred, effective_rank, rank_result, squares
+from lampbench.analysis import centred, effective_rank, rank_result, resampled_squares, squares
 
 SHAPES = [pytest.param(30, 80, id="fewer-users"), pytest.param(80, 30, id="fewer-dimensions")]
 
@@ -91,7 +91,7 @@ def test_a_mean_that_dominates_is_seen_without_centring_only() -> None:
 @pytest.mark.parametrize("centre", [False, True])
 def test_a_resample_is_the_spectrum_of_the_users_it_drew(users: int, width: int, centre: bool) -> None:
     matrix = np.random.default_rng(4).standard_normal((users, width)) + 1
-    found = _resampled_squares(matrix, centre, 3, np.random.default_rng(7))
+    found = resampled_squares(matrix, centre, 3, np.random.default_rng(7))
     generator = np.random.default_rng(7)
     for draw in range(3):
         drawn = np.repeat(matrix, generator.multinomial(users, np.full(users, 1 / users)), axis=0)

@@ -15,10 +15,20 @@ import pytest
 from click.testing import CliRunner, Result
 from support import REAL_DATA, TINY_DATA, TINY_MODEL, TRAINED_MODEL
 
-from lampbench.analysis import LayerShifts, TaskShifts, recommend, to_toml, write_report
-from lampbench.analysis._plots import scatters
-from lampbench.analysis._rank import EffectiveRank, RankResult
-from lampbench.analysis._shift import Collective, Personal, Projection
+from lampbench.analysis import (
+    Collective,
+    Counts,
+    EffectiveRank,
+    LayerShifts,
+    Personal,
+    Projection,
+    RankResult,
+    TaskShifts,
+    recommend,
+    scatters,
+    to_toml,
+    write_report,
+)
 from lampbench.cli._main import cli
 
 TASKS = ("lamp5", "lamp2n")
@@ -321,8 +331,8 @@ def task_of(own: LayerShifts) -> TaskShifts:
         "source": "queries", "protocol": '"><img src=x>', "most": None, "position": "last prompt token", "seed": 0,
     }  # fmt: skip
     return TaskShifts(
-        task="lamp5", identity=identity, label="<b>bold</b>", depth=6, width=64, users=2, silent=0, queries=2,
-        split=0, cut=0, bare=0, layers=(own,), recommendation=recommend([own], 6, 64),
+        task="lamp5", identity=identity, label="<b>bold</b>", depth=6, width=64, counts=Counts(2, 0, 2, 0, 0, 0),
+        layers=(own,), recommendation=recommend([own], 6, 64),
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lampbench.analysis._shift import collective, personal, project
+from lampbench.analysis import collective, personal, project
 
 USERS, WIDTH = 200, 120
 Array = NDArray[np.float64]

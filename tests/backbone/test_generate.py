@@ -22,13 +22,13 @@ def plain_greedy(backbone: Any, ids: list[int], max_new_tokens: int, adapters: A
     """One row, no cache, no padding: the whole sequence again for every token."""
     from contextlib import ExitStack
 
-    from lampbench.backbone import Window
+    from lampbench.backbone import PassWindow
 
-    stop = backbone._stop_at_newline()
+    stop = backbone.stop_at_newline()
     written: list[int] = []
     while len(written) < max_new_tokens and not (written and stop[written[-1]]):
         sequence = torch.tensor([ids + written])
-        window = Window(torch.tensor([0]), torch.tensor([len(ids)]), torch.tensor([0]), len(ids) + len(written))
+        window = PassWindow(torch.tensor([0]), torch.tensor([len(ids)]), torch.tensor([0]), len(ids) + len(written))
         with ExitStack() as stack, torch.no_grad():
             for adapter in adapters:
                 stack.enter_context(adapter.attach(backbone.layers, window))
@@ -79,7 +79,7 @@ def test_sampling_follows_the_filtered_distribution() -> None:
 
     from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-    from lampbench.backbone._decode import _draw
+    from lampbench.backbone import sample_tokens
 
     sampling = Sampling(temperature=0.7, top_k=6, top_p=0.8)
     logits = torch.randn(1, 40, generator=torch.Generator().manual_seed(1)) * 2
@@ -89,7 +89,7 @@ def test_sampling_follows_the_filtered_distribution() -> None:
     expected = filtered.softmax(-1)[0]
     generator = random.Random(0)
     rows = 20_000
-    drawn = _draw(logits.expand(rows, -1), sampling, [generator] * rows)
+    drawn = sample_tokens(logits.expand(rows, -1), sampling, [generator] * rows)
     frequencies = torch.bincount(drawn, minlength=40) / rows
     assert set(drawn.tolist()) == set(expected.nonzero().flatten().tolist())
     torch.testing.assert_close(frequencies, expected, atol=0.015, rtol=0)
@@ -103,7 +103,7 @@ def test_an_answer_ends_at_a_newline_and_leaves_out_the_prompt(backbone: Any) ->
 
 
 def test_every_token_with_a_newline_stops(backbone: Any) -> None:
-    stop = backbone._stop_at_newline()
+    stop = backbone.stop_at_newline()
     newline = backbone.tokenizer("a\nb", add_special_tokens=False).input_ids
     assert any(stop[token] for token in newline)
     assert stop[backbone.tokenizer.eos_token_id]

@@ -1,14 +1,16 @@
-"""The solo engine: one user after another, in the plainest way that is right.
+"""How an adapter is trained, and the solo engine: one user after another, in the plainest way that is right.
 
-It is what the stacked engine is tested against and measured against. LoRA trains in peft's own modules.
+The stacked engine is tested and measured against the solo engine. LoRA trains in peft's own modules.
 Interventions train in :class:`Intervention` and not in pyreft's, whose rotation is erased by the weight
 decay that every recipe here has; without weight decay the two follow the same path (tested).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,16 +18,68 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from lampbench.adapters._dropout import row_key
-from lampbench.adapters._recipe import Job, Recipe
-from lampbench.adapters._spec import AdapterSpec, DropoutKeys, State, exact
-from lampbench.backbone import Adapter, TransformersBackbone, Window
+from lampbench.adapters._spec import AdapterSpec, State, exact
+from lampbench.backbone import Adapter, PassWindow, TransformersBackbone, attached
+from lampbench.core import Pair
 
 Encoded = tuple[list[int], list[int]]
 
 
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """AdamW (betas 0.9 and 0.999), linear warm-up and decay, gradient clip, token-mean loss."""
+
+    epochs: int
+    learning_rate: float
+    weight_decay: float
+    warmup_ratio: float
+    clip: float
+    batch_size: int
+
+    def steps(self, examples: int) -> int:
+        """Optimizer steps over ``examples`` training examples."""
+        return self.epochs * math.ceil(examples / self.batch_size)
+
+    def batches(self, examples: int, seed: int) -> Iterator[list[int]]:
+        """The examples of every step: a new order each epoch, the last batch of an epoch may be short."""
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(self.epochs):
+            order = torch.randperm(examples, generator=generator).tolist()
+            for start in range(0, len(order), self.batch_size):
+                yield order[start : start + self.batch_size]
+
+    def schedule(self, steps: int) -> Callable[[int], float]:
+        """The learning rate of each step (from 0): up from 0 in the warm-up, then down to 0."""
+        warmup = math.ceil(steps * self.warmup_ratio)
+
+        def rate(step: int) -> float:
+            if step < warmup:
+                return self.learning_rate * step / warmup
+            return self.learning_rate * max(0.0, (steps - step) / max(1, steps - warmup))
+
+        return rate
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One user's training.
+
+    Attributes:
+        name: The user's id.
+        seed: Of the order of examples and of dropout.
+        pairs: The training examples.
+        starts: Where each of the adapters begins that train together.
+    """
+
+    name: str
+    seed: int
+    pairs: Sequence[Pair]
+    starts: Sequence[State]
+
+
 def train_alone(
     backbone: TransformersBackbone,
-    job: Job,
+    job: TrainingJob,
     specs: Sequence[AdapterSpec],
     recipe: Recipe,
     *,
@@ -42,7 +96,7 @@ def train_alone(
         beneath: Frozen adapters that act before all of them.
         progress: Called as ``progress(steps done, steps in all)``.
     """
-    encoded = [backbone.encode_pair(pair) for pair in job.pairs]
+    encoded = [backbone.encoder.pair(pair) for pair in job.pairs]
     steps = recipe.steps(len(encoded))
     with ExitStack() as stack:
         lone = [stack.enter_context(spec.alone(backbone, start)) for spec, start in zip(specs, job.starts, strict=True)]
@@ -54,7 +108,7 @@ def train_alone(
             batch = [encoded[i] for i in chosen]
             optimizer.param_groups[0]["lr"] = rate(step)
             optimizer.zero_grad(set_to_none=True)
-            adapters = [*beneath, *(adapter.adapter(DropoutKeys(keys)) for adapter in lone)]
+            adapters = [*beneath, *(adapter.adapter(keys) for adapter in lone)]
             batch_loss(backbone, batch, adapters).backward()
             torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
             optimizer.step()
@@ -70,10 +124,8 @@ def batch_loss(backbone: TransformersBackbone, batch: Sequence[Encoded], adapter
     ids = pad_sequence(rows, batch_first=True, padding_value=backbone.pad).to(device)
     mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(device)
     ends = torch.tensor([len(prompt) for prompt, _ in batch], device=device)
-    window = Window(torch.zeros_like(ends), ends, torch.arange(len(batch), device=device), ids.shape[1])
-    with ExitStack() as stack:
-        for adapter in adapters:
-            stack.enter_context(adapter.attach(backbone.layers, window))
+    window = PassWindow(torch.zeros_like(ends), ends, torch.arange(len(batch), device=device), ids.shape[1])
+    with attached(adapters, backbone.layers, window):
         logits = backbone.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
     is_target = (torch.arange(ids.shape[1], device=device) >= ends.unsqueeze(1)) & mask.bool()
     return cross_entropy(exact(logits[:, :-1][is_target[:, 1:]]), ids[:, 1:][is_target[:, 1:]])

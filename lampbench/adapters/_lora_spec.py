@@ -1,0 +1,277 @@
+"""LoRA as a spec: which maps it adapts, its PEFT folders, and peft's own modules for the solo engine."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lampbench.adapters._dropout import dropped
+from lampbench.adapters._lora import AdaptedMap, LoraBank, LoraWeights
+from lampbench.adapters._spec import AdapterSpec, SoloAdapter, State, master_dtype
+from lampbench.backbone import Adapter, PassWindow, TransformersBackbone
+from lampbench.core import InputError
+
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+# What changes the formula; a folder that turns one of them on is not a plain LoRA.
+_VARIANTS = (
+    "use_dora", "use_rslora", "lora_bias", "fan_in_fan_out", "modules_to_save", "rank_pattern", "alpha_pattern"
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LoraSpec(AdapterSpec):
+    """Low-rank additions to linear maps: ``W x + (alpha / rank) B A dropout(x)`` (Hu et al., ICLR 2022).
+
+    A starts uniform within 1 / sqrt(inputs), as peft's default does, and B at 0.
+
+    Attributes:
+        rank: Rows of A.
+        alpha: Scale, divided by the rank.
+        dropout: Probability that a value of x is dropped in training.
+        targets: Last names of the adapted modules.
+        layers: Decoder layers, 0-based; None for all.
+    """
+
+    rank: int
+    alpha: float
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+    layers: tuple[int, ...] | None = None
+
+    def places(self, backbone: TransformersBackbone) -> list[AdaptedMap]:
+        """The adapted modules, from the first layer on.
+
+        Raises:
+            InputError: A name of ``targets`` is no linear map of the model's decoder layers.
+        """
+        prefix = next(name for name, module in backbone.model.named_modules() if module is backbone.layers)
+        found: list[AdaptedMap] = []
+        for number, layer in enumerate(backbone.layers):
+            if self.layers is not None and number not in self.layers:
+                continue
+            for path, module in layer.named_modules():
+                if path.rpartition(".")[2] in self.targets and isinstance(module, nn.Linear):
+                    name = f"{prefix}.{number}.{path}"
+                    found.append(AdaptedMap(number, path, name, len(found), module.in_features, module.out_features))
+        absent = set(self.layers or ()) - set(range(len(backbone.layers)))
+        if absent:
+            raise InputError(f"LoRA on layer {min(absent)}: the backbone has layers 0 to {len(backbone.layers) - 1}")
+        missing = set(self.targets) - {place.path.rpartition(".")[2] for place in found}
+        if missing:
+            known = sorted({p.rpartition(".")[2] for p, m in layer.named_modules() if isinstance(m, nn.Linear)})
+            raise InputError(
+                f"LoRA on {sorted(missing)[0]!r}: {type(backbone.model).__name__} has no such linear map in its "
+                f"decoder layers; it has {', '.join(known)}"
+            )
+        return found
+
+    def fresh(self, backbone: TransformersBackbone, seed: int) -> State:
+        """A random, B zero."""
+        generator = torch.Generator().manual_seed(seed)
+        dtype = master_dtype(backbone)
+        state: dict[str, Tensor] = {}
+        for place in self.places(backbone):
+            a, b = place.shapes(self.rank).items()
+            bound = place.inputs**-0.5
+            state[a[0]] = torch.empty(a[1], dtype=torch.float64).uniform_(-bound, bound, generator=generator).to(dtype)
+            state[b[0]] = torch.zeros(b[1], dtype=dtype)
+        return state
+
+    def shapes(self, backbone: TransformersBackbone) -> dict[str, tuple[int, int]]:
+        """Names and shapes of one user's parameters."""
+        return {name: shape for place in self.places(backbone) for name, shape in place.shapes(self.rank).items()}
+
+    def bank(self, backbone: TransformersBackbone, slots: int) -> LoraBank:
+        """Stacked A and B."""
+        return LoraBank(
+            self.places(backbone),
+            slots=slots, rank=self.rank, scale=self.alpha / self.rank, dropout=self.dropout,
+            dtype=master_dtype(backbone), device=backbone.device,
+        )  # fmt: skip
+
+    @contextmanager
+    def alone(self, backbone: TransformersBackbone, start: State) -> Iterator[SoloAdapter]:
+        """Peft's own LoRA, wrapped around the backbone while it trains; the backbone is itself again afterwards."""
+        # peft looks into this module, which transformers 4.45 leaves for others to import.
+        import torch.distributed.tensor  # noqa: F401
+        from peft import get_peft_model
+
+        config = self._peft_config(backbone)
+        config.inference_mode = False
+        # peft fills it in, and warns if another name was given.
+        config.base_model_name_or_path = None
+        # Found before peft puts its own modules into their places.
+        places = self.places(backbone)
+        frozen = [(parameter, parameter.requires_grad) for parameter in backbone.model.parameters()]
+        wrapped: Any = None
+        try:
+            wrapped = get_peft_model(backbone.model, config)
+            yield _PeftLora(places, self.dropout, backbone.model, start)
+        finally:
+            if wrapped is not None:
+                wrapped.unload()
+            for parameter, requires_grad in frozen:
+                parameter.requires_grad_(requires_grad)
+
+    def frozen(
+        self, backbone: TransformersBackbone, states: Sequence[State], users: Sequence[int] | None = None
+    ) -> LoraWeights:
+        """Trained A and B, a user's own on each prompt."""
+        places, device = self.places(backbone), backbone.device
+        # Once, and not at every pass; masters are for training.
+        dtype = next(backbone.model.parameters()).dtype
+
+        def all_users(name: str) -> Tensor:
+            own = states[0][name] if users is None else torch.stack([state[name] for state in states])
+            return own.to(device, dtype)
+
+        weights = {place: (all_users(place.a), all_users(place.b)) for place in places}
+        owners = None if users is None else torch.tensor(users, device=device)
+        return LoraWeights(weights, self.alpha / self.rank, owners)
+
+    def parameter_count(self, backbone: TransformersBackbone) -> int:
+        """Of all targets."""
+        return sum(math.prod(shape) for shape in self.shapes(backbone).values())
+
+    def constant_layers(self, backbone: TransformersBackbone) -> int:
+        """Everything below the lowest adapted layer."""
+        return min(place.layer for place in self.places(backbone))
+
+    def adapted_modules(self, backbone: TransformersBackbone) -> list[nn.Module]:
+        """The targets."""
+        return [backbone.model.get_submodule(place.name) for place in self.places(backbone)]
+
+    def changes(self, backbone: TransformersBackbone, state: State) -> Iterator[tuple[str, Tensor]]:
+        """What merging adds to the backbone's weights, one parameter at a time: its name, and a float32 matrix."""
+        for place in self.places(backbone):
+            yield f"{place.name}.weight", (self.alpha / self.rank) * (state[place.b] @ state[place.a])
+
+    def save(self, state: State, folder: Path, backbone: TransformersBackbone) -> None:
+        """Write a PEFT folder, which ``PeftModel.from_pretrained`` reads."""
+        from safetensors.torch import save_file
+
+        self._peft_config(backbone).save_pretrained(str(folder))
+        save_file({f"{_PREFIX}{name}": tensor.contiguous() for name, tensor in state.items()}, folder / _WEIGHTS)
+
+    def load(self, folder: Path, backbone: TransformersBackbone) -> State:
+        """Read a PEFT folder of such a LoRA, by any program.
+
+        Raises:
+            InputError: Files are missing, it is another kind of adapter, or its scale or shapes differ.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+            tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in load_file(folder / _WEIGHTS).items()}
+        except (OSError, ValueError, RecursionError, SafetensorError) as error:
+            raise InputError(f"{folder}: not a PEFT folder ({_CONFIG}, {_WEIGHTS}): {error}") from error
+        _check_config(self, config, folder)
+        expected = self.shapes(backbone)
+        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        for name in sorted(expected.keys() | found.keys()):
+            if expected.get(name) != found.get(name):
+                sides = (expected.get(name, "nothing"), found.get(name, "nothing"))
+                raise InputError(f"{folder}: {name}: expected {sides[0]}, found {sides[1]}")
+        return {name: tensors[name].to(master_dtype(backbone)) for name in expected}
+
+    def _peft_config(self, backbone: TransformersBackbone) -> Any:
+        """Peft's config of the same LoRA."""
+        from peft import LoraConfig
+
+        return LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,  # type: ignore[arg-type] # peft divides it; a fraction works
+            lora_dropout=self.dropout,
+            target_modules=[place.name for place in self.places(backbone)],
+            bias="none",
+            task_type="CAUSAL_LM",
+            inference_mode=True,
+            base_model_name_or_path=backbone.info.source.id,
+        )
+
+
+def _check_config(spec: LoraSpec, config: Any, folder: Path) -> None:
+    kind = config.get("peft_type") if isinstance(config, dict) else config
+    if kind != "LORA":
+        raise InputError(f"{folder}: expected a LoRA, found peft_type {kind!r}")
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    same = isinstance(alpha, (int, float)) and rank == spec.rank and alpha / rank == spec.alpha / spec.rank
+    if not same:
+        raise InputError(f"{folder}: expected rank {spec.rank} and alpha {spec.alpha}, found {rank!r} and {alpha!r}")
+    used = [name for name in _VARIANTS if config.get(name)]
+    if used or config.get("bias", "none") != "none":
+        raise InputError(f"{folder}: only a plain LoRA can be loaded; this one sets {', '.join(used) or 'bias'}")
+
+
+class _PeftLora(SoloAdapter):
+    """peft's modules, with dropout from the user's own masks."""
+
+    def __init__(self, places: Sequence[AdaptedMap], dropout: float, model: Any, start: State) -> None:
+        self._modules = {place: model.get_submodule(place.name) for place in places}
+        self._dropout = dropout
+        for module in self._modules.values():
+            module.lora_dropout["default"] = _KeyedDropout()
+        with torch.no_grad():
+            for name, parameter in self._named():
+                parameter.copy_(start[name])
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [parameter for _, parameter in self._named()]
+
+    def adapter(self, dropout: Tensor | None = None) -> Adapter:
+        return _AttachedPeft(self._modules, self._dropout, dropout)
+
+    def state(self) -> State:
+        return {name: parameter.detach().cpu().clone() for name, parameter in self._named()}
+
+    def _named(self) -> list[tuple[str, nn.Parameter]]:
+        return [
+            (name, getattr(module, part)["default"].weight)
+            for place, module in self._modules.items()
+            for name, part in ((place.a, "lora_A"), (place.b, "lora_B"))
+        ]
+
+
+class _KeyedDropout(nn.Module):
+    """Replaces peft's ``nn.Dropout``: drops what the user's keys say, and nothing without keys."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop: Callable[[Tensor], Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if self.drop is None else self.drop(x)
+
+
+@dataclass(frozen=True)
+class _AttachedPeft:
+    """peft's modules are in the model already; attaching only gives them the pass's dropout keys."""
+
+    modules: Mapping[AdaptedMap, Any]
+    dropout: float
+    keys: Tensor | None
+
+    @contextmanager
+    def attach(self, layers: nn.ModuleList, window: PassWindow) -> Iterator[None]:
+        for place, module in self.modules.items():
+            if self.dropout and self.keys is not None:
+                module.lora_dropout["default"].drop = partial(
+                    dropped, keys=self.keys, module=place.number, window=window, probability=self.dropout
+                )
+        try:
+            yield
+        finally:
+            for module in self.modules.values():
+                module.lora_dropout["default"].drop = None
