@@ -15,8 +15,9 @@ from lampbench.core._identity import canonical_json, derive_seed, digest
 from lampbench.core._lock import locked
 from lampbench.core._memory import free_host_memory, is_out_of_memory
 from lampbench.core._method import Backbone, BackboneShape, DecodingMode, Method, Parameters, RunContext, Sampling
-from lampbench.core._registry import Plugin, Registry, methods, protocols, tasks
-from lampbench.core._task import Metric, Task
+from lampbench.core._metric import AnswerKind, Metric
+from lampbench.core._registry import Plugin, Registry, methods, metrics, protocols, tasks
+from lampbench.core._task import Places, Task
 from lampbench.core._types import (
     HistoryItem,
     LabelledQuery,
@@ -26,10 +27,12 @@ from lampbench.core._types import (
     Prompt,
     Query,
     User,
+    continuation,
 )
 
 __all__ = [
     "CACHE_VARIABLE",
+    "AnswerKind",
     "Backbone",
     "BackboneShape",
     "ConfigField",
@@ -45,6 +48,7 @@ __all__ = [
     "NoConfig",
     "Pair",
     "Parameters",
+    "Places",
     "Plugin",
     "Prediction",
     "Prompt",
@@ -59,6 +63,7 @@ __all__ = [
     "config_fields",
     "config_from",
     "config_to_json",
+    "continuation",
     "convert",
     "derive_seed",
     "digest",
@@ -66,6 +71,7 @@ __all__ = [
     "is_out_of_memory",
     "locked",
     "methods",
+    "metrics",
     "new_folder",
     "protocols",
     "remove_abandoned",

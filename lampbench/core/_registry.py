@@ -105,6 +105,12 @@ def protocols() -> Registry:
     return _registry("protocol")
 
 
+@cache
+def metrics() -> Registry:
+    """Installed metrics (entry points ``lampbench.metrics``: instances of ``Metric``)."""
+    return _registry("metric")
+
+
 def _registry(kind: str) -> Registry:
     return Registry(kind, _entry_points(f"lampbench.{kind}s"))
 

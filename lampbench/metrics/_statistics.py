@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 
 from lampbench.metrics._additive import Additive, Array
-from lampbench.metrics._estimate import Estimate, finite
+from lampbench.metrics._scores import Estimate, finite
 
 RESAMPLES = 10_000
 # How many drawn numbers are kept for the next board.
