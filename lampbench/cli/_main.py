@@ -17,10 +17,11 @@ import click
 _COMMANDS = {
     "run": ("lampbench.cli._run", "run", "Run methods on tasks and measure them."),
     "tune": ("lampbench.cli._tune", "tune", "Choose a method's settings on held-out shared users."),
-    "list": ("lampbench.cli._list", "list_", "List methods, tasks or protocols."),
+    "list": ("lampbench.cli._list", "list_", "List methods, tasks, metrics or protocols."),
     "describe": ("lampbench.cli._describe", "describe", "Show what a method, task or protocol is and its settings."),
     "doctor": ("lampbench.cli._doctor", "doctor", "Look for what is wrong with this installation."),
-    "test-method": ("lampbench.cli._test_method", "test_method", "Hold a method to the contract of plug-ins."),
+    "test-method": ("lampbench.cli._test_plugin", "test_method", "Hold a method to the contract of plug-ins."),
+    "test-task": ("lampbench.cli._test_plugin", "test_task", "Hold a task and its metrics to their contract."),
     "analyze": ("lampbench.cli._analyze", "analyze", "Measure PerFit's two observations on a model and data."),
     "data": ("lampbench.cli._data", "data", "Fetch LaMP, export users, write the mini suite."),
     "compare": ("lampbench.cli._leaderboard", "compare", "Compare finished runs query by query."),

@@ -14,6 +14,7 @@ from lampbench.runner._plan import (
     load_protocol,
     load_task,
 )
+from lampbench.runner._reach import reachable
 from lampbench.runner._row import PHASES, SCHEMA_VERSION
 from lampbench.runner._session import Executor, Session
 from lampbench.runner._work import Bar, Reporter
@@ -37,4 +38,5 @@ __all__ = [
     "load_method_class",
     "load_protocol",
     "load_task",
+    "reachable",
 ]

@@ -8,9 +8,8 @@ from tempfile import TemporaryDirectory
 
 from lampbench.core import Method, Query, User
 from lampbench.testing._fixture import own_queries
-from lampbench.testing._shape import Answers, ask, same
+from lampbench.testing._method_trial import Answers, Trial, ask, same
 from lampbench.testing._state_files import check_files, contents, saving
-from lampbench.testing._trial import Trial
 
 _NOBODY = "a user whom nobody knows"
 
