@@ -21,7 +21,7 @@ from lampbench.retrieval import Retriever, RetrieverFactory
 class OppuConfig(LoraTrainingConfig):
     """Settings of ``oppu``."""
 
-    published = {**PUBLISHED, "task_epochs": TASK_EPOCHS, "user_epochs": USER_EPOCHS}  # noqa: RUF012 - never changed
+    published = PUBLISHED | {"task_epochs": TASK_EPOCHS, "user_epochs": USER_EPOCHS}
     task_targets: tuple[str, ...] = setting(("q_proj", "k_proj", "v_proj"), "modules with a task LoRA")
     user_targets: tuple[str, ...] = setting(("q_proj", "v_proj"), "modules with a user's LoRA")
     task_epochs: int | None = setting(None, "epochs over the shared users' queries")

@@ -17,22 +17,24 @@ from lampbench.core import Places, RunContext, derive_seed
 # Of a task that names none.
 _ANY_TASK = Places((15,), 32, 8)
 
+# As published, but for warm-up and batch size, which are OPPU's. Layers and ranks are the task's own places: their
+# number reproduces the published parameter reductions; which layers is not published beyond "around 14-16".
+PUBLISHED: Mapping[str, Any] = {
+    "shared_start": "random",
+    "user_start": "copy",
+    "shared_epochs": 3,
+    "user_epochs": 2,
+    "learning_rate": 1e-4,
+    "batch_size": 16,
+    "clip": 0.3,
+}
+
 
 @dataclass(frozen=True)
 class PerFitConfig(TrainingConfig):
     """Settings of ``perfit``."""
 
-    # As published, but for warm-up and batch size, which are OPPU's. Layers and ranks are the task's own places: their
-    # number reproduces the published parameter reductions; which layers is not published beyond "around 14-16".
-    published = {  # noqa: RUF012 - never changed
-        "shared_start": "random",
-        "user_start": "copy",
-        "shared_epochs": 3,
-        "user_epochs": 2,
-        "learning_rate": 1e-4,
-        "batch_size": 16,
-        "clip": 0.3,
-    }
+    published = PUBLISHED
     layers: tuple[int, ...] | None = setting(
         None, "decoder layers to edit after, 0-based (default: the preset's, or the task's)"
     )

@@ -19,20 +19,22 @@ _LAYERS_TO_TRY = ((5,), (8,), (10,), (15,), (8, 15), (15, 16), (14, 15, 16), (10
 _RANKS_TO_TRY = (4, 8, 16, 32)
 _POSITIONS_TO_TRY = ("all", "l1", "f4+l4")
 
+# PerFit's second stage, which this is without the first.
+PUBLISHED: Mapping[str, Any] = {
+    "layers": (14, 15, 16),
+    "start": "random",
+    "epochs": 2,
+    "learning_rate": 1e-4,
+    "batch_size": 16,
+    "clip": 0.3,
+}
+
 
 @dataclass(frozen=True)
 class ReftConfig(TrainingConfig):
     """Settings of ``reft``."""
 
-    # PerFit's second stage, which this is without the first.
-    published = {  # noqa: RUF012 - never changed
-        "layers": (14, 15, 16),
-        "start": "random",
-        "epochs": 2,
-        "learning_rate": 1e-4,
-        "batch_size": 16,
-        "clip": 0.3,
-    }
+    published = PUBLISHED
     kind: Kind = setting("loreft", "which intervention: loreft, noreft, direft, consreft, lobireft")
     layers: tuple[int, ...] | None = setting(
         None, "decoder layers to edit after, 0-based; those of a preset are of 32, and scaled"

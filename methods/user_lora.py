@@ -19,7 +19,7 @@ USER_EPOCHS = 2
 class UserLoraConfig(LoraTrainingConfig):
     """Settings of ``user-lora``."""
 
-    published = {**PUBLISHED, "epochs": USER_EPOCHS}  # noqa: RUF012 - never changed
+    published = PUBLISHED | {"epochs": USER_EPOCHS}
     targets: tuple[str, ...] = setting(("q_proj", "v_proj"), "modules that get a LoRA")
     epochs: int | None = setting(None, "epochs over the user's history")
 
