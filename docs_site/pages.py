@@ -56,8 +56,8 @@ def methods_page() -> str:
     return _plugin_page(
         "Methods",
         "What is installed, as `lampbench describe NAME` shows it. Settings are given by `--set KEY=VALUE`, or\n"
-        "`--set METHOD.KEY=VALUE` where a command runs several methods. Where a method has presets, a default of\n"
-        "none is filled from one: from `mini` on the mini suite, else from `lamp`.",
+        "`--set METHOD.KEY=VALUE` where a command runs several methods. A default of none is\n"
+        "filled when a run is planned: as the protocol recommends, else as published.",
         methods(),
         _method_parts,
     )
