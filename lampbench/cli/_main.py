@@ -18,7 +18,7 @@ _COMMANDS = {
     "run": ("lampbench.cli._run", "run", "Run methods on tasks and measure them."),
     "tune": ("lampbench.cli._tune", "tune", "Choose a method's settings on held-out shared users."),
     "list": ("lampbench.cli._list", "list_", "List methods, tasks, metrics or protocols."),
-    "describe": ("lampbench.cli._describe", "describe", "Show what a method, task or protocol is and its settings."),
+    "describe": ("lampbench.cli._describe", "describe", "Show what a method, task, metric or protocol is."),
     "doctor": ("lampbench.cli._doctor", "doctor", "Look for what is wrong with this installation."),
     "test-method": ("lampbench.cli._test_plugin", "test_method", "Hold a method to the contract of plug-ins."),
     "test-task": ("lampbench.cli._test_plugin", "test_task", "Hold a task and its metrics to their contract."),

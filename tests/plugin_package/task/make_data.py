@@ -18,32 +18,25 @@ TOPICS = (
 STYLES = ("About {}", "{}!!!", "fyi: {}", "Question on {}, please answer today")
 
 
-def email(topic: str, number: int) -> str:
-    return f"Hello, I write to you about {topic}. It is the {number + 1}. time this month."
-
-
 def write(folder: Path, split: str, people: range) -> None:
+    """Each person has a history of five emails, and two more that are asked about."""
     questions, golds = [], []
-    for person in people:
-        style = STYLES[person % len(STYLES)]
+    for number in people:
+        name, style = f"person{number}", STYLES[number % len(STYLES)]
+        emails = [f"Hello, this is {name}. I write to you about {topic}." for topic in TOPICS]
+        subjects = [style.format(topic) for topic in TOPICS]
         profile = [
-            {
-                "id": f"{split}{person}-{n}",
-                "email": email(topic, n),
-                "subject": style.format(topic),
-                "date": f"2024-01-0{n + 1}",
-            }
-            for n, topic in enumerate(TOPICS[:5])
+            {"id": f"{name}-{n}", "email": emails[n], "subject": subjects[n], "date": f"2024-01-0{n + 1}"}
+            for n in range(5)
         ]
-        for n, topic in enumerate(TOPICS[5:]):
-            name = f"{split}{person}-q{n}"
-            text = TASK.raw_input(email(topic, n))
-            questions.append({"id": name, "user_id": f"{split}{person}", "input": text, "profile": profile})
-            golds.append({"id": name, "output": style.format(topic)})
-    target = folder / "Subject" / split
+        for n in (5, 6):
+            asked = {"id": f"{name}-{n}", "user_id": name, "input": TASK.raw_input(emails[n])}
+            questions.append({**asked, "profile": profile})
+            golds.append({"id": f"{name}-{n}", "output": subjects[n]})
+    target = folder / TASK.official[0] / split
     target.mkdir(parents=True)
     (target / f"{split}_questions.json").write_text(json.dumps(questions))
-    (target / f"{split}_outputs.json").write_text(json.dumps({"task": "Subject", "golds": golds}))
+    (target / f"{split}_outputs.json").write_text(json.dumps({"task": TASK.official[0], "golds": golds}))
 
 
 write(Path(sys.argv[1]), "train", range(4))
