@@ -66,7 +66,7 @@ class Oppu(TaskLora):
 
     @classmethod
     def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
-        """Fill what is open: the profile from the protocol or as published, the rest from the preset."""
+        """Fill fields that are None: of the profile from the protocol or as published, others from the preset."""
         if config.profile_items is None:
             config = replace(config, profile_items=context.recommended.get("profile_items", PROFILE_ITEMS))
         return super().resolve(config, task, context)

@@ -78,7 +78,7 @@ class PerFit(AdapterMethod):
 
     @classmethod
     def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
-        """Fill what is open from the preset and the task, layers scaled to the backbone's depth."""
+        """Fill fields that are None from the preset and the task, layers scaled to the backbone's depth."""
         shape = context.shape
         if shape is None:
             return config
@@ -95,7 +95,7 @@ class PerFit(AdapterMethod):
 
     @classmethod
     def search_space(cls, task: Task, context: RunContext) -> Mapping[str, Sequence[Any]]:
-        """Layers, both ranks and positions: what was searched for the paper, by 20 random trials a task."""
+        """Layers, both ranks and positions: what was searched for the paper, by 20 random trials per task."""
         return places_to_try(context, "shared_rank", "user_rank")
 
     def fit_shared(self, users: Sequence[LabelledUser]) -> None:

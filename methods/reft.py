@@ -59,7 +59,7 @@ class Reft(AdapterMethod):
 
     @classmethod
     def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
-        """Fill what is open from the preset, layers scaled to the backbone's depth."""
+        """Fill fields that are None from the preset, layers scaled to the backbone's depth."""
         shape = context.shape
         if shape is None:
             return config

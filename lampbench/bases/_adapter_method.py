@@ -55,7 +55,7 @@ class AdapterMethod(Method):
 
     @classmethod
     def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
-        """Fill what is open in a :class:`TrainingConfig` from its preset."""
+        """Fill the fields of a :class:`TrainingConfig` that are None from its preset."""
         return filled(config, context) if isinstance(config, TrainingConfig) else config
 
     def setup(self) -> None:
@@ -144,7 +144,7 @@ class AdapterMethod(Method):
     ) -> list[State]:
         """Train adapters together on the shared users' labelled queries.
 
-        An interrupted stage goes on from its last snapshot (stacked engine).
+        An interrupted stage is resumed from its last snapshot (stacked engine).
 
         Args:
             users: The shared users.

@@ -50,11 +50,11 @@ class TrainingConfig:
             raise ValueError(f"warmup_ratio must be from 0 to 1, found {self.warmup_ratio}")
 
     def recipe(self, epochs: int | None) -> Recipe:
-        """The recipe of a stage of ``epochs``; raises ValueError while settings are open."""
+        """The recipe of a stage of ``epochs``; raises ValueError if a setting is still None."""
         from lampbench.adapters import Recipe
 
         if epochs is None or self.learning_rate is None or self.clip is None or self.batch_size is None:
-            raise ValueError("settings are open; let AdapterMethod.resolve fill them")
+            raise ValueError("some settings are None; let AdapterMethod.resolve fill them")
         return Recipe(epochs, self.learning_rate, self.weight_decay, self.warmup_ratio, self.clip, self.batch_size)
 
 

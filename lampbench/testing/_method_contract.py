@@ -7,7 +7,6 @@ from typing import Any
 
 from lampbench.core import InputError, methods, unknown_name
 from lampbench.testing import _method_tries as tries
-from lampbench.testing import _user_tries as users
 from lampbench.testing._contract import Book, Case, Check
 from lampbench.testing._fixture import TASKS
 from lampbench.testing._method_trial import MethodSubject
@@ -88,14 +87,14 @@ _ALL = (
         "One user's data never moves another user's answers.",
         "Keep what is learned of a user under the user's id, in the instance; nothing in the class or the module.",
         (*_WORKS, "repeat"),
-        users.isolation,
+        tries.isolation,
     ),
     Check(
         "order",
         "The order of users and queries, and who comes with them in one call, do not matter.",
         "Derive everything from self.seed and the user's id, nothing from places in a list.",
         (*_WORKS, "repeat", "isolation"),
-        users.order,
+        tries.order,
     ),
     Check(
         "reload",
@@ -103,14 +102,14 @@ _ALL = (
         "Write what adapt learned into the folder, as safetensors, JSON or text, and read all of it in load_user; or "
         "override neither, and the user is adapted again.",
         (*_WORKS, "repeat", "isolation", "order"),
-        users.reload,
+        tries.reload,
     ),
     Check(
         "forget",
         "After forget, a user's answers are those of a user who was never adapted; who is adapted again is as before.",
         "Drop everything that adapt and load_user keep of the user; ignore users who are not known.",
         (*_WORKS, "repeat", "isolation", "order"),
-        users.forget,
+        tries.forget,
     ),
 )
 

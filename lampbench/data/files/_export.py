@@ -40,7 +40,7 @@ def export(what: Exported, layout: Layout, folder: Path) -> list[Path]:
 
 
 def _lamp(what: Exported, folder: Path) -> list[Path]:
-    # Where every question is a user, as in the user-based split, questions name none.
+    # In the user-based split every question is a user, and questions name none.
     named = any(len(e.queries) != 1 or e.queries[0].query.id != e.user.id for e in (*what.evaluated, *what.shared))
     written = []
     for split, users in (("train", what.shared), ("dev", what.evaluated)):
