@@ -1,6 +1,6 @@
 """Pages that are made when the site is built, and the boards' site beside the docs: a hook of mkdocs.
 
-The pages of methods, tasks and protocols come from what is installed, as ``lampbench describe`` does;
+The pages of methods, tasks, metrics and protocols come from what is installed, as ``lampbench describe`` does;
 the contract comes from the docstrings of the classes that plug-ins derive from. Nothing is written
 into the repository.
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import html
 import inspect
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.nav import Link, Navigation
 
 from lampbench import AdapterMethod, Method, PromptMethod, Task
-from lampbench.core import HistoryItem, Registry, config_fields, methods, protocols, tasks
+from lampbench.core import HistoryItem, Metric, Registry, config_fields, methods, metrics, protocols, tasks
 
 _BOARDS = "leaderboards"
 # Prompts are long lines; all of them is to be seen.
@@ -56,8 +57,8 @@ def methods_page() -> str:
     return _plugin_page(
         "Methods",
         "What is installed, as `lampbench describe NAME` shows it. Settings are given by `--set KEY=VALUE`, or\n"
-        "`--set METHOD.KEY=VALUE` where a command runs several methods. Where a method has presets, a default of\n"
-        "none is filled from one: from `mini` on the mini suite, else from `lamp`.",
+        "`--set METHOD.KEY=VALUE` where a command runs several methods. A default of none is\n"
+        "filled when a run is planned: as the protocol recommends, else as published.",
         methods(),
         _method_parts,
     )
@@ -66,6 +67,16 @@ def methods_page() -> str:
 def tasks_page() -> str:
     """Every installed task: what is asked, how, and how answers are scored."""
     return _plugin_page("Tasks", "The first metric is the one that boards rank by.", tasks(), _task_parts)
+
+
+def metrics_page() -> str:
+    """Every installed metric: what it is and what it scores."""
+    return _plugin_page(
+        "Metrics",
+        "What answers are scored by. A task names its metrics; [Add a task](add-a-task.md) shows how to add one.",
+        metrics(),
+        _metric_parts,
+    )
 
 
 def protocols_page() -> str:
@@ -131,6 +142,19 @@ def _task_parts(task: Task) -> Iterator[str]:
     yield f"Instruction:\n\n{_code(task.instruction)}"
     yield f"Prompt:\n\n{_code(task.prompt('<text>').text)}"
     yield f"A history item in a prompt:\n\n{_code(task.render(item).rstrip())}"
+
+
+def _metric_parts(metric: Metric) -> Iterator[str]:
+    yield _text(metric.about[:1].upper() + metric.about[1:]) + "."
+    low, high = metric.bounds
+    yield _list(
+        {
+            "Direction": f"{'higher' if metric.higher_is_better else 'lower'} is better",
+            "Values": f"from {low:g} to {high:g}" if high < math.inf else f"from {low:g}",
+            "Scores": ", ".join(sorted(metric.kinds)),
+            "Average over users": "yes" if metric.per_user else "no: one user's own value says nothing",
+        }
+    )
 
 
 def _protocol_parts(protocol: Any) -> Iterator[str]:
@@ -216,6 +240,7 @@ def _board_files(config: MkDocsConfig) -> list[Path]:
 _PAGES: Mapping[str, Callable[[], str]] = {
     "methods.md": methods_page,
     "tasks.md": tasks_page,
+    "metrics.md": metrics_page,
     "protocols.md": protocols_page,
     "contract.md": contract_page,
 }

@@ -13,21 +13,10 @@ from lampbench.adapters import LoraSpec, Recipe, State
 from lampbench.bases import TrainingConfig
 from lampbench.core import RunContext, derive_seed
 
-# OPPU's released settings; and what a model of three million parameters needs to move at all.
-LORA_PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "lamp": {"learning_rate": 1e-4, "batch_size": 16, "clip": 0.3},
-    "mini": {"learning_rate": 1e-2, "batch_size": 8, "clip": 1.0},
-}
-TASK_EPOCHS = {"lamp": 3, "mini": 2}
+# OPPU's released settings.
+PUBLISHED: dict[str, Any] = {"learning_rate": 1e-4, "batch_size": 16, "clip": 0.3}
+TASK_EPOCHS = 3
 RANKS_TO_TRY = (2, 4, 8, 16, 32)
-
-
-def with_epochs(**epochs: Mapping[str, int]) -> dict[str, dict[str, Any]]:
-    """The presets with further fields: name of a field -> preset -> epochs."""
-    return {
-        preset: {**values, **{name: by_preset[preset] for name, by_preset in epochs.items()}}
-        for preset, values in LORA_PRESETS.items()
-    }
 
 
 @dataclass(frozen=True)
@@ -55,7 +44,7 @@ class LoraTrainingConfig(TrainingConfig):
 class LoraConfig(LoraTrainingConfig):
     """Settings of ``lora``."""
 
-    presets = with_epochs(epochs=TASK_EPOCHS)
+    published = PUBLISHED | {"epochs": TASK_EPOCHS}
     targets: tuple[str, ...] = setting(("q_proj", "k_proj", "v_proj"), "modules that get a LoRA")
     epochs: int | None = setting(None, "epochs over the shared users' queries")
 

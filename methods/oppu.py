@@ -1,4 +1,4 @@
-"""OPPU: one LoRA a user on a task-adapted backbone."""
+"""OPPU: one LoRA per user on a task-adapted backbone."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lampbench_methods.lora import TASK_EPOCHS, LoraTrainingConfig, TaskLora, with_epochs
-from lampbench_methods.pag import PROFILE_TOKENS, ProfileWriter, profile_items, read_profile, write_profile
+from lampbench_methods.lora import PUBLISHED, TASK_EPOCHS, LoraTrainingConfig, TaskLora
+from lampbench_methods.pag import PROFILE_ITEMS, PROFILE_TOKENS, ProfileWriter, read_profile, write_profile
 from lampbench_methods.user_lora import USER_EPOCHS
 
 from lampbench import LabelledUser, Parameters, Query, Task, User, setting
@@ -21,7 +21,7 @@ from lampbench.retrieval import Retriever, RetrieverFactory
 class OppuConfig(LoraTrainingConfig):
     """Settings of ``oppu``."""
 
-    presets = with_epochs(task_epochs=TASK_EPOCHS, user_epochs=USER_EPOCHS)
+    published = PUBLISHED | {"task_epochs": TASK_EPOCHS, "user_epochs": USER_EPOCHS}
     task_targets: tuple[str, ...] = setting(("q_proj", "k_proj", "v_proj"), "modules with a task LoRA")
     user_targets: tuple[str, ...] = setting(("q_proj", "v_proj"), "modules with a user's LoRA")
     task_epochs: int | None = setting(None, "epochs over the shared users' queries")
@@ -31,7 +31,9 @@ class OppuConfig(LoraTrainingConfig):
     )
     k: int = setting(1, "how many history items, with a retriever")
     profile: bool = setting(False, "puts a profile that the raw backbone wrote before every prompt (OPPU+PAG)")
-    profile_items: int | None = setting(None, "history items a profile is written from (default: 10; on mini 5)")
+    profile_items: int | None = setting(
+        None, "history items a profile is written from (default: 10, or what the protocol recommends)"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,7 +44,7 @@ class OppuConfig(LoraTrainingConfig):
 
 
 class Oppu(TaskLora):
-    """One PEFT per user: a task LoRA merged into the backbone, then a LoRA a user on top.
+    """One PEFT per user: a task LoRA merged into the backbone, then one LoRA per user on top.
 
     With a retriever or a profile every prompt carries the user's context, in both stages and at test.
     While training on a history item only strictly earlier items can be retrieved; the profile is
@@ -64,9 +66,9 @@ class Oppu(TaskLora):
 
     @classmethod
     def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
-        """Fill what is open from the preset."""
+        """Fill fields that are None: of the profile from the protocol or as published, others from the preset."""
         if config.profile_items is None:
-            config = replace(config, profile_items=profile_items(context))
+            config = replace(config, profile_items=context.recommended.get("profile_items", PROFILE_ITEMS))
         return super().resolve(config, task, context)
 
     def task_adapter(self) -> LoraSpec:
@@ -116,7 +118,7 @@ class Oppu(TaskLora):
         self._retrievers.pop(user_id, None)
 
     def save_user(self, user_id: str, folder: Path) -> None:
-        """Write the user's LoRA as a PEFT folder, and the profile where there is one."""
+        """Write the user's LoRA as a PEFT folder, and the profile, if one was written."""
         super().save_user(user_id, folder)
         if user_id in self._profiles:
             write_profile(self._profiles[user_id], folder)

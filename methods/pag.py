@@ -15,22 +15,10 @@ from lampbench.core import Backbone, RunContext, Sampling, derive_seed
 from lampbench.retrieval import Retriever, RetrieverFactory
 
 PROFILE_TOKENS = 200
+PROFILE_ITEMS = 10
 _PROFILE = "profile.txt"
 _ITEM_WORDS = 200
-_ITEMS = 10
-# What the bundled model was trained to write profiles from.
-_MINI_ITEMS = 5
 _SAMPLING = Sampling(temperature=0.6, top_k=10, top_p=0.9)
-
-_QUESTIONS = {
-    "lamp2m": "Which tags does this user give most often? Name the most popular tag first.",
-    "lamp2n": "Which categories does this author write in most often? Name the most popular category first.",
-    "lamp3": "Which score does this user give most often in positive reviews, and which in negative reviews?",
-    "lamp4": "Describe the template that this author's headlines follow: wording, length and style.",
-    "lamp5": "Describe the template that this author's titles follow: wording, length and style.",
-    "lamp7": "Describe the template that this user's tweets follow: wording, length and style.",
-}
-_ANY_QUESTION = "Describe this user's preferences and style in a few sentences."
 
 
 @dataclass(frozen=True)
@@ -38,7 +26,9 @@ class PagConfig:
     """Settings of ``pag``."""
 
     k: int | Literal["all"] = setting(0, "history items after the profile (BM25), or all that fit; 0: profile only")
-    items: int | None = setting(None, "history items the profile is written from (default: 10; on mini 5)")
+    items: int | None = setting(
+        None, "history items the profile is written from (default: 10, or what the protocol recommends)"
+    )
     max_new_tokens: int = setting(PROFILE_TOKENS, "longest profile, in tokens")
     profiles: str | None = setting(
         None, 'JSON file of written profiles: a list of {"id": user, "output": text}', in_identity=False
@@ -63,7 +53,7 @@ class Pag(PromptMethod):
     paper = "Richardson et al., 2023; settings as in Tan et al., OPPU, EMNLP 2024"
 
     def setup(self) -> None:
-        """Read the profiles file, where there is one."""
+        """Read the profiles file, if one is named."""
         super().setup()
         self._given = _read_profiles(Path(self.config.profiles))[0] if self.config.profiles else None
         self._profiles: dict[str, str] = {}
@@ -75,7 +65,7 @@ class Pag(PromptMethod):
     def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
         """Settle the number of items, and hash the profiles file: the run's identity names its content."""
         if config.items is None:
-            config = replace(config, items=profile_items(context))
+            config = replace(config, items=context.recommended.get("items", PROFILE_ITEMS))
         if config.profiles is None:
             return config
         return replace(config, profiles_sha256=_read_profiles(Path(config.profiles))[1])
@@ -140,7 +130,7 @@ class ProfileWriter:
         self._max_new_tokens = max_new_tokens
 
     def write(self, users: Sequence[User]) -> list[str]:
-        """One profile a user, on one line."""
+        """One profile per user, on one line."""
         prompts = [self._question(user) for user in users]
         return [" ".join(text.split()) for text in self._backbone.write(prompts, self._max_new_tokens, _SAMPLING)]
 
@@ -150,15 +140,9 @@ class ProfileWriter:
         return profile_prompt(self._task, sample, user.id)
 
 
-def profile_items(context: RunContext) -> int:
-    """How many history items a profile is written from, unless the user says."""
-    return _MINI_ITEMS if context.protocol == "mini" else _ITEMS
-
-
 def profile_prompt(task: Task, items: Sequence[HistoryItem], user_id: str) -> Prompt:
     """The prompt after which the backbone writes a profile of the user who wrote ``items``."""
-    question = _QUESTIONS.get(task.name, _ANY_QUESTION)
-    prompt = Prompt(head=question, source="", tail="\nanswer:", id=f"profile {user_id}")
+    prompt = Prompt(head=task.profile_question, source="", tail="\nanswer:", id=f"profile {user_id}")
     return prompt.with_context([task.render(item, _ITEM_WORDS) for item in items])
 
 
@@ -168,7 +152,7 @@ def write_profile(profile: str, folder: Path) -> None:
 
 
 def read_profile(folder: Path) -> str:
-    """The profile in a state folder; raises InputError where there is none, or it is no text."""
+    """The profile in a state folder; raises InputError if there is none, or it is no text."""
     try:
         return (folder / _PROFILE).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

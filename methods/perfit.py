@@ -12,54 +12,21 @@ from lampbench_methods.reft import check_places, places_to_try, scaled
 from lampbench import AdapterMethod, LabelledUser, Parameters, Task, setting
 from lampbench.adapters import Edits, InterventionSpec, Positions, Recipe, State
 from lampbench.bases import TrainingConfig
-from lampbench.core import RunContext, derive_seed
+from lampbench.core import Places, RunContext, derive_seed
 
-
-@dataclass(frozen=True)
-class Places:
-    """Layers (of 32) and ranks of one task.
-
-    The number of layers and both ranks reproduce the published parameter reductions; which layers
-    is not published beyond "around 14-16".
-    """
-
-    layers: tuple[int, ...]
-    shared_rank: int
-    user_rank: int
-
-
-PLACES = {
-    "lamp2n": Places((14, 15, 16), 16, 32),
-    "lamp2m": Places((15, 16), 32, 4),
-    "lamp3": Places((14, 15, 16), 32, 4),
-    "lamp4": Places((14, 15, 16), 32, 4),
-    "lamp5": Places((15,), 32, 8),
-    "lamp7": Places((15, 16), 32, 16),
-}
+# Of a task that names none.
 _ANY_TASK = Places((15,), 32, 8)
-_MINI = Places((10, 16, 21), 8, 8)
 
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    # Published, but for warm-up and batch size, which are OPPU's.
-    "lamp": {
-        "shared_start": "random",
-        "user_start": "copy",
-        "shared_epochs": 3,
-        "user_epochs": 2,
-        "learning_rate": 1e-4,
-        "batch_size": 16,
-        "clip": 0.3,
-    },
-    # On a model of three million parameters the published rate moves nothing in two epochs.
-    "mini": {
-        "shared_start": "identity",
-        "user_start": "copy",
-        "shared_epochs": 2,
-        "user_epochs": 4,
-        "learning_rate": 8e-3,
-        "batch_size": 8,
-        "clip": 1.0,
-    },
+# As published, but for warm-up and batch size, which are OPPU's. Layers and ranks are the task's own places: their
+# number reproduces the published parameter reductions; which layers is not published beyond "around 14-16".
+PUBLISHED: Mapping[str, Any] = {
+    "shared_start": "random",
+    "user_start": "copy",
+    "shared_epochs": 3,
+    "user_epochs": 2,
+    "learning_rate": 1e-4,
+    "batch_size": 16,
+    "clip": 0.3,
 }
 
 
@@ -67,10 +34,12 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 class PerFitConfig(TrainingConfig):
     """Settings of ``perfit``."""
 
-    presets = PRESETS
-    layers: tuple[int, ...] | None = setting(None, "decoder layers to edit after, 0-based (default: the task's preset)")
-    shared_rank: int | None = setting(None, "rank of the collective shift (default: the task's preset)")
-    user_rank: int | None = setting(None, "rank of the personalized shift (default: the task's preset)")
+    published = PUBLISHED
+    layers: tuple[int, ...] | None = setting(
+        None, "decoder layers to edit after, 0-based (default: the preset's, or the task's)"
+    )
+    shared_rank: int | None = setting(None, "rank of the collective shift (default: the preset's, or the task's)")
+    user_rank: int | None = setting(None, "rank of the personalized shift (default: the preset's, or the task's)")
     positions: str = setting("all", "tokens to edit: all, l<n>, f<n>, f<n>+l<m> (first and last of the prompt)")
     shared_start: Literal["random", "identity"] | None = setting(
         None, "how stage 1 starts: as pyreft does, or unchanged"
@@ -109,15 +78,15 @@ class PerFit(AdapterMethod):
 
     @classmethod
     def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
-        """Fill what is open from the preset, layers scaled to the backbone's depth."""
+        """Fill fields that are None from the preset and the task, layers scaled to the backbone's depth."""
         shape = context.shape
         if shape is None:
             return config
-        config = super().resolve(config, task, context)
-        places = _MINI if config.preset == "mini" else PLACES.get(task.name, _ANY_TASK)
+        chosen, config = config.layers, super().resolve(config, task, context)
+        places = task.places or _ANY_TASK
         config = replace(
             config,
-            layers=scaled(places.layers, shape.layers) if config.layers is None else config.layers,
+            layers=scaled(config.layers or places.layers, shape.layers) if chosen is None else chosen,
             shared_rank=config.shared_rank or places.shared_rank,
             user_rank=config.user_rank or places.user_rank,
         )
@@ -126,7 +95,7 @@ class PerFit(AdapterMethod):
 
     @classmethod
     def search_space(cls, task: Task, context: RunContext) -> Mapping[str, Sequence[Any]]:
-        """Layers, both ranks and positions: what was searched for the paper, by 20 random trials a task."""
+        """Layers, both ranks and positions: what was searched for the paper, by 20 random trials per task."""
         return places_to_try(context, "shared_rank", "user_rank")
 
     def fit_shared(self, users: Sequence[LabelledUser]) -> None:

@@ -14,25 +14,31 @@ from lampbench.core import BackboneShape, RunContext
 # The depth of the model that PerFit's layers were chosen on (Llama-2-7B).
 _PUBLISHED_DEPTH = 32
 
-# PerFit's second stage, which this is without the first.
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "lamp": {"start": "random", "epochs": 2, "learning_rate": 1e-4, "batch_size": 16, "clip": 0.3},
-    "mini": {"start": "identity", "epochs": 4, "learning_rate": 8e-3, "batch_size": 8, "clip": 1.0},
-}
-_LAYERS = {"lamp": (14, 15, 16), "mini": (10, 16, 21)}
 # Of 32, as every layer here.
 _LAYERS_TO_TRY = ((5,), (8,), (10,), (15,), (8, 15), (15, 16), (14, 15, 16), (10, 16, 21))
 _RANKS_TO_TRY = (4, 8, 16, 32)
 _POSITIONS_TO_TRY = ("all", "l1", "f4+l4")
+
+# PerFit's second stage, which this is without the first.
+PUBLISHED: Mapping[str, Any] = {
+    "layers": (14, 15, 16),
+    "start": "random",
+    "epochs": 2,
+    "learning_rate": 1e-4,
+    "batch_size": 16,
+    "clip": 0.3,
+}
 
 
 @dataclass(frozen=True)
 class ReftConfig(TrainingConfig):
     """Settings of ``reft``."""
 
-    presets = PRESETS
+    published = PUBLISHED
     kind: Kind = setting("loreft", "which intervention: loreft, noreft, direft, consreft, lobireft")
-    layers: tuple[int, ...] | None = setting(None, "decoder layers to edit after, 0-based (default: around the middle)")
+    layers: tuple[int, ...] | None = setting(
+        None, "decoder layers to edit after, 0-based; those of a preset are of 32, and scaled"
+    )
     rank: int = setting(8, "rank of each intervention")
     positions: str = setting("all", "tokens to edit: all, l<n>, f<n>, f<n>+l<m> (first and last of the prompt)")
     start: Literal["random", "identity"] | None = setting(None, "as pyreft starts, or unchanged")
@@ -46,22 +52,22 @@ class ReftConfig(TrainingConfig):
 
 
 class Reft(AdapterMethod):
-    """One set of interventions a user on the raw backbone (LoReFT and its relatives)."""
+    """One set of interventions per user on the raw backbone (LoReFT and its relatives)."""
 
     Config = ReftConfig
     paper = "Wu et al., ReFT, NeurIPS 2024"
 
     @classmethod
     def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
-        """Fill what is open from the preset, layers scaled to the backbone's depth."""
+        """Fill fields that are None from the preset, layers scaled to the backbone's depth."""
         shape = context.shape
         if shape is None:
             return config
         if config.kind == "consreft":
             config = replace(config, start="random")
-        config = super().resolve(config, task, context)
-        if config.layers is None:
-            config = replace(config, layers=scaled(_LAYERS[config.preset], shape.layers))
+        chosen, config = config.layers, super().resolve(config, task, context)
+        if chosen is None:
+            config = replace(config, layers=scaled(config.layers, shape.layers))
         check_places("reft", config.layers, config.rank, shape)
         return config
 
@@ -103,7 +109,7 @@ def places_to_try(context: RunContext, *ranks: str) -> dict[str, Sequence[Any]]:
 
 
 def check_places(method: str, layers: Sequence[int], rank: int, shape: BackboneShape) -> None:
-    """Raises InputError where the backbone has no such layers, or is no wider than the rank."""
+    """Raises InputError if the backbone has no such layers, or is no wider than the rank."""
     if not layers or len(set(layers)) < len(layers):
         raise InputError(f"{method}: layers must name at least one layer, each once, found {list(layers)}")
     wrong = [layer for layer in layers if not 0 <= layer < shape.layers]

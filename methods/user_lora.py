@@ -1,4 +1,4 @@
-"""One LoRA a user on the raw backbone."""
+"""One LoRA per user on the raw backbone."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lampbench_methods.lora import RANKS_TO_TRY, LoraTrainingConfig, with_epochs
+from lampbench_methods.lora import PUBLISHED, RANKS_TO_TRY, LoraTrainingConfig
 
 from lampbench import AdapterMethod, Task, setting
 from lampbench.adapters import LoraSpec, Recipe
 from lampbench.core import RunContext
 
-USER_EPOCHS: Mapping[str, int] = {"lamp": 2, "mini": 4}
+USER_EPOCHS = 2
 
 
 @dataclass(frozen=True)
 class UserLoraConfig(LoraTrainingConfig):
     """Settings of ``user-lora``."""
 
-    presets = with_epochs(epochs=USER_EPOCHS)
+    published = PUBLISHED | {"epochs": USER_EPOCHS}
     targets: tuple[str, ...] = setting(("q_proj", "v_proj"), "modules that get a LoRA")
     epochs: int | None = setting(None, "epochs over the user's history")
 

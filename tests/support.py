@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lampbench.core import Task, tasks
+from lampbench.core import BackboneShape, RunContext, Task, protocols, tasks
 from lampbench.data import Dataset
 from lampbench.data.protocols import FolderProtocol
 
@@ -49,6 +49,11 @@ def task(name: str) -> Task:
     loaded = tasks().load(name)
     assert isinstance(loaded, Task)
     return loaded
+
+
+def mini_run(method: str, shape: BackboneShape | None = None) -> RunContext:
+    """What a method knows of a run on the mini suite."""
+    return RunContext("mini", shape, method, protocols().load("mini").recommended.get(method, {}))
 
 
 def dataset(name: str, folder: Path = TINY_DATA) -> Dataset:

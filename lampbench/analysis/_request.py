@@ -155,7 +155,7 @@ def personalized(method: PromptMethod, asked: Sequence[Question]) -> list[Prompt
     prompts = []
     for question in asked:
         context = method.context(question.user, question.query)
-        prompts.append(question.plain.with_context((context,) if isinstance(context, str) else context))
+        prompts.append(question.plain.with_context(context))
     for user_id in users:
         method.forget(user_id)
     return prompts

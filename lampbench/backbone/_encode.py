@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from lampbench.core import InputError, Pair, Prompt
+from lampbench.core import InputError, Pair, Prompt, continuation
 
 # OPPU's released code cuts every training and test sequence here.
 MAX_SEQUENCE = 2048
@@ -61,12 +61,12 @@ class PromptEncoder:
         Raises:
             InputError: Instruction, target field and target alone do not fit.
         """
-        fitted = self._fit(pair.prompt, f" {pair.target}", self.limit)
-        return self._split(fitted.text, f" {pair.target}")
+        target = continuation(pair.target)
+        return self._split(self._fit(pair.prompt, target, self.limit).text, target)
 
     def continuation(self, prompt: Prompt, answer: str) -> list[int]:
         """Ids that ``answer`` adds after ``prompt``, with EOS."""
-        return self._split(prompt.tail, f" {answer}")[1]
+        return self._split(prompt.tail, continuation(answer))[1]
 
     def _split(self, text: str, continuation: str) -> tuple[list[int], list[int]]:
         """Ids of ``text`` and what ``continuation`` and EOS add to them.

@@ -1,4 +1,4 @@
-"""Base of methods that train an adapter a user."""
+"""Base of methods that train an adapter per user."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from lampbench.core import (
     Method,
     Pair,
     Parameters,
-    Prompt,
     Query,
     RunContext,
     Task,
@@ -56,7 +55,7 @@ class AdapterMethod(Method):
 
     @classmethod
     def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
-        """Fill what is open in a :class:`TrainingConfig` from its preset."""
+        """Fill the fields of a :class:`TrainingConfig` that are None from its preset."""
         return filled(config, context) if isinstance(config, TrainingConfig) else config
 
     def setup(self) -> None:
@@ -84,8 +83,8 @@ class AdapterMethod(Method):
         """What acts for a user who was never adapted, or was forgotten."""
         return self.beneath()
 
-    def context(self, user: User, query: Query) -> Sequence[str]:
-        """What goes before the query, most important piece first.
+    def context(self, user: User, query: Query) -> str | Sequence[str]:
+        """What goes before the query: one string, or pieces with the most important first.
 
         While training, ``query`` is one of the user's history items and ``user.history`` holds the
         earlier ones only.
@@ -145,7 +144,7 @@ class AdapterMethod(Method):
     ) -> list[State]:
         """Train adapters together on the shared users' labelled queries.
 
-        An interrupted stage goes on from its last snapshot (stacked engine).
+        An interrupted stage is resumed from its last snapshot (stacked engine).
 
         Args:
             users: The shared users.
@@ -216,7 +215,6 @@ class AdapterMethod(Method):
         return _after(self.task.example(query.text, target, query.id), self.context(shared.user, query))
 
 
-def _after(pair: Pair, context: Sequence[str]) -> Pair:
+def _after(pair: Pair, context: str | Sequence[str]) -> Pair:
     """The training example with ``context`` before it."""
-    prompt: Prompt = pair.prompt.with_context(context)
-    return replace(pair, prompt=prompt)
+    return replace(pair, prompt=pair.prompt.with_context(context))

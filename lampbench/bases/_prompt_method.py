@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 
-from lampbench.core import Backbone, Method, Query, User
+from lampbench.core import Backbone, Method, Prompt, Query, User
 
 
 class PromptMethod(Method):
     """Put something before the query; override ``context``.
 
-    The backbone answers ``context``, a newline, and the task's prompt. Where all that is too long,
+    The backbone answers ``context``, a newline, and the task's prompt. If all that is too long,
     the context gives way first: of a list, the last pieces go; a string, or a first piece that is
     still too long, keeps its end. A user who was never adapted, or was forgotten, has no context.
     """
@@ -32,16 +32,12 @@ class PromptMethod(Method):
 
     def predict(self, queries: Sequence[Query]) -> Sequence[str]:
         """Answer each query after its context."""
-        prompts = [self.task.prompt(query.text, query.id).with_context(self._pieces(query)) for query in queries]
-        return self.backbone.answer(self.task, prompts)
+        return self.backbone.answer(self.task, [self._prompt(query) for query in queries])
 
     def forget(self, user_id: str) -> None:
         """Drop the user's history."""
         self._users.pop(user_id, None)
 
-    def _pieces(self, query: Query) -> Sequence[str]:
-        user = self._users.get(query.user_id)
-        if user is None:
-            return ()
-        context = self.context(user, query)
-        return (context,) if isinstance(context, str) else context
+    def _prompt(self, query: Query) -> Prompt:
+        prompt, user = self.task.prompt(query.text, query.id), self._users.get(query.user_id)
+        return prompt if user is None else prompt.with_context(self.context(user, query))

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from lampbench.core import RunContext, setting
+from lampbench.core import InputError, RunContext, protocols, setting
 
 if TYPE_CHECKING:
     from lampbench.adapters import Recipe
 
+# The preset of published settings.
+_PUBLISHED = "lamp"
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Optimizer settings; what is None is filled from ``presets`` when a run is resolved.
+    """Optimizer settings; what is None is filled when a run is resolved.
 
     Attributes:
-        presets: ``lamp`` and ``mini``: field -> value.
+        published: Field -> value: the settings that were published for LaMP.
     """
 
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"lamp": {}, "mini": {}}
+    published: ClassVar[Mapping[str, Any]] = {}
 
-    preset: Literal["auto", "lamp", "mini"] = setting(
-        "auto", "fills what is not set: lamp (published), mini, or by the protocol"
+    preset: str = setting(
+        "auto",
+        "fills what is not set: lamp (published), a protocol that recommends settings such as mini, or by the protocol",
     )
     learning_rate: float | None = setting(None, "AdamW learning rate")
     weight_decay: float = setting(1e-2, "AdamW weight decay")
     warmup_ratio: float = setting(0.1, "part of the steps in which the learning rate rises")
     clip: float | None = setting(None, "largest gradient norm")
-    batch_size: int | None = setting(None, "training examples a step")
+    batch_size: int | None = setting(None, "training examples per step")
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "clip"):
@@ -46,16 +50,39 @@ class TrainingConfig:
             raise ValueError(f"warmup_ratio must be from 0 to 1, found {self.warmup_ratio}")
 
     def recipe(self, epochs: int | None) -> Recipe:
-        """The recipe of a stage of ``epochs``; raises ValueError while settings are open."""
+        """The recipe of a stage of ``epochs``; raises ValueError if a setting is still None."""
         from lampbench.adapters import Recipe
 
         if epochs is None or self.learning_rate is None or self.clip is None or self.batch_size is None:
-            raise ValueError("settings are open; let AdapterMethod.resolve fill them")
+            raise ValueError("some settings are None; let AdapterMethod.resolve fill them")
         return Recipe(epochs, self.learning_rate, self.weight_decay, self.warmup_ratio, self.clip, self.batch_size)
 
 
 def filled(config: Any, context: RunContext) -> Any:
-    """A :class:`TrainingConfig` with its open fields taken from a preset: the named one, or the protocol's."""
-    name = ("mini" if context.protocol == "mini" else "lamp") if config.preset == "auto" else config.preset
-    values = {field: value for field, value in config.presets[name].items() if getattr(config, field) is None}
-    return replace(config, preset=name, **values)
+    """A :class:`TrainingConfig` with its open fields taken from the preset.
+
+    ``auto`` is what the run's protocol recommends for the method, or else the published settings; ``lamp`` is the
+    published settings; any other name is what the protocol of that name recommends.
+
+    Raises:
+        InputError: There is no protocol of that name, or it recommends nothing for the method.
+    """
+    name = config.preset
+    if name == "auto":
+        name = context.protocol if context.recommended else _PUBLISHED
+    values = config.published if name == _PUBLISHED else _recommended(name, context)
+    open_fields = {field: value for field, value in values.items() if getattr(config, field) is None}
+    return replace(config, preset=name, **open_fields)
+
+
+def _recommended(name: str, context: RunContext) -> Mapping[str, Any]:
+    if name == context.protocol and context.recommended:
+        return context.recommended
+    known = getattr(protocols().load(name), "recommended", None) if name in protocols().names() else None
+    if not (isinstance(known, Mapping) and context.method in known):
+        raise InputError(
+            f"{context.method}: preset: expected auto, {_PUBLISHED}, or a protocol that recommends settings for "
+            f"{context.method}; found {name!r}"
+        )
+    settings: Mapping[str, Any] = known[context.method]
+    return settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,21 @@ import click
 
 from lampbench.cli._options import cache_option, use_cache
 from lampbench.cli._protocol import data_text, protocol_data
-from lampbench.core import InputError, Plugin, Task, config_fields, methods, protocols, tasks, unknown_name
+from lampbench.core import (
+    InputError,
+    Metric,
+    Plugin,
+    Task,
+    config_fields,
+    methods,
+    metrics,
+    protocols,
+    tasks,
+    unknown_name,
+)
 from lampbench.runner import load_method
 
-_REGISTRIES = {"method": methods, "task": tasks, "protocol": protocols}
+_REGISTRIES = {"method": methods, "task": tasks, "metric": metrics, "protocol": protocols}
 
 
 @click.command()
@@ -26,7 +38,7 @@ _REGISTRIES = {"method": methods, "task": tasks, "protocol": protocols}
 @cache_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def describe(names: tuple[str, ...], as_json: bool, cache: Path | None, **data_options: Any) -> None:
-    """Show what NAME (a method, task or protocol) is, where it comes from and what can be set.
+    """Show what NAME (a method, task, metric or protocol) is, where it comes from and what can be set.
 
     Of a protocol with --task also its users, queries, histories, answers, tokens, leak checks and hash.
 
@@ -51,7 +63,7 @@ def describe(names: tuple[str, ...], as_json: bool, cache: Path | None, **data_o
         "distribution": plugin.distribution,
         "entry_point": plugin.value,
     }
-    facts |= {"method": _method_facts, "task": _task_facts, "protocol": _protocol_facts}[kind](target)
+    facts |= _FACTS[kind](target)
     if data_options["task"]:
         facts["data"] = protocol_data(name, **data_options)
     click.echo(json.dumps(facts, indent=1) if as_json else _as_text(facts))
@@ -71,11 +83,20 @@ def _find(kind: str | None, name: str) -> tuple[str, Plugin]:
         if name in registry.names():
             return known, registry.plugin(name)
     names = [name for registry in registries.values() for name in registry.names()]
-    raise unknown_name(kind or "method, task or protocol", name, names)
+    raise unknown_name(kind or "method, task, metric or protocol", name, names)
 
 
 def _protocol_facts(protocol: Any) -> dict[str, Any]:
-    return {"about": inspect.getdoc(protocol), "config": _settings(protocol.Config)}
+    recommended = protocol.recommended if isinstance(protocol.recommended, Mapping) else {}
+    return {
+        "about": inspect.getdoc(protocol),
+        "recommended settings": [f"{name} ({_pairs(values)})" for name, values in recommended.items()] or None,
+        "config": _settings(protocol.Config),
+    }
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in values.items())
 
 
 def _settings(config: type) -> list[dict[str, Any]]:
@@ -102,6 +123,23 @@ def _task_facts(task: Task) -> dict[str, Any]:
         "labels": list(task.labels) or None,
         "metrics": [f"{m.key} ({'higher' if m.higher_is_better else 'lower'} is better)" for m in task.metrics],
     }
+
+
+def _metric_facts(metric: Metric) -> dict[str, Any]:
+    return {
+        "about": metric.about,
+        "direction": f"{'higher' if metric.higher_is_better else 'lower'} is better",
+        "scores": sorted(metric.kinds),
+        "over users": metric.per_user,
+    }
+
+
+_FACTS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "method": _method_facts,
+    "task": _task_facts,
+    "metric": _metric_facts,
+    "protocol": _protocol_facts,
+}
 
 
 def _as_text(facts: dict[str, Any]) -> str:

@@ -8,18 +8,18 @@ from typing import Any
 
 import click
 
-from lampbench.core import InputError, Registry, methods, protocols, tasks
+from lampbench.core import InputError, Registry, methods, metrics, protocols, tasks
 
 
 @click.command("list")
-@click.argument("kind", type=click.Choice(["methods", "tasks", "protocols"]))
+@click.argument("kind", type=click.Choice(["methods", "tasks", "metrics", "protocols"]))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(kind: str, as_json: bool) -> None:
-    """List methods, tasks or protocols: name, what it is, where it comes from.
+    """List methods, tasks, metrics or protocols: name, what it is, where it comes from.
 
     A plug-in that cannot be imported is listed with its error.
     """
-    registry = {"methods": methods, "tasks": tasks, "protocols": protocols}[kind]()
+    registry = {"methods": methods, "tasks": tasks, "metrics": metrics, "protocols": protocols}[kind]()
     entries = [_entry(registry, name) for name in registry.names()]
     if as_json:
         click.echo(json.dumps(entries, indent=1))

@@ -24,8 +24,9 @@ from lampbench.core._files import (
 )
 from lampbench.core._memory import free_host_memory, is_out_of_memory
 from lampbench.core._method import Backbone, BackboneShape, DecodingMode, Method, Parameters, RunContext, Sampling
-from lampbench.core._registry import Plugin, Registry, methods, protocols, tasks
-from lampbench.core._task import Metric, Task
+from lampbench.core._metric import AnswerKind, Metric
+from lampbench.core._registry import Plugin, Registry, methods, metrics, protocols, tasks
+from lampbench.core._task import Places, Task
 from lampbench.core._threads import available_cores, load_per_core, use_threads, wait_policy
 from lampbench.core._types import (
     AskedUser,
@@ -37,10 +38,12 @@ from lampbench.core._types import (
     Prompt,
     Query,
     User,
+    continuation,
 )
 
 __all__ = [
     "CACHE_VARIABLE",
+    "AnswerKind",
     "AskedUser",
     "Backbone",
     "BackboneShape",
@@ -57,6 +60,7 @@ __all__ = [
     "NoConfig",
     "Pair",
     "Parameters",
+    "Places",
     "Plugin",
     "Prediction",
     "Prompt",
@@ -72,6 +76,7 @@ __all__ = [
     "config_fields",
     "config_from",
     "config_to_json",
+    "continuation",
     "convert",
     "derive_seed",
     "digest",
@@ -81,6 +86,7 @@ __all__ = [
     "load_per_core",
     "locked",
     "methods",
+    "metrics",
     "new_folder",
     "protocols",
     "remove_abandoned",

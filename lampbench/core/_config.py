@@ -40,14 +40,14 @@ def setting(default: Any, help: str, *, in_identity: bool = True) -> Any:
 def config_fields(config_type: type) -> list[ConfigField]:
     """Every setting of ``config_type``: name, type, default, help.
 
-    Where the type has ``presets`` (name -> field -> value), the help says what they set.
+    If the type has ``published`` settings (field -> value), the help names them.
     """
     hints = typing.get_type_hints(config_type)
-    presets = getattr(config_type, "presets", {})
+    published = getattr(config_type, "published", {})
 
     def help_of(field: dataclasses.Field[Any]) -> str:
-        values = [f"{name} {preset[field.name]}" for name, preset in presets.items() if field.name in preset]
-        return str(field.metadata.get("help", "")) + (f" ({', '.join(values)})" if values else "")
+        value = f" (published: {published[field.name]})" if field.name in published else ""
+        return str(field.metadata.get("help", "")) + value
 
     return [
         ConfigField(f.name, type_name(hints[f.name]), _default(f), help_of(f)) for f in dataclasses.fields(config_type)

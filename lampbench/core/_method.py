@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -34,11 +34,15 @@ class RunContext:
 
     Attributes:
         protocol: The name of the protocol that the data comes from.
-        shape: The backbone's; None for methods that use none.
+        shape: The backbone's, or None for methods that use no backbone.
+        method: The name that the method is registered under.
+        recommended: Field of the config -> value: what the protocol recommends for this method.
     """
 
     protocol: str
     shape: BackboneShape | None = None
+    method: str = ""
+    recommended: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

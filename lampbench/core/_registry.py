@@ -34,7 +34,7 @@ class Plugin:
         """
         try:
             return self.entry_point.load()
-        except (Exception, SystemExit) as error:  # whatever a stranger's module raises must not hide the others
+        except (Exception, SystemExit) as error:  # a plug-in may raise anything, and must not hide the others
             cause = f"{type(error).__name__}: {error}".splitlines()[0]
             raise InputError(
                 f"plug-in {self.name!r} of {self.distribution} ({self.value}) cannot be imported: {cause}; "
@@ -46,7 +46,7 @@ class Registry:
     """All plug-ins of one kind.
 
     Names are listed without importing anything. Two distributions that claim one name make that
-    name unusable, loudly; every other name works.
+    name an error that names both; every other name works.
     """
 
     def __init__(self, kind: str, entry_points: Iterable[metadata.EntryPoint]) -> None:
@@ -64,7 +64,7 @@ class Registry:
         return sorted(self._claims)
 
     def claims(self, name: str) -> list[Plugin]:
-        """Every plug-in that claims ``name``: several where distributions clash, none where it is unknown."""
+        """Every plug-in that claims ``name``: several if distributions clash, none if it is unknown."""
         return list(self._claims.get(name, []))
 
     def plugin(self, name: str) -> Plugin:
@@ -103,6 +103,12 @@ def tasks() -> Registry:
 def protocols() -> Registry:
     """Installed protocols (entry points ``lampbench.protocols``: classes derived from ``Protocol``)."""
     return _registry("protocol")
+
+
+@cache
+def metrics() -> Registry:
+    """Installed metrics (entry points ``lampbench.metrics``: instances of ``Metric``)."""
+    return _registry("metric")
 
 
 def _registry(kind: str) -> Registry:

@@ -1,64 +1,71 @@
-"""What a task is: fields, labels, prompt template, metrics. The six tasks are instances."""
+"""What a task is: fields, labels, prompt template, metrics, and everything else that is its own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from lampbench.core._errors import InputError
+from lampbench.core._identity import digest
+from lampbench.core._metric import AnswerKind, Metric
+from lampbench.core._registry import metrics
 from lampbench.core._types import HistoryItem, Pair, Prompt
 
-TRAINING_WORDS = 768
-RETRIEVED_WORDS = 368
-
-
-def _first_words(text: str, limit: int) -> str:
-    words = text.split(None, limit)
-    if len(words) <= limit:
-        return text
-    return text[: len(text) - len(words[-1])].rstrip()
+_ANY_QUESTION = "Describe this user's preferences and style in a few sentences."
 
 
 @dataclass(frozen=True, slots=True)
-class Metric:
-    """A score of a task under its official key (LaMP's evaluator)."""
+class Places:
+    """Where interventions act on a task, and their ranks.
 
-    key: str
-    higher_is_better: bool
+    Attributes:
+        layers: Decoder layers of a model with 32, 0-based; methods scale them to the backbone's depth.
+        shared_rank, user_rank: The rank of what all users share, and of one user's own.
+    """
+
+    layers: tuple[int, ...]
+    shared_rank: int
+    user_rank: int
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One LaMP task.
+    """One task: a plug-in, an instance named by an entry point of its distribution.
 
     The prompt follows OPPU's template (Tan et al., EMNLP 2024, released code): the instruction, a
     newline, `` <source word>: <text> <target word>:``; the target follows after one space.
 
     Attributes:
-        name: The name on the command line, such as ``lamp5``.
+        name: The name on the command line and of the entry point, such as ``lamp5``.
         version: Raised whenever a change here could change a score.
-        official: The task's own name in LaMP's files (``LaMP_5``) and other names it goes by.
+        official: The task's folder name in LaMP's layout (``LaMP_5``), and other names that its files go by.
         about: One line for ``lampbench list tasks``.
-        kind: Which metrics apply: ``labels``, ``rating`` or ``text``.
+        kind: What an answer is: ``labels`` (one of ``labels``), ``rating`` (a number) or ``text``.
         instruction: The task's own instruction sentence.
         marker: The text of a raw LaMP input after which the source text starts.
-        item_source: The field of a profile item that holds the source text; None where there is none.
+        item_source: The field of a profile item that holds the source text, or None if items have no source side.
         item_target: The field of a profile item that holds the target.
-        item_fields: Every field a profile item may have.
+        item_fields: Every field that a profile item may have.
         source_word, target_word: The field words of the prompt.
+        max_new_tokens: The longest answer that a model may give, in tokens.
+        scored_by: The names of the task's metrics, the primary one first.
+        accepts: Whether an output, stripped, is a valid answer.
         before_target: What separates the source text from the target word.
         labels: All valid answers in the one fixed order, or empty.
-        max_new_tokens: The longest answer a model may give, in tokens.
-        metrics: The task's metrics, the primary one first.
-        accepts: Whether an output, stripped, is a valid answer.
+        training_words: The longest source text of a training example, in words (OPPU: 768).
+        retrieved_words: The longest source text of a history item in a prompt's context, in words (OPPU: 368).
+        profile_question: Asks a model for a profile of the user, after some of the user's items.
+        places: Where interventions act by default, or None for a method's own default.
+        lamp_folder: The folder on LaMP's server below that of a setting, or None if the task is not LaMP's.
+        oppu_folder, oppu_users: The folder in OPPU's release, or None if the task is not in it; and its file of
+            evaluated users.
     """
 
     name: str
     version: int
     official: tuple[str, ...]
     about: str
-    kind: Literal["labels", "rating", "text"]
+    kind: AnswerKind
     instruction: str
     marker: str
     item_source: str | None
@@ -67,10 +74,17 @@ class Task:
     source_word: str
     target_word: str
     max_new_tokens: int
-    metrics: tuple[Metric, ...]
+    scored_by: tuple[str, ...]
     accepts: Callable[[str], bool]
     before_target: str = " "
     labels: tuple[str, ...] = ()
+    training_words: int = 768
+    retrieved_words: int = 368
+    profile_question: str = _ANY_QUESTION
+    places: Places | None = None
+    lamp_folder: str | None = None
+    oppu_folder: str | None = None
+    oppu_users: str = "user_top_100_history.json"
 
     def source_text(self, raw_input: str, record: str) -> str:
         """The source text of a raw LaMP input.
@@ -104,11 +118,12 @@ class Task:
         return self.example(item.source, item.target, item.id)
 
     def example(self, text: str, target: str, id: str = "") -> Pair:
-        """A text and its target as a training example (text cut to 768 words, as OPPU does)."""
-        return Pair(self.prompt(_first_words(text, TRAINING_WORDS), id), target)
+        """A text and its target as a training example, the text cut to ``training_words`` words."""
+        return Pair(self.prompt(_first_words(text, self.training_words), id), target)
 
-    def render(self, item: HistoryItem, words: int = RETRIEVED_WORDS) -> str:
-        """A history item as a line of a prompt's context, its text cut to ``words`` words (OPPU: 368)."""
+    def render(self, item: HistoryItem, words: int | None = None) -> str:
+        """A history item as a line of a prompt's context, its text cut to ``words`` (or ``retrieved_words``) words."""
+        words = self.retrieved_words if words is None else words
         if self.item_source is None:
             return f"{self.target_word}: {_first_words(item.target, words)}\n"
         source = _first_words(item.source, words)
@@ -118,12 +133,71 @@ class Task:
         """What a retriever is asked for the query ``text``: the instruction and the text."""
         return f"{self.instruction} {text}"
 
+    def prompt_hash(self) -> str:
+        """A hash over everything that the task puts before a model or a retriever, filled with placeholders.
+
+        It covers the templates and their separators, where the target starts, word limits, how history items stand in
+        a prompt's context, the retrieval query, and the question for a written profile.
+        """
+        item, query = HistoryItem("", "<source>", "<target>"), "<text>"
+        long = " ".join(f"w{number}" for number in range(1 + max(self.training_words, self.retrieved_words)))
+        context = [self.render(item), self.render(item)]
+        pairs = [self.pair(item), self.example(long, "<target>")]
+        return digest(
+            [
+                self.prompt(query).text,
+                self.prompt(query).with_context(context).text,
+                [pair.prompt.answered_by(pair.target) for pair in pairs],
+                self.render(HistoryItem("", long, long)),
+                self.retrieval_query(query),
+                self.profile_question,
+            ]
+        )
+
     @property
     def evaluator_name(self) -> str:
         """The name that LaMP's evaluator knows; it calls both 2M and 2N ``LaMP_2``."""
         return self.official[-1]
 
     @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The task's metrics, the primary one first; loads their plug-ins.
+
+        Raises:
+            InputError: The task names no metric, or one twice; or a metric is unknown, is no metric, or cannot score
+                this kind of answer.
+        """
+        if not self.scored_by or len(set(self.scored_by)) < len(self.scored_by):
+            found = ", ".join(self.scored_by) or "none"
+            raise InputError(f"the task {self.name!r}: its metrics are {found}; expected one or more, each once")
+        return tuple(self._metric(name) for name in self.scored_by)
+
+    @property
     def primary(self) -> Metric:
         """The metric that a leaderboard sorts by."""
         return self.metrics[0]
+
+    def _metric(self, name: str) -> Metric:
+        try:
+            metric = metrics().load(name)
+        except InputError as error:
+            raise InputError(f"the task {self.name!r}: {error}") from error
+        if not isinstance(metric, Metric):
+            raise InputError(
+                f"the metric plug-in {name!r} is a {type(metric).__name__}; expected an instance of Metric"
+            )
+        if metric.key != name:
+            raise InputError(f"the metric plug-in {name!r} calls itself {metric.key!r}; expected one name for both")
+        if self.kind not in metric.kinds:
+            raise InputError(
+                f"the task {self.name!r}: its metric {name!r} scores {', '.join(sorted(metric.kinds))}, "
+                f"but the task's answers are {self.kind}; name another metric"
+            )
+        return metric
+
+
+def _first_words(text: str, limit: int) -> str:
+    words = text.split(None, limit)
+    if len(words) <= limit:
+        return text
+    return text[: len(text) - len(words[-1])].rstrip()

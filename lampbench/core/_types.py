@@ -81,6 +81,11 @@ class Prediction:
     output: str
 
 
+# What ends a prompt's context, and what starts an answer, as in OPPU's released code.
+_CONTEXT_END = "\n"
+_ANSWER_START = " "
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A prompt in parts, so that a length limit can tell what may give way.
@@ -96,15 +101,25 @@ class Prompt:
     context: tuple[str, ...] = ()
     id: str = ""
 
-    def with_context(self, pieces: Sequence[str]) -> Prompt:
-        """The same prompt after ``pieces``, most important piece first; a newline ends them."""
+    def with_context(self, context: str | Sequence[str]) -> Prompt:
+        """The same prompt after ``context``: one string, or pieces with the most important first. A newline ends it."""
+        pieces = (context,) if isinstance(context, str) else context
         return replace(self, context=tuple(piece for piece in pieces if piece))
 
     @property
     def text(self) -> str:
         """The whole prompt, nothing cut."""
-        context = "".join(self.context) + "\n" if self.context else ""
+        context = "".join(self.context) + _CONTEXT_END if self.context else ""
         return context + self.head + self.source + self.tail
+
+    def answered_by(self, answer: str) -> str:
+        """The whole prompt with ``answer`` after it."""
+        return self.text + continuation(answer)
+
+
+def continuation(answer: str) -> str:
+    """What a model writes after a prompt to give ``answer``."""
+    return _ANSWER_START + answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,13 +140,16 @@ class Protocol(ABC):
     Attributes:
         Config: A frozen dataclass of what can be set; ``lampbench.setting`` documents a field.
         about: Its line in ``lampbench list protocols``.
-        default_model: The backbone that is used where the user names none; None where one must be named.
+        default_model: The backbone that is used if the user names none, or None if one must be named.
+        recommended: Method -> field of its config -> value: settings for this data in place of published ones. They
+            fill what the user leaves open.
         say: Gets a line for the user when something takes long.
     """
 
     Config: ClassVar[type] = NoConfig
     about: str = ""
     default_model: str | None = None
+    recommended: Mapping[str, Mapping[str, Any]] = {}
 
     say: Callable[[str], None]
 

@@ -86,7 +86,7 @@ def board_json(board: Board) -> dict[str, Any]:
             "label": board.label,
             "users": board.users,
             "queries": board.queries,
-            "metrics": [asdict(metric) for metric in board.task.metrics],
+            "metrics": [{"key": m.key, "higher_is_better": m.higher_is_better} for m in board.task.metrics],
             "entries": [_entry_json(entry) for entry in board.entries],
         }
     )

@@ -1,15 +1,17 @@
-"""LaMP's metrics: scores and statistics for the runner and the boards, ``evaluate.Metric`` classes for everyone."""
+"""Metrics and statistics: scores for the runner and the boards, ``evaluate.Metric`` classes for use elsewhere.
+
+LaMP's own metrics are in ``labels``, ``ratings`` and ``rouge``, registered as entry points, as a third party's are.
+"""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from lampbench.metrics._estimate import Estimate
-from lampbench.metrics._scores import Score, invalid_outputs, score, score_sums
+from lampbench.metrics._scores import Estimate, Score, invalid_outputs, metrics_of, score, score_sums
 
 if TYPE_CHECKING:
-    from lampbench.metrics._additive import Additive, additive, sums_from_json, sums_to_json
+    from lampbench.metrics._additive import Additive, additive, per_query, sums_from_json, sums_to_json, terms_of
     from lampbench.metrics._evaluate import LabelMetric, RatingMetric, RougeMetric
     from lampbench.metrics._statistics import Difference, Means, difference, holm
 
@@ -26,15 +28,18 @@ __all__ = [
     "difference",
     "holm",
     "invalid_outputs",
+    "metrics_of",
+    "per_query",
     "score",
     "score_sums",
     "sums_from_json",
     "sums_to_json",
+    "terms_of",
 ]
 
-# evaluate and datasets take seconds to import, and numpy is not for --help; only who uses these waits.
+# evaluate and datasets take seconds to import, and numpy is not for --help; only code that uses these waits.
 _LATER = {
-    "_additive": ("Additive", "additive", "sums_from_json", "sums_to_json"),
+    "_additive": ("Additive", "additive", "per_query", "sums_from_json", "sums_to_json", "terms_of"),
     "_evaluate": ("LabelMetric", "RatingMetric", "RougeMetric"),
     "_statistics": ("Difference", "Means", "difference", "holm"),
 }

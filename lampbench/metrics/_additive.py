@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from lampbench.core import Task
-from lampbench.metrics._estimate import finite
-from lampbench.metrics._functions import accuracy, rating_errors, rouge
+from lampbench.core import AnswerKind, Metric, Task
+from lampbench.metrics._scores import finite
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -22,17 +20,18 @@ class Additive:
 
     Attributes:
         sums: Shape (users, terms): what each user's queries add.
-        value: Maps summed terms, shape (..., terms), to the metric, shape (...).
-        per_user: Whether one user's own value says something; macro-F1's does not, since one user
-            meets few labels.
-        linear: Whether the mean of several sets' values is the value of their mean sums (of answers to
-            the same queries).
+        value, per_user, linear: As in :class:`lampbench.core.Metric`.
     """
 
     sums: Array
     value: Callable[[Array], Array]
     per_user: bool = True
     linear: bool = False
+
+    @classmethod
+    def of(cls, metric: Metric, sums: Array) -> Additive:
+        """``metric`` with these sums."""
+        return cls(sums, metric.value, metric.per_user, metric.linear)
 
     @property
     def micro(self) -> float:
@@ -43,25 +42,48 @@ class Additive:
     @property
     def own(self) -> Array:
         """Each user's own value, shape (users,)."""
-        return self.value(self.sums)
+        with np.errstate(all="ignore"):
+            return self.value(self.sums)
 
 
 def additive(
     task: Task, predictions: Sequence[str], golds: Sequence[str], users: Sequence[str] | None = None
 ) -> dict[str, Additive]:
-    """Every metric of ``task``; users in order of first appearance, or each query apart where they are unknown."""
-    terms = terms_of(task.kind, task.labels, predictions, golds)
+    """Every metric of ``task``, the primary one first.
+
+    Users come in order of first appearance; without ``users``, each query stands apart.
+    """
+    return {
+        metric.key: Additive.of(metric, user_sums(terms_of(metric, predictions, golds, task.labels), users))
+        for metric in task.metrics
+    }
+
+
+def terms_of(metric: Metric, predictions: Sequence[str], golds: Sequence[str], labels: Sequence[str] = ()) -> Array:
+    """What each query adds to a metric, shape (queries, width).
+
+    Raises:
+        ValueError: The metric gives another shape.
+    """
+    with np.errstate(all="ignore"):
+        terms = np.asarray(metric.terms(predictions, golds, labels), dtype=float)
+    expected = (len(golds), metric.width(labels))
+    if terms.size == 0 and not golds:
+        return np.zeros(expected)
+    if terms.shape != expected:
+        raise ValueError(f"the metric {metric.key!r} gives terms of shape {terms.shape}; expected {expected}")
+    return terms
+
+
+def user_sums(terms: Array, users: Sequence[str] | None) -> Array:
+    """The terms of queries summed over each user, shape (users, width), in order of first appearance."""
     if users is None:
         return terms
     places = {user: place for place, user in enumerate(dict.fromkeys(users))}
-    owner = np.array([places[user] for user in users], dtype=np.intp)
-    summed = {}
-    for key, metric in terms.items():
-        sums = np.zeros((len(places), metric.sums.shape[1]))
-        with np.errstate(all="ignore"):
-            np.add.at(sums, owner, metric.sums)
-        summed[key] = replace(metric, sums=sums)
-    return summed
+    sums = np.zeros((len(places), terms.shape[1]))
+    with np.errstate(all="ignore"):
+        np.add.at(sums, np.array([places[user] for user in users], dtype=np.intp), terms)
+    return sums
 
 
 def sums_to_json(users: Sequence[str], metrics: Mapping[str, Additive]) -> dict[str, Any]:
@@ -77,58 +99,48 @@ def sums_from_json(task: Task, value: Mapping[str, Any]) -> tuple[list[str], dic
 
     Raises:
         KeyError: A metric of the task is missing.
-        ValueError: The sums do not have a row a user, or not the metric's terms.
+        ValueError: The sums do not have a row per user, or not the metric's terms.
     """
     users = [str(user) for user in value["users"]]
     metrics = {}
-    for key, template in _templates(task.kind, task.labels).items():
-        sums = np.array(value["sums"][key], dtype=float)
-        if sums.shape != (len(users), template.sums.shape[1]):
-            raise ValueError(f"{key}: sums of shape {sums.shape} for {len(users)} users")
-        metrics[key] = replace(template, sums=sums)
+    for metric in task.metrics:
+        sums = np.array(value["sums"][metric.key], dtype=float)
+        if sums.shape != (len(users), metric.width(task.labels)):
+            raise ValueError(f"{metric.key}: sums of shape {sums.shape} for {len(users)} users")
+        metrics[metric.key] = Additive.of(metric, sums)
     return users, metrics
 
 
-@cache
-def _templates(kind: Literal["labels", "rating", "text"], labels: tuple[str, ...]) -> Mapping[str, Additive]:
-    """Every metric of a kind of task, of no answers: the functions of the sums."""
-    mean = Additive(np.empty((0, 2)), _mean, linear=True)
-    if kind == "labels":
-        return {"accuracy": mean, "f1": Additive(np.empty((0, 2 * len(labels))), _f1, per_user=False)}
-    if kind == "rating":
-        return {"MAE": mean, "RMSE": replace(mean, value=_root_mean, linear=False)}
-    return {"rouge-1": mean, "rouge-L": mean}
+def per_query(
+    key: str,
+    values: Callable[[Sequence[str], Sequence[str], Sequence[str]], Sequence[float] | Array],
+    *,
+    about: str,
+    higher_is_better: bool,
+    kinds: Iterable[AnswerKind],
+    bounds: tuple[float, float],
+    root: bool = False,
+) -> Metric:
+    """A metric that is the mean of a value per query.
 
+    Args:
+        key: The metric's name.
+        values: Called with predictions, golds and the task's labels; gives one value per query.
+        about: One line on what it is.
+        higher_is_better: The direction.
+        kinds: The kinds of answer that it can score.
+        bounds: The lowest and the highest possible value.
+        root: Take the square root of the mean.
+    """
 
-def terms_of(
-    kind: Literal["labels", "rating", "text"], labels: Sequence[str], predictions: Sequence[str], golds: Sequence[str]
-) -> dict[str, Additive]:
-    """Every metric of a kind of task, query by query."""
-    if kind == "labels":
-        right = _counted(accuracy(predictions, golds))
-        sums = {"accuracy": right, "f1": _mentions(labels, predictions, golds)}
-    elif kind == "rating":
-        errors = np.array(rating_errors(predictions, golds))
-        with np.errstate(all="ignore"):
-            sums = {"MAE": _counted(np.abs(errors)), "RMSE": _counted(errors * errors)}
-    else:
-        sums = {key: _counted(values) for key, values in rouge(predictions, golds).items()}
-    templates = _templates(kind, tuple(labels))
-    return {key: replace(templates[key], sums=own) for key, own in sums.items()}
+    def terms(predictions: Sequence[str], golds: Sequence[str], labels: Sequence[str]) -> Array:
+        own = np.asarray(values(predictions, golds, labels), dtype=float)
+        return np.stack([own, np.ones(len(own))], axis=1)
 
-
-def _counted(values: Sequence[float] | Array) -> Array:
-    """A value and a one a query."""
-    return np.stack([np.asarray(values, dtype=float), np.ones(len(values))], axis=1)
-
-
-def _mentions(labels: Sequence[str], predictions: Sequence[str], golds: Sequence[str]) -> Array:
-    """Hits, then mentions (predicted or gold), of every label, a query."""
-    predicted, gold = (
-        np.array([[text.strip() == label for label in labels] for text in texts], dtype=float).reshape(-1, len(labels))
-        for texts in (predictions, golds)
-    )
-    return np.concatenate([predicted * gold, predicted + gold], axis=1)
+    return Metric(
+        key, about, higher_is_better, frozenset(kinds), terms, _root_mean if root else _mean, lambda labels: 2,
+        bounds=bounds, linear=not root,
+    )  # fmt: skip
 
 
 def _mean(sums: Array) -> Array:
@@ -138,13 +150,3 @@ def _mean(sums: Array) -> Array:
 
 def _root_mean(sums: Array) -> Array:
     return np.sqrt(_mean(sums))
-
-
-def _f1(sums: Array) -> Array:
-    """F1 averaged over all labels; a label that occurs nowhere contributes 0."""
-    labels = sums.shape[-1] // 2
-    hits, mentions = sums[..., :labels], sums[..., labels:]
-    scores = 2 * hits
-    # Where there is no mention there is no hit.
-    np.divide(scores, mentions, out=scores, where=mentions > 0)
-    return np.asarray(scores.mean(axis=-1))

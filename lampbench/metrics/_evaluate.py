@@ -11,7 +11,8 @@ from typing import Any
 import datasets
 import evaluate
 
-from lampbench.metrics._additive import terms_of
+from lampbench.core import metrics
+from lampbench.metrics._additive import Additive, terms_of
 
 _CITATION = "Salemi et al., LaMP: When Large Language Models Meet Personalization, ACL 2024"
 
@@ -43,7 +44,7 @@ class LabelMetric(_LampMetric):
         self.labels = tuple(labels)
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
-        return _values("labels", self.labels, predictions, references)
+        return _values(("accuracy", "f1"), predictions, references, self.labels)
 
 
 class RatingMetric(_LampMetric):
@@ -52,7 +53,7 @@ class RatingMetric(_LampMetric):
     description = "MAE and RMSE; an unreadable prediction counts as the farthest end of the scale"
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
-        return _values("rating", (), predictions, references)
+        return _values(("MAE", "RMSE"), predictions, references)
 
 
 class RougeMetric(_LampMetric):
@@ -61,8 +62,11 @@ class RougeMetric(_LampMetric):
     description = "Plain means of ROUGE-1 and ROUGE-L F-measures, no stemming"
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
-        return _values("text", (), predictions, references)
+        return _values(("rouge-1", "rouge-L"), predictions, references)
 
 
-def _values(kind: Any, labels: Sequence[str], predictions: list[str], references: list[str]) -> dict[str, float]:
-    return {key: metric.micro for key, metric in terms_of(kind, labels, predictions, references).items()}
+def _values(
+    names: Sequence[str], predictions: list[str], references: list[str], labels: Sequence[str] = ()
+) -> dict[str, float]:
+    chosen = [metrics().load(name) for name in names]
+    return {m.key: Additive.of(m, terms_of(m, predictions, references, labels)).micro for m in chosen}

@@ -1,16 +1,31 @@
-"""Scores of a set of predictions: official keys, over queries and over users."""
+"""Scores of a set of predictions, over queries and over users."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lampbench.core import Task
-from lampbench.metrics._estimate import Estimate, finite
+from lampbench.core import Metric, Task
 
 if TYPE_CHECKING:
     from lampbench.metrics._additive import Additive
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number and how sure it is.
+
+    Attributes:
+        value: The number, or None if it is not finite.
+        ci95: The 95% interval, or None if fewer than two users are behind the value.
+        stderr: The standard error.
+    """
+
+    value: float | None
+    ci95: tuple[float, float] | None = None
+    stderr: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +35,8 @@ class Score:
     Attributes:
         key: The official key.
         micro: Over all queries.
-        macro: The mean over users of each user's own value; None where a user's own value says
-            nothing (macro-F1 over labels that one user never meets) or users are unknown.
+        macro: The mean over users of each user's own value; None if a user's own value says nothing
+            (macro-F1 over labels that one user never meets) or users are unknown.
         n, n_users: Queries and users behind the value.
     """
 
@@ -35,8 +50,22 @@ class Score:
 
     @property
     def value(self) -> float | None:
-        """Over all queries; None where it is not finite (a rating "nan" or "inf")."""
+        """Over all queries; None if it is not finite (a rating "nan" or "inf")."""
         return self.micro.value
+
+
+def finite(value: float) -> float | None:
+    """The value, or None if it is not finite."""
+    return value if math.isfinite(value) else None
+
+
+def metrics_of(task: Task) -> tuple[Metric, ...]:
+    """The task's metrics, the primary one first; what a planner asks before it loads a model.
+
+    Raises:
+        InputError: The task names no metric, or one that is unknown or cannot score its answers.
+    """
+    return task.metrics
 
 
 def score(
@@ -46,7 +75,7 @@ def score(
 
     Args:
         task: The task whose metrics apply.
-        predictions: One output a query.
+        predictions: One output per query.
         golds: The gold of each query, in the same order.
         users: The user of each query, for averages over users and for intervals.
     """
@@ -59,7 +88,7 @@ def score_sums(task: Task, sums: Mapping[str, Additive], queries: int, *, by_use
     """As ``score``, from sums over each user's queries (``additive``)."""
     from lampbench.metrics._statistics import estimate
 
-    scores = {}
+    scores: dict[str, Score] = {}
     for metric in task.metrics:
         own = sums[metric.key]
         micro, macro = estimate(own) if by_user else (Estimate(finite(own.micro)), None)
@@ -70,11 +99,11 @@ def score_sums(task: Task, sums: Mapping[str, Additive], queries: int, *, by_use
             n=queries,
             n_users=len(own.sums) if by_user else None,
             higher_is_better=metric.higher_is_better,
-            primary=metric == task.primary,
+            primary=not scores,
         )
     return scores
 
 
 def invalid_outputs(task: Task, predictions: Sequence[str]) -> int:
-    """How many outputs are no valid answer: no label, no number from 1 to 5, or empty."""
+    """How many outputs are no valid answers of the task."""
     return sum(not task.accepts(prediction.strip()) for prediction in predictions)

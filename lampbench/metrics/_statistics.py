@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 
 from lampbench.metrics._additive import Additive, Array
-from lampbench.metrics._estimate import Estimate, finite
+from lampbench.metrics._scores import Estimate, finite
 
 RESAMPLES = 10_000
 # How many drawn numbers are kept for the next board.
@@ -45,7 +45,7 @@ class Difference:
 
     Attributes:
         micro: Over all queries.
-        macro: The mean over users; None where a user's own value says nothing.
+        macro: The mean over users; or None if a user's own value says nothing.
         p: Two-sided permutation test of ``micro``: under the null, which of the two answered a user
             is a coin flip.
     """
@@ -109,7 +109,7 @@ class Means:
     def p_values(self, places: Sequence[int], base: int) -> list[float]:
         """Two-sided p over queries of methods against one: under the null, who answered a user is a coin flip.
 
-        NaN where the difference is not finite.
+        NaN if the difference is not finite.
         """
         parts = list(self._parts([self._sums[place] for place in places]))
         with np.errstate(all="ignore"):

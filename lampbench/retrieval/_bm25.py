@@ -26,7 +26,7 @@ class Bm25Index:
     """
 
     def __init__(self, documents: Sequence[str]) -> None:
-        """Build the index. Raises ValueError where there are no documents."""
+        """Build the index. Raises ValueError if there are no documents."""
         if not documents:
             raise ValueError("BM25 needs at least one document")
         counts = [Counter(document.split(" ")) for document in documents]

@@ -72,7 +72,7 @@ class _Dense(Retriever):
 
 
 class RetrieverFactory:
-    """Makes one retriever a user.
+    """Makes one retriever per user.
 
     Args:
         name: ``bm25``, ``recency`` (latest first), ``random`` (seeded by user and query) or ``dense``.

@@ -12,7 +12,6 @@ from urllib.parse import quote
 
 from lampbench.core import (
     DecodingMode,
-    HistoryItem,
     InputError,
     LampBenchError,
     Method,
@@ -27,6 +26,7 @@ from lampbench.core import (
     tasks,
 )
 from lampbench.data import Dataset, Protocol, findings
+from lampbench.metrics import metrics_of
 
 if TYPE_CHECKING:
     from lampbench.backbone import BackboneInfo, Decoding
@@ -169,7 +169,8 @@ class Planner:
         backbone = self._backbone() if method_type.needs_backbone else None
         config = config_from(method_type.Config, overrides, method)
         origin = self._protocol.origin or self.settings.protocol
-        context = RunContext(origin, backbone.shape if backbone else None)
+        shape = backbone.shape if backbone else None
+        context = RunContext(origin, shape, method, self._protocol.recommended.get(method, {}))
         config = method_type.resolve(config, task, context)
         identity = self._identity(method, method_type, task, dataset, config, backbone, decoding)
         run_id = digest(identity)[:_RUN_ID_LENGTH]
@@ -235,7 +236,7 @@ class Planner:
             "method_version": method_type.version,
             "config": config_to_json(config, identity_only=True),
             "backbone": None,
-            "prompt_hash": prompt_hash(task),
+            "prompt_hash": task.prompt_hash(),
             "decoding": decoding.to_json(task) if decoding else None,
             "engine": settings.engine if method_type.engines else None,
             "seed": settings.seed,
@@ -254,17 +255,12 @@ class Planner:
         return identity
 
 
-def prompt_hash(task: Task) -> str:
-    """A hash over the task's templates, filled with placeholders."""
-    item = HistoryItem("", "<source>", "<target>")
-    return digest([task.prompt("<text>").text, task.pair(item).prompt.text, task.render(item)])
-
-
 def load_task(name: str) -> Task:
-    """The task called ``name``; raises InputError where there is none or it is no task."""
+    """The task called ``name``; raises InputError if there is none, or it is no task that can be scored."""
     task = tasks().load(name)
     if not isinstance(task, Task):
         raise InputError(f"the task plug-in {name!r} is a {type(task).__name__}; expected an instance of Task")
+    metrics_of(task)
     return task
 
 

@@ -1,7 +1,6 @@
 """LaMP-2M: which tag would this user give the film?"""
 
-from lampbench.core import Task
-from lampbench.tasks._common import LABEL_METRICS
+from lampbench.core import Places, Task
 
 # LaMP shuffles the tags of each question; prompts and F1 use this one order.
 LABELS = (
@@ -40,6 +39,10 @@ TASK = Task(
     target_word="tag",
     labels=LABELS,
     max_new_tokens=10,
-    metrics=LABEL_METRICS,
+    scored_by=("accuracy", "f1"),
     accepts=LABELS.__contains__,
+    profile_question="Which tags does this user give most often? Name the most popular tag first.",
+    places=Places((15, 16), 32, 4),
+    lamp_folder="LaMP_2/new",
+    oppu_folder="movie_tagging",
 )

@@ -1,7 +1,6 @@
 """LaMP-2N: which category did this journalist's article appear in?"""
 
-from lampbench.core import Task
-from lampbench.tasks._common import LABEL_METRICS
+from lampbench.core import Places, Task
 
 LABELS = (
     "travel",
@@ -39,6 +38,10 @@ TASK = Task(
     target_word="category",
     labels=LABELS,
     max_new_tokens=10,
-    metrics=LABEL_METRICS,
+    scored_by=("accuracy", "f1"),
     accepts=LABELS.__contains__,
+    profile_question="Which categories does this author write in most often? Name the most popular category first.",
+    places=Places((14, 15, 16), 16, 32),
+    lamp_folder="LaMP_2",
+    oppu_folder="news_categorize",
 )

@@ -1,7 +1,14 @@
 """LaMP-3: how many stars did this user give with this review?"""
 
-from lampbench.core import Task
-from lampbench.tasks._common import RATING_METRICS, is_rating
+from lampbench.core import Places, Task
+
+
+def _is_rating(output: str) -> bool:
+    try:
+        return 1.0 <= float(output) <= 5.0
+    except ValueError:
+        return False
+
 
 TASK = Task(
     name="lamp3",
@@ -22,6 +29,10 @@ TASK = Task(
     before_target="\n",
     labels=("1", "2", "3", "4", "5"),
     max_new_tokens=10,
-    metrics=RATING_METRICS,
-    accepts=is_rating,
+    scored_by=("MAE", "RMSE"),
+    accepts=_is_rating,
+    profile_question="Which score does this user give most often in positive reviews, and which in negative reviews?",
+    places=Places((14, 15, 16), 32, 4),
+    lamp_folder="LaMP_3",
+    oppu_folder="product_rating",
 )

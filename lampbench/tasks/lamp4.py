@@ -1,7 +1,6 @@
 """LaMP-4: the headline this author would write."""
 
-from lampbench.core import Task
-from lampbench.tasks._common import TEXT_METRICS
+from lampbench.core import Places, Task
 
 TASK = Task(
     name="lamp4",
@@ -17,6 +16,10 @@ TASK = Task(
     source_word="article",
     target_word="headline",
     max_new_tokens=64,
-    metrics=TEXT_METRICS,
+    scored_by=("rouge-L", "rouge-1"),
     accepts=bool,
+    profile_question="Describe the template that this author's headlines follow: wording, length and style.",
+    places=Places((14, 15, 16), 32, 4),
+    lamp_folder="LaMP_4",
+    oppu_folder="news_headline",
 )

@@ -1,7 +1,6 @@
 """LaMP-5: the title this researcher would give the paper."""
 
-from lampbench.core import Task
-from lampbench.tasks._common import TEXT_METRICS
+from lampbench.core import Places, Task
 
 TASK = Task(
     name="lamp5",
@@ -17,6 +16,10 @@ TASK = Task(
     source_word="abstract",
     target_word="title",
     max_new_tokens=64,
-    metrics=TEXT_METRICS,
+    scored_by=("rouge-L", "rouge-1"),
     accepts=bool,
+    profile_question="Describe the template that this author's titles follow: wording, length and style.",
+    places=Places((15,), 32, 8),
+    lamp_folder="LaMP_5",
+    oppu_folder="scholarly_title",
 )

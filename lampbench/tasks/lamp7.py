@@ -1,7 +1,6 @@
 """LaMP-7: the tweet in this user's own words."""
 
-from lampbench.core import Task
-from lampbench.tasks._common import TEXT_METRICS
+from lampbench.core import Places, Task
 
 TASK = Task(
     name="lamp7",
@@ -17,6 +16,11 @@ TASK = Task(
     source_word="text",
     target_word="tweet",
     max_new_tokens=64,
-    metrics=TEXT_METRICS,
+    scored_by=("rouge-L", "rouge-1"),
     accepts=bool,
+    profile_question="Describe the template that this user's tweets follow: wording, length and style.",
+    places=Places((15, 16), 32, 16),
+    lamp_folder="LaMP_7",
+    oppu_folder="tweet_paraphrase",
+    oppu_users="user_more_100_history.json",
 )

@@ -1,23 +1,37 @@
-"""The contract of a method as checks, for a plug-in's own tests and for ``lampbench test-method``.
+"""The contracts of plug-ins as checks, for a plug-in's own tests and for ``lampbench test-method`` and ``test-task``.
 
 In a test file of the plug-in's package::
 
     import pytest
 
-    from lampbench.testing import contract_cases
+    from lampbench.testing import contract_cases, task_cases
 
 
-    @pytest.mark.parametrize("case", contract_cases("latest"), ids=str)
-    def test_latest_keeps_the_contract(case):
+    @pytest.mark.parametrize("case", contract_cases("latest") + task_cases("subject"), ids=str)
+    def test_the_plugin_keeps_the_contract(case):
         case.run()
 
-Everything is tried on three users a task of the mini suite with the bundled model: no network, no GPU.
+Methods are tried on three users per task of the mini suite with the bundled model, tasks on made-up users: no network,
+no GPU.
 """
 
-from lampbench.testing._book import Outcome
-from lampbench.testing._cases import Case, contract_cases
-from lampbench.testing._checks import CHECKS, Check
-from lampbench.testing._errors import ContractError
+from lampbench.testing._contract import Case, Check, ContractError, Outcome
 from lampbench.testing._fixture import TASKS
+from lampbench.testing._method_contract import CHECKS, contract_cases
+from lampbench.testing._state_files import check_files, contents, saving
+from lampbench.testing._task_contract import TASK_CHECKS, task_cases
 
-__all__ = ["CHECKS", "TASKS", "Case", "Check", "ContractError", "Outcome", "contract_cases"]
+__all__ = [
+    "CHECKS",
+    "TASKS",
+    "TASK_CHECKS",
+    "Case",
+    "Check",
+    "ContractError",
+    "Outcome",
+    "check_files",
+    "contents",
+    "contract_cases",
+    "saving",
+    "task_cases",
+]

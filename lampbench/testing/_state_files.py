@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
 
-from lampbench.testing._errors import broken
+from lampbench.testing._contract import broken
 
 _PICKLE_NAMES = {".pt", ".pth", ".bin", ".pkl", ".pickle", ".joblib"}
 _PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
@@ -39,7 +39,7 @@ class StateFolders:
 
 @contextmanager
 def saving(root: Path) -> Iterator[StateFolders]:
-    """Let states be saved below ``root``; raises ContractError where something is written beside them.
+    """Let states be saved below ``root``; raises ContractError if something is written beside them.
 
     Inside the block the current folder and the folder of temporary files are other, empty ones.
     """

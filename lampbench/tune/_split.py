@@ -34,6 +34,7 @@ class HeldOut(Protocol):
         self._base, self.base_name = load_protocol(protocol)
         self._part, self._seed = part, seed
         self.default_model = self._base.default_model
+        self.recommended = self._base.recommended
         self.name = f"{self.base_name},tune={part:g},seed={seed}"
 
     @property

@@ -56,7 +56,9 @@ def heavy_modules_after(code: str) -> list[str]:
         "sys.argv = ['lampbench', 'analyze', 'shifts', '--help']; from lampbench.cli import main; main()",
         "sys.argv = ['lampbench', 'doctor', '--help']; from lampbench.cli import main; main()",
         "sys.argv = ['lampbench', 'test-method', '--help']; from lampbench.cli import main; main()",
+        "sys.argv = ['lampbench', 'test-task', '--help']; from lampbench.cli import main; main()",
         "from lampbench.testing import contract_cases; contract_cases('perfit')",
+        "from lampbench.testing import task_cases; task_cases('lamp5')",
     ],
 )
 def test_nothing_heavy_is_imported_before_a_command_needs_it(code: str) -> None:

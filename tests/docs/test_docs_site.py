@@ -13,7 +13,7 @@ import pytest
 from documented import code_blocks, commands, fault
 from support import PLUGINS
 
-from lampbench.core import Registry, config_fields, methods, protocols, tasks
+from lampbench.core import Registry, config_fields, methods, metrics, protocols, tasks
 from lampbench.leaderboard._render import _COLUMNS
 from lampbench.testing import CHECKS
 
@@ -70,14 +70,14 @@ def text_of(page: Path) -> str:
 
 @pytest.mark.parametrize(
     ("page", "registry"),
-    [("methods", methods()), ("tasks", tasks()), ("protocols", protocols())],
-    ids=("methods", "tasks", "protocols"),
+    [("methods", methods()), ("tasks", tasks()), ("metrics", metrics()), ("protocols", protocols())],
+    ids=("methods", "tasks", "metrics", "protocols"),
 )
 def test_a_made_page_names_every_plugin_and_every_setting(site: Path, page: str, registry: Registry) -> None:
     path = site / page / "index.html"
     text = text_of(path)
     for name in registry.names():
-        assert name in Page(path).ids
+        assert name.lower() in Page(path).ids
         config = getattr(registry.load(name), "Config", None)
         for field in config_fields(config) if config else ():
             assert f"{field.name}\n{field.type}" in text, (name, field.name)

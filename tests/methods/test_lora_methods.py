@@ -8,7 +8,7 @@ import torch
 from lampbench_methods.lora import Lora
 from lampbench_methods.oppu import Oppu
 from lampbench_methods.user_lora import UserLora
-from support import dataset, load_backbone, task
+from support import dataset, load_backbone, mini_run, task
 
 from lampbench.core import InputError, Method, Pair, RunContext, config_from
 
@@ -20,9 +20,9 @@ EPOCHS: dict[type[Method], dict[str, Any]] = {
 }
 
 
-def build(kind: Any, backbone: Any, name: str = "lamp5", protocol: str = "folder", **settings: Any) -> Any:
+def build(kind: Any, backbone: Any, name: str = "lamp5", context: RunContext | None = None, **settings: Any) -> Any:
     config = config_from(kind.Config, settings, kind.__name__)
-    config = kind.resolve(config, task(name), RunContext(protocol, backbone.shape))
+    config = kind.resolve(config, task(name), context or RunContext("folder", backbone.shape))
     return kind(task=task(name), config=config, seed=0, backbone=backbone)
 
 
@@ -42,8 +42,8 @@ def test_the_released_settings_are_the_default_and_mini_has_its_own(llama_shaped
     assert (config.preset, config.learning_rate, config.weight_decay, config.clip) == ("lamp", 1e-4, 1e-2, 0.3)
     assert (config.rank, config.alpha, config.dropout, config.batch_size) == (8, 8.0, 0.05, 16)
     assert (config.task_epochs, config.user_epochs, config.warmup_ratio) == (3, 2, 0.1)
-    mini = build(Oppu, llama_shaped, protocol="mini").config
-    assert mini.preset == "mini"
+    mini = build(Oppu, llama_shaped, context=mini_run("oppu", llama_shaped.shape)).config
+    assert (mini.preset, mini.task_epochs, mini.user_epochs, mini.profile_items) == ("mini", 2, 4, 5)
     assert mini.learning_rate > config.learning_rate
 
 

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 import torch
-from lampbench_methods.perfit import PLACES, PerFit, PerFitConfig
-from support import TASK_NAMES, dataset, task
+from lampbench_methods.perfit import PerFit, PerFitConfig
+from support import TASK_NAMES, dataset, mini_run, task
 
 from lampbench.adapters import Edits
 from lampbench.core import BackboneShape, InputError, RunContext, config_from
@@ -51,16 +51,26 @@ def test_the_published_training_is_the_default_and_mini_has_its_own() -> None:
         2,
     )
     assert (published.weight_decay, published.clip) == (1e-2, 0.3)
-    mini = PerFit.resolve(PerFitConfig(), task("lamp5"), RunContext("mini", LLAMA_2_7B))
+    mini = PerFit.resolve(PerFitConfig(), task("lamp5"), mini_run("perfit", LLAMA_2_7B))
     assert mini.preset == "mini"
     assert mini.learning_rate > published.learning_rate
-    chosen = PerFit.resolve(PerFitConfig(preset="lamp"), task("lamp5"), RunContext("mini", LLAMA_2_7B))
+    assert (mini.layers, mini.shared_rank, mini.user_rank) == ((10, 16, 21), 8, 8)
+    chosen = PerFit.resolve(PerFitConfig(preset="lamp"), task("lamp5"), mini_run("perfit", LLAMA_2_7B))
     assert chosen == published
+
+
+def test_a_preset_can_be_named_on_other_data() -> None:
+    elsewhere = RunContext("folder", LLAMA_2_7B, "perfit")
+    named = PerFit.resolve(PerFitConfig(preset="mini"), task("lamp5"), elsewhere)
+    assert named == PerFit.resolve(PerFitConfig(), task("lamp5"), mini_run("perfit", LLAMA_2_7B))
+    for name in ("folder", "no-such-protocol"):
+        with pytest.raises(InputError, match=f"perfit: preset: expected auto, lamp, or a protocol .*; found '{name}'"):
+            PerFit.resolve(PerFitConfig(preset=name), task("lamp5"), elsewhere)
 
 
 def test_what_the_user_sets_wins_over_the_preset() -> None:
     config = PerFit.resolve(PerFitConfig(layers=(1, 9), user_rank=3), task("lamp3"), PUBLISHED_RUN)
-    assert (config.layers, config.shared_rank, config.user_rank) == ((1, 9), PLACES["lamp3"].shared_rank, 3)
+    assert (config.layers, config.shared_rank, config.user_rank) == ((1, 9), 32, 3)
 
 
 @pytest.mark.parametrize(

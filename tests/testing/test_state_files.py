@@ -12,8 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lampbench.testing import ContractError
-from lampbench.testing._state_files import check_files, contents, saving
+from lampbench.testing import ContractError, check_files, contents, saving
 
 
 def zipped(path: Path) -> None:

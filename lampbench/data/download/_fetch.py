@@ -28,15 +28,6 @@ LOCK_NAME = "lamp.lock.json"
 Setting = Literal["lamp-time", "lamp-user"]
 
 _PREFIX: dict[Setting, str] = {"lamp-time": "time/", "lamp-user": ""}
-# LaMP's name of a task -> its folder below a setting's.
-_OFFICIAL_FOLDER = {
-    "LaMP_2M": "LaMP_2/new",
-    "LaMP_2N": "LaMP_2",
-    "LaMP_3": "LaMP_3",
-    "LaMP_4": "LaMP_4",
-    "LaMP_5": "LaMP_5",
-    "LaMP_7": "LaMP_7",
-}
 # The labels of test are withheld.
 _KINDS = {"train": ("questions", "outputs"), "dev": ("questions", "outputs"), "test": ("questions",)}
 _ENDS = 1024
@@ -88,15 +79,15 @@ def remote_files(setting: Setting, task: Task, splits: Sequence[str]) -> list[Re
         InputError: An unknown split, or a task that is none of LaMP's.
     """
     name = task.official[0]
-    if name not in _OFFICIAL_FOLDER:
-        raise InputError(f"there are no official files of {task.name}; LaMP has {', '.join(_OFFICIAL_FOLDER)}")
+    if task.lamp_folder is None:
+        raise InputError(f"there are no official files of {task.name}; its Task names no lamp_folder")
     files = []
     for split in splits:
         if split not in _KINDS:
             raise unknown_name("split", split, _KINDS)
         for kind in _KINDS[split]:
             below = f"{split}/{split}_{kind}.json"
-            path = f"{_PREFIX[setting]}{_OFFICIAL_FOLDER[name]}/{below}"
+            path = f"{_PREFIX[setting]}{task.lamp_folder}/{below}"
             files.append(RemoteFile(path, f"{name}/{below}"))
     return files
 

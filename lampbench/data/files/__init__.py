@@ -3,11 +3,10 @@
 from lampbench.data.files._export import Exported, Layout, export
 from lampbench.data.files._json import kind, read_json, read_records, unreadable
 from lampbench.data.files._lamp import LampSplit, Outputs, check_same_ids, read_golds, read_outputs
-from lampbench.data.files._oppu import EVALUATED, OTHERS, OppuUsers, labels_beside, oppu_folder
+from lampbench.data.files._oppu import OTHERS, OppuUsers, labels_beside, oppu_folder
 from lampbench.data.files._records import Block, Columns, Source, check_profile, read_columns
 
 __all__ = [
-    "EVALUATED",
     "OTHERS",
     "Block",
     "Columns",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lampbench.core import HistoryItem, LabelledQuery, LabelledUser, Task
-from lampbench.data.files._oppu import EVALUATED, OTHERS, oppu_folder
+from lampbench.data.files._oppu import OTHERS, oppu_folder
 
 Layout = Literal["lamp", "oppu"]
 
@@ -20,7 +20,7 @@ class Exported:
 
     Attributes:
         evaluated: Evaluated users with their labelled queries.
-        shared: Shared users; empty where there are none.
+        shared: Shared users; possibly empty.
         label: What golds files say under ``about``; None for real data.
     """
 
@@ -40,7 +40,7 @@ def export(what: Exported, layout: Layout, folder: Path) -> list[Path]:
 
 
 def _lamp(what: Exported, folder: Path) -> list[Path]:
-    # Where every question is a user, as in the user-based split, questions name none.
+    # In the user-based split every question is a user, and questions name none.
     named = any(len(e.queries) != 1 or e.queries[0].query.id != e.user.id for e in (*what.evaluated, *what.shared))
     written = []
     for split, users in (("train", what.shared), ("dev", what.evaluated)):
@@ -58,7 +58,7 @@ def _lamp(what: Exported, folder: Path) -> list[Path]:
 def _oppu(what: Exported, folder: Path) -> list[Path]:
     target = folder / oppu_folder(what.task)
     target.mkdir(parents=True)
-    users = target / EVALUATED[what.task.name == "lamp7"]
+    users = target / what.task.oppu_users
     labels = users.with_name(f"{users.stem}_label.json")
     _write_list(users, (_user(entry, what.task) for entry in what.evaluated))
     _write_golds(labels, what.task.official[0], what.label, (q for entry in what.evaluated for q in entry.queries))

@@ -89,7 +89,7 @@ class LampSplit:
 
 
 def read_outputs(path: Path, task: Task | None) -> Outputs:
-    """A golds or predictions file; of ``task``, or under whatever task name where that is None.
+    """A golds or predictions file; of ``task``, or under any task name if that is None.
 
     Raises:
         InputError: Wrong shape, a duplicate id, or a file of another LaMP task.

@@ -1,4 +1,4 @@
-"""OPPU's processed release (Tan et al., EMNLP 2024): a folder a task, a record a user.
+"""OPPU's processed release (Tan et al., EMNLP 2024): a folder per task, a record per user.
 
 ``user_top_100_history.json`` (``user_more_100_history.json`` for tweets) and ``user_others.json`` are
 lists of ``{"user_id", "profile": [...], "query": [{"id", "input", "gold"}]}``. The label file repeats
@@ -12,42 +12,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lampbench.core import InputError, LabelledQuery, Task, unknown_name
+from lampbench.core import InputError, LabelledQuery, Task
 from lampbench.data.files._json import kind, read_records, shown
 from lampbench.data.files._lamp import check_gold, read_outputs
 from lampbench.data.files._records import Block, check_object, read_id, read_query, read_string
 
-OPPU_FOLDERS: Mapping[str, str] = {
-    "lamp2m": "movie_tagging",
-    "lamp2n": "news_categorize",
-    "lamp3": "product_rating",
-    "lamp4": "news_headline",
-    "lamp5": "scholarly_title",
-    "lamp7": "tweet_paraphrase",
-}
 OTHERS = "user_others.json"
-# The second is the name for tweets.
-EVALUATED = ("user_top_100_history.json", "user_more_100_history.json")
 _USER_FIELDS = frozenset({"user_id", "profile", "query"})
 _QUERY_FIELDS = frozenset({"id", "input", "gold", "date"})
 
 
 def oppu_folder(task: Task) -> str:
     """The release's name for a task; raises InputError for a task that is not in it."""
-    if task.name not in OPPU_FOLDERS:
-        raise unknown_name("task of OPPU's release", task.name, OPPU_FOLDERS)
-    return OPPU_FOLDERS[task.name]
+    if task.oppu_folder is None:
+        raise InputError(f"{task.name} is no task of OPPU's release; its Task names no oppu_folder")
+    return task.oppu_folder
 
 
 def labels_beside(users: Path) -> Path | None:
-    """The label file of a file of evaluated users, where there is one."""
+    """The label file of a file of evaluated users, or None."""
     labels = users.with_name(f"{users.stem}_label.json")
     return labels if labels.exists() else None
 
 
 @dataclass(frozen=True)
 class OppuUsers:
-    """A file of users, and the label file where there is one."""
+    """A file of users, and its label file or None."""
 
     users: Path
     labels: Path | None = None
@@ -58,7 +48,7 @@ class OppuUsers:
         return {f"{path.parent.name}/{path.name}": str(path) for path in paths}
 
     def read(self, task: Task) -> tuple[str | None, Iterator[Block]]:
-        """No label, and a block a user.
+        """No label, and a block per user.
 
         Raises:
             InputError: Wrong shape, a user or id twice, an unknown or missing field, a gold that is

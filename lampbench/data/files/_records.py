@@ -57,7 +57,7 @@ class Source(Protocol):
 def read_columns(profile: Any, task: Task, where: str) -> Columns:
     """A profile, checked and in time order.
 
-    Texts may still hold halves of surrogate pairs: whoever encodes them finds out, and asks
+    Texts may still hold halves of surrogate pairs: code that encodes them finds out, and asks
     ``check_profile`` which.
 
     Raises:

@@ -15,6 +15,12 @@ from lampbench.data.store import Selection, Split, stored_split
 
 MODEL = Path(__file__).parent / "lampbench-mini"
 
+# What a model of three million parameters needs to move at all in a few epochs; layers are of 32.
+_LORA = {"learning_rate": 1e-2, "batch_size": 8, "clip": 1.0}
+_INTERVENTIONS = {"learning_rate": 8e-3, "batch_size": 8, "clip": 1.0, "layers": (10, 16, 21)}
+# What the bundled model was trained to write profiles from.
+_PROFILE_ITEMS = 5
+
 
 class MiniProtocol(FileProtocol):
     """The bundled suite: invented users of six small worlds, and a bundled model; no files, no network.
@@ -24,6 +30,22 @@ class MiniProtocol(FileProtocol):
 
     about = f"{LABEL}: invented users and a bundled small model; works anywhere, compares with nothing"
     default_model = str(MODEL)
+    recommended = {  # noqa: RUF012 - never changed
+        "lora": {**_LORA, "epochs": 2},
+        "user-lora": {**_LORA, "epochs": 4},
+        "oppu": {**_LORA, "task_epochs": 2, "user_epochs": 4, "profile_items": _PROFILE_ITEMS},
+        "pag": {"items": _PROFILE_ITEMS},
+        "reft": {**_INTERVENTIONS, "start": "identity", "epochs": 4},
+        "perfit": {
+            **_INTERVENTIONS,
+            "shared_start": "identity",
+            "user_start": "copy",
+            "shared_rank": 8,
+            "user_rank": 8,
+            "shared_epochs": 2,
+            "user_epochs": 4,
+        },
+    }
 
     def parts(self, task: Task, data: Path | None) -> Parts:
         """Both splits; raises InputError for ``data``."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lampbench.core import InputError, MissingDataError, Task, protocols, setting
 from lampbench.data.protocols._parts import FileProtocol, Parts, dropped_notes
@@ -36,6 +38,11 @@ class Narrowed(FileProtocol):
     def default_model(self) -> str | None:  # type: ignore[override]
         """The one of the protocol below."""
         return self._base().default_model
+
+    @property
+    def recommended(self) -> Mapping[str, Mapping[str, Any]]:  # type: ignore[override]
+        """What the protocol below recommends."""
+        return self._base().recommended
 
     def _base(self) -> FileProtocol:
         kind = protocols().load(self.config.base)

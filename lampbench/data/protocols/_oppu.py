@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lampbench.core import InputError, MissingDataError, Task
-from lampbench.data.files import EVALUATED, OTHERS, OppuUsers, labels_beside, oppu_folder
+from lampbench.data.files import OTHERS, OppuUsers, labels_beside, oppu_folder
 from lampbench.data.protocols._parts import FileProtocol, Parts, entries_of
 from lampbench.data.store import Selection, Split, stored_split
 
@@ -21,7 +21,7 @@ class Oppu100(FileProtocol):
     def parts(self, task: Task, data: Path | None) -> Parts:
         """Both files; raises InputError as ``Protocol.load`` says."""
         root = _task_folder(task, data)
-        evaluated = next((root / name for name in EVALUATED if (root / name).exists()), root / EVALUATED[0])
+        evaluated = root / task.oppu_users
         split = self._split(OppuUsers(evaluated, labels_beside(evaluated)), task)
         others = root / OTHERS
         shared = Selection.whole(self._split(OppuUsers(others), task)) if others.exists() else None

@@ -1,4 +1,4 @@
-"""An adapter method of a third party: one vector a user, added to the hidden states after one layer."""
+"""An adapter method of a third party: one vector per user, added to the hidden states after one layer."""
 
 from dataclasses import dataclass
 
@@ -6,22 +6,19 @@ from lampbench import AdapterMethod, setting
 from lampbench.adapters import InterventionSpec, Positions, Recipe
 from lampbench.bases import TrainingConfig
 
-PRESETS = {
-    "lamp": {"learning_rate": 1e-3, "batch_size": 16, "clip": 0.3},
-    "mini": {"learning_rate": 1e-1, "batch_size": 8, "clip": 1.0},
-}
+PUBLISHED = {"learning_rate": 1e-3, "batch_size": 16, "clip": 0.3}
 
 
 @dataclass(frozen=True)
 class BiasConfig(TrainingConfig):
-    presets = PRESETS
+    published = PUBLISHED
     layer: int = setting(1, "decoder layer to add after, 0-based")
     rank: int = setting(4, "dimensions of the subspace that the vector lies in")
     epochs: int = setting(3, "epochs over the user's history")
 
 
 class Bias(AdapterMethod):
-    """Adds one learned vector a user to the hidden states after one layer (LobiReFT)."""
+    """Adds one learned vector per user to the hidden states after one layer (LobiReFT)."""
 
     Config = BiasConfig
     config: BiasConfig

@@ -1,10 +1,11 @@
-"""``lampbench test-method``."""
+"""``lampbench test-method`` and ``lampbench test-task``."""
 
 from __future__ import annotations
 
 import json
 import traceback
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from textwrap import fill, indent
 from typing import Any
@@ -12,9 +13,19 @@ from typing import Any
 import click
 
 from lampbench.cli._options import overrides
-from lampbench.core import InputError, config_from, methods
+from lampbench.core import InputError, Registry, config_from, methods, tasks
 from lampbench.runner import load_method
-from lampbench.testing import CHECKS, TASKS, Case, ContractError, Outcome, contract_cases
+from lampbench.testing import (
+    CHECKS,
+    TASK_CHECKS,
+    TASKS,
+    Case,
+    Check,
+    ContractError,
+    Outcome,
+    contract_cases,
+    task_cases,
+)
 
 _WORDS = {"passed": "ok", "failed": "FAIL", "skipped": "skip", "blocked": "–"}
 _TASK_WIDTH = 8
@@ -32,7 +43,7 @@ Outcomes = dict[Case, Outcome]
 def test_method(context: click.Context, name: str, task: str, settings: Sequence[str], as_json: bool) -> int:
     """Hold the method NAME to the contract of plug-ins, check by check.
 
-    Everything is tried on three users a task of the mini suite with the bundled model, on the CPU and
+    Everything is tried on three users per task of the mini suite with the bundled model, on the CPU and
     without a network. What each check means: docs/add-a-method.md, "Test it".
 
     \b
@@ -42,21 +53,72 @@ def test_method(context: click.Context, name: str, task: str, settings: Sequence
 
     Exit status: 0 all passed, 1 some failed, 2 there is no such method, task or setting.
     """
+    about = f" with {', '.join(settings)}" if settings else ""
+    about += ": three users per task of the mini suite, the bundled model"
     cases = contract_cases(name, _tasks(task), _settings(name, settings))
+    return _carry_out(_Tried("method", name, methods(), CHECKS, about), cases, context, as_json)
+
+
+@click.command("test-task")
+@click.argument("name")
+@click.option("--answer", "answers", multiple=True, metavar="TEXT", help="A valid answer, if made-up ones are not.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def test_task(context: click.Context, name: str, answers: Sequence[str], as_json: bool) -> int:
+    """Hold the task NAME and its metrics to the contract of plug-ins, check by check.
+
+    Everything is tried on made-up users, without a model, data or network. What each check means:
+    docs/add-a-task.md, "Test it".
+
+    \b
+    lampbench test-task subject
+    lampbench test-task codes --answer A-17 --answer B-04
+    lampbench --debug test-task subject     # with tracebacks
+
+    Exit status: 0 all passed, 1 some failed, 2 there is no such task.
+    """
+    tried = _Tried("task", name, tasks(), TASK_CHECKS, ": made-up users, no model")
+    return _carry_out(tried, task_cases(name, answers), context, as_json)
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A plug-in on trial.
+
+    Attributes:
+        kind: ``method`` or ``task``.
+        checks: Its contract.
+        about: What it is tried on, for the first line.
+    """
+
+    kind: str
+    name: str
+    registry: Registry
+    checks: Mapping[str, Check]
+    about: str
+
+    @property
+    def origin(self) -> str:
+        """The distribution that it comes from; of a name that several claim, nothing is known."""
+        try:
+            return self.registry.plugin(self.name).distribution
+        except InputError:
+            return "several distributions"
+
+
+def _carry_out(tried: _Tried, cases: Sequence[Case], context: click.Context, as_json: bool) -> int:
+    """Carry the cases out and tell how they end; gives the exit status."""
     if as_json:
         found = {case: case.outcome() for case in cases}
-        click.echo(json.dumps(_as_json(name, found), indent=1))
+        click.echo(json.dumps(_as_json(tried, found), indent=1))
     else:
         debug = context.find_root().params.get("debug", False)
-        with_settings = f" with {', '.join(settings)}" if settings else ""
-        click.echo(
-            f"{name} from {_origin(name)}{with_settings}: three users a task of the mini suite, the bundled model\n"
-        )
-        found = _shown(cases)
-        _explain(found, with_traceback=debug)
+        click.echo(f"{tried.name} from {tried.origin}{tried.about}\n")
+        found = _shown(cases, tried.checks)
+        _explain(found, tried.checks, with_traceback=debug)
         if not debug and any(_raised(outcome) for outcome in found.values()):
-            click.echo(f"\nlampbench --debug test-method {name} shows where it was raised")
-        click.echo(f"\n{_verdict(name, found)}")
+            click.echo(f"\nlampbench --debug test-{tried.kind} {tried.name} shows where it was raised")
+        click.echo(f"\n{_verdict(tried.name, found)}")
     return 1 if _failed(found) else 0
 
 
@@ -66,7 +128,7 @@ def _tasks(text: str) -> Sequence[str]:
 
 
 def _settings(name: str, flags: Sequence[str]) -> Mapping[str, Any]:
-    """The settings asked for; raises InputError where the method has no such setting or value."""
+    """The settings asked for; raises InputError if the method has no such setting or value."""
     if not flags:
         return {}
     kind = load_method(name)
@@ -75,14 +137,17 @@ def _settings(name: str, flags: Sequence[str]) -> Mapping[str, Any]:
     return chosen
 
 
-def _shown(cases: Sequence[Case]) -> Outcomes:
-    """Carry the cases out and show how they end: first those of the method, then a line a task, a column a check."""
+def _shown(cases: Sequence[Case], known: Mapping[str, Check]) -> Outcomes:
+    """Carry the cases out and show how they end: first those without a task, then a line per task."""
     found: Outcomes = {}
     for case in (case for case in cases if not case.task):
         found[case] = case.outcome()
         click.echo(f"{case.check} {_WORDS[found[case].status]}   ", nl=False)
-    checks = [check.name for check in CHECKS.values() if check.of_task]
-    click.echo(f"\n\n{'task':<{_TASK_WIDTH}}{'  '.join(checks)}")
+    click.echo()
+    checks = [check.name for check in known.values() if check.of_task]
+    if not checks:
+        return found
+    click.echo(f"\n{'task':<{_TASK_WIDTH}}{'  '.join(checks)}")
     for task, own in groupby((case for case in cases if case.task), key=lambda case: case.task):
         click.echo(f"{task:<{_TASK_WIDTH}}", nl=False)
         for case in own:
@@ -92,10 +157,10 @@ def _shown(cases: Sequence[Case]) -> Outcomes:
     return found
 
 
-def _explain(found: Outcomes, *, with_traceback: bool) -> None:
+def _explain(found: Outcomes, checks: Mapping[str, Check], *, with_traceback: bool) -> None:
     """What failed and what to do, check by check; and what else a reader should know."""
-    for check, cases in _failures(found).items():
-        click.echo(f"\nFAIL {check}. Expected: {CHECKS[check].promise}")
+    for check, cases in _failures(found, checks).items():
+        click.echo(f"\nFAIL {check}. Expected: {checks[check].promise}")
         for case in cases:
             outcome = found[case]
             click.echo(_filled(f"{case.task}: {outcome.message}" if case.task else outcome.message, "  ", "    "))
@@ -105,14 +170,14 @@ def _explain(found: Outcomes, *, with_traceback: bool) -> None:
             click.echo(_filled(f"What to do: {advice}", "  ", "    "))
     if any(outcome.status == "blocked" for outcome in found.values()):
         click.echo("\n–: not tried, because it builds on a check that fails")
-    for note, tasks in _notes(found).items():
-        click.echo("\n" + _filled(f"note: {', '.join(tasks)}{': ' if tasks else ''}{note}", "", "  "))
+    for note, where in _notes(found).items():
+        click.echo("\n" + _filled(f"note: {', '.join(where)}{': ' if where else ''}{note}", "", "  "))
 
 
-def _failures(found: Outcomes) -> dict[str, list[Case]]:
+def _failures(found: Outcomes, checks: Mapping[str, Check]) -> dict[str, list[Case]]:
     """Check -> the cases of it that failed."""
     cases = [case for case, outcome in found.items() if outcome.status == "failed"]
-    return {check: own for check in CHECKS if (own := [case for case in cases if case.check == check])}
+    return {check: own for check in checks if (own := [case for case in cases if case.check == check])}
 
 
 def _raised(outcome: Outcome) -> bool:
@@ -149,16 +214,8 @@ def _failed(found: Outcomes) -> bool:
     return any(outcome.status == "failed" for outcome in found.values())
 
 
-def _origin(name: str) -> str:
-    """The distribution that the method comes from; of a name that several claim, nothing is known."""
-    try:
-        return methods().plugin(name).distribution
-    except InputError:
-        return "several distributions"
-
-
-def _as_json(name: str, found: Outcomes) -> dict[str, Any]:
-    checks = [
+def _as_json(tried: _Tried, found: Outcomes) -> dict[str, Any]:
+    told = [
         {
             "check": case.check,
             "task": case.task or None,
@@ -170,4 +227,4 @@ def _as_json(name: str, found: Outcomes) -> dict[str, Any]:
         }
         for case, outcome in found.items()
     ]
-    return {"method": name, "from": _origin(name), "passed": not _failed(found), "checks": checks}
+    return {tried.kind: tried.name, "from": tried.origin, "passed": not _failed(found), "checks": told}

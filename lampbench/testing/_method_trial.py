@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -10,30 +11,47 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lampbench.core import Method, Query, RunContext, User
+from lampbench.core import Method, Query, RunContext, User, protocols
 from lampbench.rows import RunRow
 from lampbench.runner import LocalExecutor, Plan, Planner, RunFolder, Settings, Skip, load_method_class, load_task
-from lampbench.testing._errors import NotTried
+from lampbench.testing._contract import NotTried, broken
 from lampbench.testing._fixture import Fixture, fixture
-from lampbench.testing._randomness import seed_globals
-from lampbench.testing._shape import Answers, ask, by_query
+from lampbench.testing._globals import seed_globals
 from lampbench.testing._state_files import contents
 
 PROTOCOL = "mini"
 
 
+# Query id -> answer.
+Answers = dict[str, str]
+
+_LONGEST = 60
+
+
 @dataclass(frozen=True)
-class Subject:
-    """A method by name, the tasks that it is tried on, and the settings where they are not the defaults."""
+class MethodSubject:
+    """A method by name, the tasks that it is tried on, and the settings that are not the defaults."""
 
     name: str
     tasks: tuple[str, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    _trials: dict[str, Trial] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def kind(self) -> type[Method]:
-        """Its class; raises InputError where that cannot be imported."""
+        """Its class; raises InputError if that cannot be imported."""
         return load_method_class(self.name)
+
+    def trial(self, task: str) -> Trial:
+        """The method on a task; made once."""
+        return self._trials.setdefault(task, Trial(self, task))
+
+    def source(self) -> str | None:
+        """The file of its class."""
+        try:
+            return inspect.getsourcefile(self.kind)
+        except Exception:  # a class without a file, or none that can be imported
+            return None
 
     def supports(self, task: str) -> Any:
         """What its ``supports`` says of a task."""
@@ -48,7 +66,7 @@ class RealRun:
         row: Its row.
         outputs: Query id -> answer.
         state: Name -> content of every file of the shared stage's and the users' states.
-        log: Its log, with the traceback where it failed.
+        log: Its log, with the traceback if it failed.
     """
 
     row: RunRow
@@ -64,13 +82,13 @@ class Trial:
     differs between two of them is what a check changed.
     """
 
-    def __init__(self, subject: Subject, task: str) -> None:
+    def __init__(self, subject: MethodSubject, task: str) -> None:
         self.subject = subject
         self.task = task
 
     @cached_property
     def plan(self) -> Plan:
-        """The run, planned by the runner; raises InputError where the config is wrong."""
+        """The run, planned by the runner; raises InputError if the config is wrong."""
         plan = _planner(_engine(self.subject.kind)).plan(self.subject.name, self.task, self.subject.settings)
         if isinstance(plan, Skip):
             raise NotTried(plan.reason)
@@ -79,7 +97,9 @@ class Trial:
     @property
     def context(self) -> RunContext:
         """What the config was resolved with."""
-        return RunContext(PROTOCOL, self.plan.backbone.shape if self.plan.backbone else None)
+        shape = self.plan.backbone.shape if self.plan.backbone else None
+        recommended = protocols().load(PROTOCOL).recommended.get(self.subject.name, {})
+        return RunContext(PROTOCOL, shape, self.subject.name, recommended)
 
     @property
     def fixture(self) -> Fixture:
@@ -128,7 +148,7 @@ class Trial:
         return method
 
     def adapt(self, method: Method, users: Sequence[User]) -> None:
-        """Adapt users, as many a call as the method takes."""
+        """Adapt users, as many per call as the method takes."""
         for start in range(0, len(users), method.users_at_once):
             method.adapt(users[start : start + method.users_at_once])
 
@@ -160,7 +180,7 @@ class Trial:
 
     @cached_property
     def answers(self) -> Answers:
-        """The answers to all questions; raises where there is not one string each, however they are asked."""
+        """The answers to all questions; raises if there is not one string each, however they are asked."""
         by_query(self.queries, self.outputs)
         for queries in ([], self.queries[:1]):
             ask(self.method, queries)
@@ -218,7 +238,7 @@ class _Silence:
 
 
 def _engine(kind: type[Method]) -> str:
-    """The engine of a run by default, or the method's own where it has another."""
+    """The engine of a run by default, or the method's own if it has another."""
     default = Settings().engine
     return default if default in kind.engines or not kind.engines else kind.engines[0]
 
@@ -234,3 +254,35 @@ def _fixture(task: str) -> Fixture:
     # One for all methods: the golds of two could not be told apart.
     the_task = load_task(task)
     return fixture(the_task, _planner(Settings().engine).dataset(the_task))
+
+
+def ask(method: Method, queries: Sequence[Query]) -> Answers:
+    """The method's answers; raises ContractError if it does not give one string per query."""
+    return by_query(queries, method.predict(queries))
+
+
+def by_query(queries: Sequence[Query], outputs: Any) -> Answers:
+    """What ``predict`` returned, by query; raises ContractError if it is not one string per query."""
+    if isinstance(outputs, str) or not isinstance(outputs, Sequence):
+        broken(f"predict returned a {type(outputs).__name__} for {len(queries)} queries; expected a list of strings")
+    if len(outputs) != len(queries):
+        broken(f"predict returned {len(outputs)} answers for {len(queries)} queries; expected one per query")
+    for query, output in zip(queries, outputs, strict=True):
+        if not isinstance(output, str):
+            broken(f"predict returned {output!r} for the query {query.id!r}; expected a string")
+    return dict(zip([query.id for query in queries], outputs, strict=True))
+
+
+def same(expected: Mapping[str, str], found: Mapping[str, str], when: str) -> None:
+    """Raises ContractError if answers differ; ``when`` says what was done, as in "after forgetting"."""
+    different = [query for query in found if found[query] != expected[query]]
+    if different:
+        first = different[0]
+        broken(
+            f"{when}, {len(different)} of {len(found)} answers differ; the query {first!r} "
+            f"gets {_short(found[first])} instead of {_short(expected[first])}"
+        )
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _LONGEST else text[:_LONGEST] + "…")

@@ -1,4 +1,4 @@
-"""``lampbench test-method``, as the author of a plug-in runs it."""
+"""``lampbench test-method`` and ``test-task``, as the author of a plug-in runs them."""
 
 import json
 import os
@@ -11,17 +11,19 @@ from pathlib import Path
 import pytest
 
 from lampbench.cli._main import cli
-from lampbench.core import InputError, methods
-from lampbench.testing import CHECKS
+from lampbench.core import InputError, methods, metrics, tasks
+from lampbench.testing import CHECKS, TASK_CHECKS
 
 
 @pytest.fixture(autouse=True)
 def _plugged(broken_site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
         patch.syspath_prepend(broken_site)
-        methods.cache_clear()
+        for registry in (methods, metrics, tasks):
+            registry.cache_clear()
         yield
-    methods.cache_clear()
+    for registry in (methods, metrics, tasks):
+        registry.cache_clear()
 
 
 def run(*arguments: str) -> int:
@@ -84,19 +86,44 @@ def test_a_name_that_two_claim_is_a_failed_check(capsys: pytest.CaptureFixture[s
     assert "two distributions claim the method 'rag'" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_sound_task_gets_a_line_of_oks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("test-task", "sound-task") == 0
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == "sound-task from lampbench-broken 1.0: made-up users, no model"
+    assert "   ".join(f"{name} ok" for name in TASK_CHECKS) in lines
+    assert re.fullmatch(r"sound-task keeps the contract: 9 checks passed \(\d+ s\)", lines[-1])
+
+
+def test_what_a_task_breaks_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("test-task", "unknown-metric") == 1
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"FAIL metrics. Expected: {TASK_CHECKS['metrics'].promise}" in text
+    assert "unknown metric 'rouge-M'; did you mean 'rouge-L'?" in text
+    assert "scores –" in text
+    assert "unknown-metric breaks the contract: 1 of 8 checks failed" in text
+
+
+def test_json_of_a_task_has_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("test-task", "sound-task", "--answer", "A-17", "--answer", "B-04", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["task"], found["from"], found["passed"]) == ("sound-task", "lampbench-broken 1.0", True)
+    assert [check["check"] for check in found["checks"]] == list(TASK_CHECKS)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("sounds",), "unknown method 'sounds'; did you mean 'sound'"),
-        (("sound", "--task", "lamp33"), "did you mean 'lamp3'"),
-        (("greedy-config", "--set", "kk=2"), "did you mean 'k'"),
-        (("restless-config", "--set", "k=two"), "restless-config: k: expected int, found 'two'"),
-        (("sound", "--set", "k"), "expected KEY=VALUE"),
+        (("test-task", "sound-tasks"), "unknown task 'sound-tasks'; did you mean 'sound-task'"),
+        (("test-method", "sounds"), "unknown method 'sounds'; did you mean 'sound'"),
+        (("test-method", "sound", "--task", "lamp33"), "did you mean 'lamp3'"),
+        (("test-method", "greedy-config", "--set", "kk=2"), "did you mean 'k'"),
+        (("test-method", "restless-config", "--set", "k=two"), "restless-config: k: expected int, found 'two'"),
+        (("test-method", "sound", "--set", "k"), "expected KEY=VALUE"),
     ],
 )
 def test_wrong_input_is_refused(arguments: tuple[str, ...], message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
-        run("test-method", *arguments)
+        run(*arguments)
 
 
 def test_exit_statuses(broken_site: Path, tmp_path: Path) -> None:
