@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lampbench.core._errors import InputError
-from lampbench.core._identity import digest
+from lampbench.core._files import digest
 from lampbench.core._metric import AnswerKind, Metric
 from lampbench.core._registry import metrics
 from lampbench.core._types import HistoryItem, Pair, Prompt

@@ -19,7 +19,7 @@ from support import Silence
 
 from lampbench.core import AskedUser
 from lampbench.rows import RunRow
-from lampbench.runner import LocalExecutor, Plan, Run, RunFolder, Worker, shards_of
+from lampbench.runner import LocalExecutor, Plan, Run, RunFolder, Worker, environment, shards_of
 from lampbench.runner.scale import UnitError, pack, room_for, unpack
 
 
@@ -33,7 +33,7 @@ def held() -> Iterator[Callable[..., Run]]:
             folders[made.folder].close()
         folders[made.folder] = ExitStack()
         record = folders[made.folder].enter_context(RunFolder(made.folder).held())
-        return Run(made, record, lambda text: None, workers=workers, where={"hardware_class": "here"})
+        return Run(made, record, lambda text: None, workers=workers, where=environment("cpu"))
 
     yield begin
     for stack in folders.values():
