@@ -7,7 +7,6 @@ from lampbench.runner._limits import limit_memory
 from lampbench.runner._plan import (
     Plan,
     Planner,
-    Settings,
     Skip,
     load_method,
     load_method_class,
@@ -16,6 +15,7 @@ from lampbench.runner._plan import (
 )
 from lampbench.runner._row import PHASES, SCHEMA_VERSION
 from lampbench.runner._session import Executor, Session
+from lampbench.runner._settings import Option, Settings, options
 from lampbench.runner._work import Bar, Reporter
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "Bar",
     "Executor",
+    "Option",
     "Plan",
     "Planner",
     "Reporter",
@@ -37,4 +38,5 @@ __all__ = [
     "load_method_class",
     "load_protocol",
     "load_task",
+    "options",
 ]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from lampbench.core import (
-    DecodingMode,
     HistoryItem,
     InputError,
     LampBenchError,
@@ -27,51 +26,12 @@ from lampbench.core import (
     tasks,
 )
 from lampbench.data import Dataset, Protocol, findings
+from lampbench.runner._settings import Settings
 
 if TYPE_CHECKING:
     from lampbench.backbone import BackboneInfo, Decoding
 
 _RUN_ID_LENGTH = 12
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the user asked for, shared by all runs of one command.
-
-    Attributes:
-        protocol, data: Which users and queries, and where their files are.
-        strict: Refuse data in which a leak check finds something.
-        model, revision, dtype, device, trust_remote_code: The backbone; without ``model``, the protocol's own.
-        batch_size: Prompts a forward pass.
-        decoding: ``greedy``, ``sampled`` or ``labels``.
-        engine: How methods that train adapters do it: ``stacked`` or ``solo``.
-        seed: Everything random derives from it.
-        users: Only the first so many evaluated users; None for all.
-        swap_test: Also ask every query with the state of another user; changes nothing else.
-        time_limit: Seconds that a run may take in one session; None for no limit.
-        memory_limit: GiB that the process may hold; None for what is free (on a GPU: no limit).
-        out: The folder of run folders.
-        elsewhere: The backbone is loaded by workers on GPUs that this process need not have.
-    """
-
-    protocol: str = "mini"
-    data: Path | None = None
-    strict: bool = False
-    model: str | None = None
-    revision: str | None = None
-    dtype: str = "auto"
-    device: str = "auto"
-    trust_remote_code: bool = False
-    batch_size: int = 32
-    decoding: DecodingMode = "greedy"
-    engine: Literal["stacked", "solo"] = "stacked"
-    seed: int = 0
-    users: int | None = None
-    swap_test: bool = False
-    time_limit: float | None = None
-    memory_limit: float | None = None
-    out: Path = field(default_factory=lambda: Path("runs"))
-    elsewhere: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lampbench
+from lampbench.core import use_threads
 from lampbench.runner._environment import environment
 from lampbench.runner.scale._units import Unit
 from lampbench.runner.scale._worker import Delivery, Worker
@@ -40,8 +41,11 @@ class Control:
 class WorkerActor:
     """A worker in a process of its own. It loads nothing before its first unit: a load that fails is a failed unit."""
 
-    def __init__(self, control: str, shared_file: str, token: str) -> None:
+    def __init__(self, control: str, shared_file: str, token: str, threads: int) -> None:
         import ray
+
+        # Nothing has imported torch in this process yet.
+        use_threads(threads)
 
         self._control = ray.get_actor(control)
         self._sees_runs = _reads(Path(shared_file), token)
