@@ -17,7 +17,7 @@ from lampbench.core._memory import free_host_memory, is_out_of_memory
 from lampbench.core._method import Backbone, BackboneShape, DecodingMode, Method, Parameters, RunContext, Sampling
 from lampbench.core._registry import Plugin, Registry, methods, protocols, tasks
 from lampbench.core._task import Metric, Task
-from lampbench.core._threads import available_cores, load_per_core, use_threads, wait_policy
+from lampbench.core._threads import available_cores, load_per_core, use_threads
 from lampbench.core._types import (
     HistoryItem,
     LabelledQuery,
@@ -76,6 +76,5 @@ __all__ = [
     "tasks",
     "unknown_name",
     "use_threads",
-    "wait_policy",
     "write_json",
 ]
