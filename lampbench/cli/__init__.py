@@ -1,5 +1,5 @@
 """The command line."""
 
-from lampbench.cli._main import main
+from lampbench.cli._main import cli, main
 
-__all__ = ["main"]
+__all__ = ["cli", "main"]

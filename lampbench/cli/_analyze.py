@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lampbench.cli._options import cache_option, for_tasks, overrides, use_cache
+from lampbench.cli._executor import ProgressReporter
+from lampbench.cli._flags import Flag, Grouped, changed_settings, setting_flags, settings_of
+from lampbench.cli._options import cache_option, for_tasks, k_option, overrides, set_option, task_option, use_cache
 from lampbench.core import convert
 from lampbench.runner import Planner, Settings, limit_memory, load_method
 
@@ -24,49 +26,38 @@ def analyze() -> None:
     """Look into what personalization does to a model."""
 
 
-@analyze.command()
-@click.option("--task", required=True, help="Tasks, comma-separated, or all.")
-@click.option("--protocol", default="mini", help="Which users and queries. Default mini, the bundled suite.")
-@click.option("--data", type=click.Path(path_type=Path), help="The protocol's data folder.")
+@analyze.command(cls=Grouped)
+@task_option
+@click.option(
+    "--layers", cls=Flag, group="What to run", default="all", help="Decoder layers, counted from 0, comma-separated."
+)
+@click.option(
+    "--context", cls=Flag, group="What to run", default="rag", help="The method whose prompt is the personalized one."
+)
+@k_option
+@set_option
+@click.option(
+    "--source", cls=Flag, group="What to run", type=click.Choice(["queries", "history"]), default="queries",
+    help="Ask the evaluated queries, or history items, each after strictly earlier ones.",
+)  # fmt: skip
+@click.option(
+    "--queries", cls=Flag, group="What to run", type=click.IntRange(min=1), metavar="N",
+    help="At most N queries per user, of the history the latest.",
+)  # fmt: skip
+@click.option(
+    "--draws", cls=Flag, group="What to run", type=click.IntRange(min=20), metavar="N",
+    help="Resamples for intervals. Default: 1000, fewer for many users.",
+)  # fmt: skip
+@click.option(
+    "--recommend", cls=Flag, group="What to run", is_flag=True,
+    help="Also write a perfit.toml per task for lampbench run --config.",
+)  # fmt: skip
+@setting_flags("analyze", out={"default": None, "required": True})
 @cache_option
-@click.option("--model", help="Backbone: a folder or hub id. Default: the protocol's, if it has one.")
-@click.option("--revision", help="The backbone's revision on the hub.")
-@click.option("--layers", default="all", help="Decoder layers, 0-based, comma-separated. Default all.")
-@click.option("--context", default="rag", help="The method whose prompt is the personalized one. Default rag.")
-@click.option("--k", help="History items in the prompt, for contexts that have k.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the context's method.")
-@click.option(
-    "--source",
-    type=click.Choice(["queries", "history"]),
-    default="queries",
-    help="Ask the evaluated queries (default), or history items, each after strictly earlier ones.",
-)
-@click.option("--queries", type=click.IntRange(min=1), help="At most N queries a user (of the history the latest).")
-@click.option("--users", type=click.IntRange(min=1), help="Only the first N evaluated users.")
-@click.option(
-    "--draws", type=click.IntRange(min=20), help="Resamples for intervals. Default 1000, fewer for many users."
-)
-@click.option("--seed", type=int, default=0, help="Everything random derives from it. Default 0.")
-@click.option("--dtype", default="auto", help="auto, float32, bfloat16 or float16. Default auto.")
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1 … Default auto.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, help="Prompts a forward pass. Default 32.")
-@click.option("--trust-remote-code", is_flag=True, help="Let code that comes with the model run.")
-@click.option("--recommend", is_flag=True, help="Also write a perfit.toml a task for lampbench run --config.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the report and the vectors.")
 def shifts(
-    task: str,
-    layers: str,
-    context: str,
-    source: Any,
-    queries: int | None,
-    k: str | None,
-    settings: Sequence[str],
-    draws: int | None,
-    recommend: bool,
-    out: Path,
-    cache: Path | None,
-    **run: Any,
-) -> None:
+    task: str, layers: str, context: str, source: Any, queries: int | None, k: Any, method_settings: Sequence[str],
+    draws: int | None, recommend: bool, cache: Path | None, **flags: Any,
+) -> None:  # fmt: skip
     """PerFit's two observations: low rank, and a collective and a personalized shift.
 
     The same command again keeps the delta vectors that are there.
@@ -78,29 +69,28 @@ def shifts(
     from lampbench.analysis import Asking, resolve
 
     use_cache(cache)
+    settings = settings_of(flags)
     asking = Asking(
         context=context,
-        overrides=overrides([context], {}, settings, k).of(context, load_method(context)),
+        overrides=overrides([context], {}, method_settings, k).of(context, load_method(context)),
         layers=None if layers == "all" else convert(layers, tuple[int, ...], "--layers"),
         source=source,
         most=queries,
     )
-    planner = Planner(Settings(**run), say=lambda text: click.echo(text, err=True))
+    planner = Planner(settings, say=lambda text: click.echo(text, err=True))
     # Names, data and layers of every task are checked before any weights are loaded.
     requests = for_tasks(task, lambda own: resolve(planner, own.name, asking))
-    measured = _measure_all(requests, out, draws)
-    _tell(measured, out)
+    measured = _measure_all(requests, settings, draws)
+    _tell(measured, settings.out)
     if recommend:
-        _recommend(measured, out, run)
+        _recommend(measured, settings)
 
 
-def _measure_all(requests: Sequence[Request], out: Path, draws: int | None) -> list[TaskShifts]:
+def _measure_all(requests: Sequence[Request], settings: Settings, draws: int | None) -> list[TaskShifts]:
     from lampbench.analysis import collect, measure
-    from lampbench.backbone import Decoding, TransformersBackbone, device_and_dtype
-    from lampbench.cli._progress import ProgressReporter
+    from lampbench.backbone import Decoding, TransformersBackbone
 
-    settings = requests[0].plan.settings
-    limit_memory(None, device_and_dtype(settings.device, settings.dtype)[0])
+    limit_memory(settings.memory_limit, requests[0].backbone.device)
     reporter = ProgressReporter()
 
     @functools.cache
@@ -111,7 +101,7 @@ def _measure_all(requests: Sequence[Request], out: Path, draws: int | None) -> l
     found = []
     for request in requests:
         with reporter.phase(f"{request.plan.task.name} vectors", len(request.data.users)) as bar:
-            deltas = collect(request, load, out / "deltas", bar.move)
+            deltas = collect(request, load, settings.out / "deltas", bar.move)
         with reporter.phase(f"{request.plan.task.name} spectra", len(request.layers)) as bar:
             found.append(measure(deltas, draws, bar.move))
     return found
@@ -131,17 +121,15 @@ def _tell(measured: Sequence[TaskShifts], out: Path) -> None:
     click.echo(f"\nReport: {page}")
 
 
-def _recommend(measured: Sequence[TaskShifts], out: Path, run: Mapping[str, Any]) -> None:
+def _recommend(measured: Sequence[TaskShifts], settings: Settings) -> None:
     from lampbench.analysis import to_toml
 
-    keys = ("protocol", "data", "model", "revision", "dtype", "trust_remote_code")
-    # What is the default needs no line.
-    options = {key.replace("_", "-"): run[key] for key in keys if run[key] not in (None, "auto", False)}
+    options = changed_settings(settings, ("protocol", "data", "model", "revision", "dtype", "trust_remote_code"))
     click.echo()
     for own in measured:
         name = " ".join(part for part in (own.label, own.task) if part)
         text = to_toml(name, own.recommendation, {"method": "perfit", "task": own.task, **options})
-        target = out / own.task / "perfit.toml"
+        target = settings.out / own.task / "perfit.toml"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
         click.echo(f"lampbench run --config {shlex.quote(str(target))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lampbench.cli._executor import Bar
 from lampbench.cli._options import cache_option, for_tasks, task_names, use_cache
 from lampbench.core import InputError, Task, cache_folder, new_folder
 
@@ -44,14 +46,13 @@ def mini(out: Path, seed: int) -> None:
 def get(setting: Setting, task: str, split: str, source: str | None, cache: Path | None) -> None:
     """Download LaMP's files, time-based or user-based.
 
-    What is in place is kept, what broke off is gone on with. Size and SHA-256 of every file are
-    recorded at its first download (lamp.lock.json) and compared ever after.
+    Finished files are kept; an interrupted download is resumed. Size and SHA-256 of every file are
+    recorded at its first download (lamp.lock.json) and compared at every later one.
 
     \b
     lampbench data get lamp-time --task lamp5
     lampbench data get lamp-user --task all --source file:///mirror/LaMP
     """
-    from lampbench.cli._progress import DownloadProgress
     from lampbench.data.download import OFFICIAL_SOURCE, fetch, remote_files
     from lampbench.runner import load_task
 
@@ -62,10 +63,10 @@ def get(setting: Setting, task: str, split: str, source: str | None, cache: Path
     wanted = [file for name in task_names(task) for file in remote_files(setting, load_task(name), splits)]
     folder = cache_folder() / setting
     try:
-        for file in fetch(wanted, folder, source=source or OFFICIAL_SOURCE, progress=DownloadProgress()):
+        for file in fetch(wanted, folder, source=source or OFFICIAL_SOURCE, progress=_DownloadProgress()):
             click.echo(f"{file.how:<10}  {file.bytes:>13,} bytes  sha256 {file.sha256[:12]}  {file.local}")
     except KeyboardInterrupt:
-        click.echo("the same command goes on where this one stopped", err=True)
+        click.echo("the same command resumes the download", err=True)
         raise
     click.echo(f"{len(wanted)} files in {folder}; use them: lampbench run --protocol {setting} …")
 
@@ -129,3 +130,17 @@ def _explained(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"--out {out}: {error.strerror}; nothing was written") from None
+
+
+class _DownloadProgress:
+    """A bar per file on standard error, in bytes; it vanishes when the file is complete."""
+
+    @contextmanager
+    def file(self, name: str) -> Iterator[Bar]:
+        """A bar for one file."""
+        from tqdm import tqdm
+
+        with tqdm(
+            desc=name, file=sys.stderr, leave=False, disable=None, unit="B", unit_scale=True, mininterval=0.2
+        ) as bar:
+            yield Bar(bar)

@@ -1,92 +1,61 @@
-"""Where runs are done: in this process, or by workers on Ray."""
+"""How runs are carried out, in this process or by workers on Ray, and how their progress is shown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import click
+from lampbench.core import InputError
+from lampbench.runner import Executor, LocalExecutor, Settings
 
-from lampbench.core import InputError, convert
-from lampbench.runner import Executor, LocalExecutor, Reporter
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
-_EXECUTORS = ("local", "ray")
-_RAY_ONLY = ("address", "workers", "gpus-per-worker")
-_OPTIONS = (
-    click.option("--executor", type=click.Choice(_EXECUTORS), help="local (default), or ray: many GPUs and machines."),
-    click.option("--address", help="Of a running Ray cluster, or auto. Default: start one on this machine."),
-    click.option("--workers", type=click.IntRange(min=1), help="Ray workers. Default: as many as there is room for."),
-    click.option("--gpus-per-worker", type=float, metavar="G", help="Default 1 on GPUs, else 0."),
-)
-
-MakeExecutor = Callable[[Reporter], Executor]
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+_RAY_ONLY = ("address", "workers", "gpus_per_worker")
 
 
-def executor_options(command: _Command) -> _Command:
-    """The options that choose an executor."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+def placed(settings: Settings) -> Settings:
+    """``settings`` with the device that Ray's workers have: GPUs that this process need not have, or none.
 
-
-def placed(given: Mapping[str, Any]) -> dict[str, Any]:
-    """``given`` with the device that workers have: GPUs that this process need not have, or none.
-
-    Without ``--device`` and ``--gpus-per-worker`` they have what this machine has.
-    """
-    if given.get("executor") != "ray":
-        return dict(given)
-    gpus = _gpus(given) > 0
-    return {**given, "device": "cuda" if gpus else "cpu"}
-
-
-def chosen_executor(given: Mapping[str, Any]) -> MakeExecutor:
-    """What makes the executor that the user asked for.
+    Without ``device`` and ``gpus_per_worker`` they have what this machine has.
 
     Raises:
-        InputError: An option does not fit the executor, or has a wrong value.
+        InputError: Options do not fit the executor, or each other.
     """
-    name = given.get("executor", "local")
-    if name not in _EXECUTORS:
-        raise InputError(f"executor: expected {' or '.join(_EXECUTORS)}, found {name!r}")
-    if name == "local":
-        wrong = next((option for option in _RAY_ONLY if option in given), None)
+    if settings.executor == "local":
+        wrong = next((name for name in _RAY_ONLY if getattr(settings, name) is not None), None)
         if wrong is not None:
-            raise InputError(f"--{wrong} is for --executor ray")
-        return LocalExecutor
-    address = convert(given.get("address"), str | None, "address")
-    workers = convert(given.get("workers"), int | None, "workers")
-    gpus = _gpus(given)
-    _check(str(given.get("device", "auto")), workers, gpus)
-
-    def make(reporter: Reporter) -> Executor:
-        from lampbench.runner.scale import ClusterSettings, RayExecutor
-
-        return RayExecutor(reporter, ClusterSettings(address, workers, gpus))
-
-    return make
-
-
-def _check(device: str, workers: int | None, gpus: float) -> None:
-    if workers is not None and workers < 1:
-        raise InputError(f"workers must be at least 1, found {workers}")
-    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
-        raise InputError(f"gpus-per-worker: expected a share of one GPU or a whole number of them, found {gpus:g}")
+            raise InputError(f"--{wrong.replace('_', '-')} is for --executor ray")
+        return settings
+    device = settings.device
     if device.startswith("cuda:"):
         raise InputError(f"--device {device}: Ray gives every worker its GPU; use --device cuda")
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"--device {device}: Ray's workers are on cpu or cuda")
+    gpus = settings.gpus_per_worker
+    if gpus is None:
+        gpus = float(_has_gpu() if device == "auto" else device == "cuda")
+    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+        raise InputError(f"gpus-per-worker: expected a share of one GPU or a whole number of them, found {gpus:g}")
     if device != "auto" and (device == "cuda") != (gpus > 0):
         raise InputError(f"--device {device} and --gpus-per-worker {gpus:g} contradict each other")
+    return replace(settings, gpus_per_worker=gpus, device="cuda" if gpus else "cpu")
 
 
-def _gpus(given: Mapping[str, Any]) -> float:
-    if "gpus-per-worker" in given:
-        return float(convert(given["gpus-per-worker"], float, "gpus-per-worker"))
-    device = str(given.get("device", "auto"))
-    return float(_has_gpu() if device == "auto" else device.startswith("cuda"))
+def executor_of(settings: Settings) -> Executor:
+    """What carries out runs, as ``settings`` ask."""
+    if settings.executor == "local":
+        return LocalExecutor(ProgressReporter())
+    from lampbench.runner.scale import ClusterSettings, RayExecutor
+
+    workers = ClusterSettings(
+        settings.address, settings.workers, settings.gpus_per_worker or 0.0, threads=settings.threads or 1
+    )
+    return RayExecutor(ProgressReporter(), workers)
 
 
 @cache
@@ -94,3 +63,34 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+class Bar:
+    """A progress bar of tqdm."""
+
+    def __init__(self, bar: tqdm[Any]) -> None:
+        self._bar = bar
+
+    def move(self, done: int, total: int | None) -> None:
+        """Show ``done`` of ``total``."""
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+
+class ProgressReporter:
+    """A bar per phase on standard error, and lines between them."""
+
+    @contextmanager
+    def phase(self, name: str, total: int) -> Iterator[Bar]:
+        """A bar for one phase."""
+        from tqdm import tqdm
+
+        layout = "{desc:<32} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} [{elapsed}]"
+        with tqdm(total=total, desc=name, file=sys.stderr, bar_format=layout, mininterval=0.2) as bar:
+            yield Bar(bar)
+
+    def say(self, text: str) -> None:
+        """A line for the user."""
+        from tqdm import tqdm
+
+        tqdm.write(text, file=sys.stderr)

@@ -13,6 +13,8 @@ import sys
 
 import click
 
+from lampbench.core import use_threads
+
 # Name -> module, attribute, and the line that --help shows without importing the command.
 _COMMANDS = {
     "run": ("lampbench.cli._run", "run", "Run methods on tasks and measure them."),
@@ -70,6 +72,8 @@ def main() -> None:
     # Our own bars and messages say what happens; these would write between them.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # Before a command imports torch; run, tune and analyze have --threads.
+    use_threads()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # What a terminal cannot show must not end a run.

@@ -1,9 +1,8 @@
-"""What the user asked ``lampbench run`` for: flags over a TOML file over defaults."""
+"""Which methods, tasks and method settings a command is about."""
 
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from lampbench.cli._flags import NAMES, Flag, Typed
 from lampbench.core import (
     CACHE_VARIABLE,
     InputError,
@@ -18,7 +18,6 @@ from lampbench.core import (
     MissingDataError,
     Registry,
     Task,
-    convert,
     methods,
     tasks,
     unknown_name,
@@ -29,16 +28,36 @@ _Result = TypeVar("_Result")
 
 cache_option = click.option(
     "--cache",
-    type=click.Path(path_type=Path),
-    help="Where data is kept. Default LAMPBENCH_CACHE, or ~/.cache/lampbench.",
+    cls=Flag,
+    group="Data",
+    type=Typed(Path),
+    metavar="PATH",
+    help="Where data is kept. Default: LAMPBENCH_CACHE, or ~/.cache/lampbench.",
 )
-
-# Keys of a config file, beside [set] and [set.METHOD].
-_FILE_KEYS = (
-    "method", "task", "protocol", "data", "cache", "strict", "model", "revision", "seed", "users", "k", "swap-test",
-    "dtype", "device", "batch-size", "decoding", "engine", "time-limit", "memory-limit", "trust-remote-code", "out",
-    "executor", "address", "workers", "gpus-per-worker",
-)  # fmt: skip
+method_option = click.option(
+    "--method", cls=Flag, group="What to run", required=True, type=NAMES, help="Methods, comma-separated, or all."
+)
+task_option = click.option(
+    "--task", cls=Flag, group="What to run", required=True, type=NAMES, help="Tasks, comma-separated, or all."
+)
+set_option = click.option(
+    "--set",
+    "method_settings",
+    cls=Flag,
+    group="What to run",
+    in_file=False,
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting of a method, or METHOD.KEY=VALUE.",
+)
+k_option = click.option(
+    "--k",
+    cls=Flag,
+    group="What to run",
+    type=click.UNPROCESSED,
+    metavar="N",
+    help="History items in the prompt, for methods that have k.",
+)
 
 
 @dataclass(frozen=True)
@@ -55,37 +74,12 @@ class Overrides:
         return {**common, **self.by_method.get(method, {})}
 
 
-def read_config_file(path: Path) -> dict[str, Any]:
-    """A config file's values by flag name; ``set`` holds method settings.
-
-    Raises:
-        InputError: The file is missing, no TOML, or has an unknown key.
-    """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--config {path}: {getattr(error, 'strerror', None) or error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"--config {path}: not valid TOML: {error}") from None
-    except RecursionError:
-        raise InputError(f"--config {path}: nested too deeply") from None
-    for key in values:
-        if key not in (*_FILE_KEYS, "set"):
-            raise unknown_name(f"key in {path}", key, [*_FILE_KEYS, "set"])
-    if not isinstance(values.get("set", {}), dict):
-        raise InputError(f"--config {path}: 'set' must be a table, found {values['set']!r}")
-    return values
-
-
-def names_of(text: Any, registry: Registry, load: Callable[[str], object]) -> list[str]:
-    """Names from a comma-separated list, a TOML list, or ``all``; each must be registered.
+def names_of(text: str, registry: Registry, load: Callable[[str], object]) -> list[str]:
+    """Names from a comma-separated list, or ``all``; each must be registered.
 
     ``all`` leaves out, and says so, what ``load`` refuses: one broken plug-in stops no other.
     """
-    parts = text.split(",") if isinstance(text, str) else text
-    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-        raise InputError(f"expected the names of {registry.kind}s, a string or a list of strings, found {text!r}")
-    names = [part.strip() for part in parts if part.strip()]
+    names = [part.strip() for part in text.split(",") if part.strip()]
     if names == ["all"]:
         return [name for name in registry.names() if _usable(name, load)]
     if not names:
@@ -134,19 +128,19 @@ def _usable(name: str, load: Callable[[str], object]) -> bool:
     return True
 
 
-def use_cache(folder: Any) -> None:
-    """Let everything in this process keep its data in ``folder``, where one was given."""
+def use_cache(folder: Path | None) -> None:
+    """Let everything in this process keep its data in ``folder``, if it is given."""
     if folder is not None:
-        os.environ[CACHE_VARIABLE] = str(convert(folder, Path, "cache"))
+        os.environ[CACHE_VARIABLE] = str(folder)
 
 
-def task_names(text: Any) -> list[str]:
+def task_names(text: str) -> list[str]:
     """The tasks asked for."""
     return names_of(text, tasks(), load_task)
 
 
 def for_tasks(text: str, work: Callable[[Task], _Result]) -> list[_Result]:
-    """What ``work`` gives for each task asked for; of ``all``, those whose data there is.
+    """What ``work`` gives for each task asked for; ``all`` skips tasks without data.
 
     Raises:
         InputError: A name or the data is wrong, or no task's data is there.
@@ -166,7 +160,7 @@ def for_tasks(text: str, work: Callable[[Task], _Result]) -> list[_Result]:
     return results
 
 
-def method_names(text: Any) -> list[str]:
+def method_names(text: str) -> list[str]:
     """The methods asked for."""
     return names_of(text, methods(), load_method)
 

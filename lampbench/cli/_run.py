@@ -3,54 +3,49 @@
 from __future__ import annotations
 
 import json
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lampbench.cli._executor import MakeExecutor, chosen_executor, executor_options, placed
-from lampbench.cli._options import cache_option, method_names, overrides, read_config_file, task_names, use_cache
-from lampbench.core import InputError, config_to_json, convert
-from lampbench.runner import Plan, Planner, RunFolder, Settings, Skip, load_method
-
-_DECODING = click.Choice(["greedy", "sampled", "labels"])
-_ENGINE = click.Choice(["stacked", "solo"])
-# Seconds, or GiB: what timers and the system still take.
-_MOST = 1e9
-
-
-@click.command()
-@click.option("--method", help="Methods, comma-separated, or all.")
-@click.option("--task", help="Tasks, comma-separated, or all.")
-@click.option("--protocol", help="Which users and queries: NAME or NAME,KEY=VALUE. Default mini, the bundled suite.")
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="The protocol's data folder: of LaMP_5 and so on, or of OPPU's."
+from lampbench.cli._executor import executor_of, placed
+from lampbench.cli._flags import Flag, Grouped, config_flag, setting_flags, settings_of
+from lampbench.cli._options import (
+    cache_option,
+    k_option,
+    method_names,
+    method_option,
+    overrides,
+    set_option,
+    task_names,
+    task_option,
+    use_cache,
 )
+from lampbench.core import InputError, config_to_json
+from lampbench.runner import Plan, Planner, RunFolder, Skip, load_method
+
+
+@click.command(cls=Grouped)
+@method_option
+@task_option
+@set_option
+@k_option
+@config_flag
+@click.option(
+    "--force", cls=Flag, group="What to run", in_file=False, is_flag=True,
+    help="Delete earlier work of the same run and start over.",
+)  # fmt: skip
+@click.option(
+    "--dry-run", cls=Flag, group="What to run", in_file=False, is_flag=True,
+    help="Print what would run; load no weights.",
+)  # fmt: skip
+@setting_flags("run")
 @cache_option
-@click.option("--strict", is_flag=True, default=None, help="Refuse data in which a leak check finds something.")
-@click.option("--model", help="Backbone: a folder or hub id. Default: the protocol's, if it has one.")
-@click.option("--revision", help="The backbone's revision on the hub.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A method's setting, or METHOD.KEY=VALUE.")
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file of these options; flags win.")
-@click.option("--seed", type=int, help="Everything random derives from it. Default 0.")
-@click.option("--users", type=click.IntRange(min=1), help="Only the first N evaluated users.")
-@click.option("--swap-test", is_flag=True, default=None, help="Also answer with another user's state: what is left?")
-@click.option("--k", help="History items in the prompt, for methods that have k.")
-@click.option("--decoding", type=_DECODING, help="How answers are made. Default greedy.")
-@click.option("--engine", type=_ENGINE, help="How adapters train: stacked (default), or solo, user by user.")
-@click.option("--dtype", help="auto, float32, bfloat16 or float16. Default auto.")
-@click.option("--device", help="auto, cpu, cuda, cuda:1 … Default auto.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Prompts a forward pass. Default 32.")
-@click.option("--time-limit", type=float, metavar="SECONDS", help="The longest a run may take; it is failed, and kept.")
-@click.option("--memory-limit", type=float, metavar="GIB", help="What runs may hold. Default: on the CPU what is free.")
-@executor_options
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of run folders. Default runs/.")
-@click.option("--trust-remote-code", is_flag=True, default=None, help="Let code that comes with the model run.")
-@click.option("--force", is_flag=True, help="Delete earlier work of the same run and start over.")
-@click.option("--dry-run", is_flag=True, help="Print what would run; load no weights.")
-def run(settings: Sequence[str], config_file: Path | None, force: bool, dry_run: bool, **flags: Any) -> int:
+def run(
+    method: str, task: str, method_settings: Sequence[str], k: Any, file_set: Mapping[str, Any], force: bool,
+    dry_run: bool, cache: Path | None, **flags: Any,
+) -> int:  # fmt: skip
     """Run methods on tasks and measure them.
 
     The same command again keeps what is finished and continues what is not.
@@ -60,24 +55,17 @@ def run(settings: Sequence[str], config_file: Path | None, force: bool, dry_run:
     lampbench run --method perfit --task lamp5 --protocol folder --data DIR --model DIR
     lampbench run --method all --task lamp3,lamp5 --set rag.k=4 --set learning_rate=5e-3
     """
-    given = read_config_file(config_file) if config_file else {}
-    given |= {name.replace("_", "-"): value for name, value in flags.items() if value is not None}
-    for required in ("method", "task"):
-        if required not in given:
-            raise InputError(f"--{required} is missing; see lampbench run --help")
-    use_cache(given.get("cache"))
-    executor = chosen_executor(given)
-    names = method_names(given["method"])
-    chosen = overrides(names, given.get("set", {}), settings, given.get("k"))
-    chosen_settings = _settings(given)
-    remote = given.get("executor") == "ray" and chosen_settings.device == "cuda"
-    planner = Planner(chosen_settings, say=lambda text: click.echo(text, err=True), elsewhere=remote)
+    use_cache(cache)
+    settings = placed(settings_of(flags))
+    names = method_names(method)
+    chosen = overrides(names, file_set, method_settings, k)
+    planner = Planner(settings, say=lambda text: click.echo(text, err=True))
     plans: list[Plan] = []
-    for task in task_names(given["task"]):
+    for own in task_names(task):
         for name in names:
-            plan = planner.plan(name, task, chosen.of(name, load_method(name)))
+            plan = planner.plan(name, own, chosen.of(name, load_method(name)))
             if isinstance(plan, Skip):
-                click.echo(f"skipped: {name} on {task}: {plan.reason}", err=True)
+                click.echo(f"skipped: {name} on {own}: {plan.reason}", err=True)
             else:
                 plans.append(plan)
     if not plans:
@@ -86,14 +74,13 @@ def run(settings: Sequence[str], config_file: Path | None, force: bool, dry_run:
         for plan in plans:
             click.echo(_plan_text(plan, planner))
         return 0
-    return _run_all(plans, planner, executor, force)
+    return _run_all(plans, planner, force)
 
 
-def _run_all(plans: Sequence[Plan], planner: Planner, executor: MakeExecutor, force: bool) -> int:
-    from lampbench.cli._progress import ProgressReporter
+def _run_all(plans: Sequence[Plan], planner: Planner, force: bool) -> int:
     from lampbench.cli._table import run_notes, run_table
 
-    rows = executor(ProgressReporter()).run_all(plans, force=force)
+    rows = executor_of(planner.settings).run_all(plans, force=force)
     label = rows[0].data.label
     if label:
         click.echo(f"\n{label}: invented users; these scores compare with no score on LaMP")
@@ -105,23 +92,6 @@ def _run_all(plans: Sequence[Plan], planner: Planner, executor: MakeExecutor, fo
     else:
         click.echo(f"Run folders: {planner.settings.out / planner.settings.protocol}/<task>/<method>/<run>")
     return 0 if all(row.status == "success" for row in rows) else 1
-
-
-def _settings(given: Mapping[str, Any]) -> Settings:
-    """The run's settings, each typed as ``Settings`` declares it, whether from a flag or the file."""
-    hints = typing.get_type_hints(Settings)
-    given = placed(given)
-    named = {name: given[name.replace("_", "-")] for name in hints if name.replace("_", "-") in given}
-    settings = Settings(**{name: convert(value, hints[name], name) for name, value in named.items()})
-    for name in ("batch_size", "users"):
-        number = getattr(settings, name)
-        if number is not None and number < 1:
-            raise InputError(f"{name} must be at least 1, found {number}")
-    for name in ("time_limit", "memory_limit"):
-        number = getattr(settings, name)
-        if number is not None and not 0 < number <= _MOST:
-            raise InputError(f"{name} must be more than 0 and at most {_MOST:g}, found {number:g}")
-    return settings
 
 
 def _plan_text(plan: Plan, planner: Planner) -> str:

@@ -10,90 +10,78 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lampbench.cli._options import cache_option, overrides, task_names, use_cache
+from lampbench.cli._executor import ProgressReporter
+from lampbench.cli._flags import Flag, Grouped, Typed, changed_settings, setting_flags, settings_of
+from lampbench.cli._options import cache_option, overrides, set_option, task_names, task_option, use_cache
 from lampbench.core import InputError, RunContext, config_from
 from lampbench.rows import RunRow
-from lampbench.runner import LocalExecutor, Plan, Planner, Settings, Skip, limit_memory, load_method
+from lampbench.runner import LocalExecutor, Plan, Planner, Skip, limit_memory, load_method
 
 if TYPE_CHECKING:
     from lampbench.tune import HeldOut, Record, Search, Trial
 
-_MOST = click.FloatRange(min=0, max=1e9, min_open=True)
 # What a run of the best settings needs to know again.
 _KEPT = ("data", "model", "revision", "dtype", "decoding", "engine", "trust_remote_code")
 
 
-@click.command()
+@click.command(cls=Grouped)
 @click.argument("method")
-@click.option("--task", required=True, help="Tasks, comma-separated, or all; each is searched by itself.")
+@task_option
 @click.option(
-    "--trials", type=click.IntRange(min=1), default=20, show_default=True, help="Runs; the first: the preset."
-)
-@click.option("--space", type=click.Path(path_type=Path), help="TOML file: SETTING = [VALUES]. Default: the method's.")
-@click.option("--set", "flags", multiple=True, metavar="KEY=VALUE", help="A setting that every trial has.")
+    "--trials", cls=Flag, group="What to run", type=click.IntRange(min=1), default=20, metavar="N",
+    help="Runs; the first is the preset.",
+)  # fmt: skip
 @click.option(
-    "--held-out",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.2,
-    show_default=True,
-    help="The share of the shared users who are asked.",
-)
-@click.option("--users", type=click.IntRange(min=1), help="Only the first N held-out users.")
-@click.option("--protocol", default="mini", show_default=True, help="Whose shared users: NAME or NAME,KEY=VALUE.")
-@click.option("--data", type=click.Path(path_type=Path), help="The protocol's data folder.")
+    "--space", cls=Flag, group="What to run", type=Typed(Path), metavar="PATH",
+    help="A TOML file with lines SETTING = [VALUES]. Default: the method's own.",
+)  # fmt: skip
+@set_option
+@click.option(
+    "--force", cls=Flag, group="What to run", is_flag=True,
+    help="Run finished trials again, and forget another search in the folder.",
+)  # fmt: skip
+@click.option(
+    "--held-out", cls=Flag, group="Data", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.2,
+    metavar="SHARE", help="The share of the shared users who are held out and asked.",
+)  # fmt: skip
+@setting_flags("tune", out={"default": Path("tuning")})
 @cache_option
-@click.option("--strict", is_flag=True, default=None, help="Refuse data in which a leak check finds something.")
-@click.option("--model", help="Backbone: a folder or hub id. Default: the protocol's, if it has one.")
-@click.option("--revision", help="The backbone's revision on the hub.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Who is held out, what is drawn, and the runs'.")
-@click.option("--decoding", type=click.Choice(["greedy", "sampled", "labels"]), help="Default greedy.")
-@click.option("--engine", type=click.Choice(["stacked", "solo"]), help="How adapters train. Default stacked.")
-@click.option("--dtype", help="auto, float32, bfloat16 or float16. Default auto.")
-@click.option("--device", help="auto, cpu, cuda, cuda:1 … Default auto.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Prompts a forward pass. Default 32.")
-@click.option(
-    "--time-limit", type=_MOST, metavar="SECONDS", help="The longest a trial may take; it is failed, and kept."
-)
-@click.option(
-    "--memory-limit", type=_MOST, metavar="GIB", help="What trials may hold. Default: on the CPU what is free."
-)
-@click.option("--trust-remote-code", is_flag=True, default=None, help="Let code that comes with the model run.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("tuning"), show_default=True, help="Its folder.")
-@click.option("--force", is_flag=True, help="Run finished trials again, and forget another search in the folder.")
 def tune(
-    method: str, task: str, trials: int, space: Path | None, flags: Sequence[str], held_out: float, out: Path,
-    cache: Path | None, force: bool, **options: Any,
+    method: str, task: str, trials: int, space: Path | None, method_settings: Sequence[str], held_out: float,
+    out: Path, cache: Path | None, force: bool, **flags: Any,
 ) -> int:  # fmt: skip
     """Choose METHOD's settings by a random search on held-out shared users.
 
     Evaluated users have no part in it: of the protocol's shared users some are held out, adapted and asked as
     evaluated users are, and the others stay shared. The best settings are a file for lampbench run. The same command
-    again keeps what is finished and continues what is not; more --trials go on.
+    again keeps finished trials and continues; more --trials continue an earlier search.
 
     \b
     lampbench tune perfit --task lamp5 --trials 20
     lampbench run --config tuning/lamp5/perfit/best.toml
     """
-    from lampbench.cli._progress import ProgressReporter
     from lampbench.tune import HeldOut
 
     use_cache(cache)
-    given = {name: value for name, value in options.items() if value is not None}
-    users = HeldOut(given["protocol"], held_out, given["seed"])
-    settings = Settings(**{**given, "protocol": users.name, "out": out / "trials"})
-    planner = Planner(settings, say=lambda text: click.echo(text, err=True), protocol=users)
-    kept = {name.replace("_", "-"): given[name] for name in _KEPT if name in given}
-    searches = _searches(method, task_names(task), planner, users, space, flags)
+    users = HeldOut(flags["protocol"], held_out, flags["seed"])
+    settings = settings_of(flags, protocol=users.name, out=out / "trials")
+    planner = Planner(settings, say=_say, protocol=users)
+    options = {"protocol": users.base_name, **changed_settings(settings, _KEPT)}
+    searches = _searches(method, task_names(task), planner, users, space, method_settings)
     # What an earlier command left is looked at before the first trial starts.
     records = [_record(search, held_out, out, force) for search in searches]
     device = next((search.preset.backbone.device for search in searches if search.preset.backbone), "cpu")
     limit_memory(settings.memory_limit, device)
     run = partial(LocalExecutor(ProgressReporter()).run, force=force)
     found = [
-        _carry_out(search, record, max(trials, record.recorded), run, {"protocol": users.base_name, **kept})
+        _carry_out(search, record, max(trials, record.recorded), run, options)
         for search, record in zip(searches, records, strict=True)
     ]
     return 0 if all(found) else 1
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
 
 
 def _searches(
@@ -110,7 +98,7 @@ def _searches(
     for name in tasks:
         preset = planner.plan(method, name, fixed)
         if isinstance(preset, Skip):
-            click.echo(f"skipped: {method} on {name}: {preset.reason}", err=True)
+            _say(f"skipped: {method} on {name}: {preset.reason}")
             continue
         context = RunContext(users.origin, preset.backbone.shape if preset.backbone else None)
         space = given or space_of(method, kind, preset.task, context, fixed)
@@ -131,12 +119,11 @@ def _record(search: Search, held_out: float, out: Path, force: bool) -> Record:
 def _carry_out(
     search: Search, record: Record, count: int, run: Callable[[Plan], RunRow], options: Mapping[str, Any]
 ) -> bool:
-    """Try so many settings and tell of them; whether one was found that can be chosen."""
-    from lampbench.cli._tune_report import about, report
-    from lampbench.tune import best_of
+    """Try ``count`` settings and report them; tells whether one of them can be chosen."""
+    from lampbench.tune import about, best_of, report
 
     made: list[Trial] = []
-    for trial in islice(search.trials(run, lambda text: click.echo(text, err=True)), count):
+    for trial in islice(search.trials(run, _say), count):
         made.append(trial)
         record.write(made, best_of(made))
     best = best_of(made)

@@ -27,7 +27,7 @@ from lampbench.core._method import Backbone, BackboneShape, DecodingMode, Method
 from lampbench.core._metric import AnswerKind, Metric
 from lampbench.core._registry import Plugin, Registry, methods, metrics, protocols, tasks
 from lampbench.core._task import Places, Task
-from lampbench.core._threads import available_cores, load_per_core, use_threads, wait_policy
+from lampbench.core._threads import available_cores, load_per_core, use_threads
 from lampbench.core._types import (
     AskedUser,
     HistoryItem,
@@ -94,6 +94,5 @@ __all__ = [
     "tasks",
     "unknown_name",
     "use_threads",
-    "wait_policy",
     "write_json",
 ]

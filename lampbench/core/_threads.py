@@ -6,6 +6,7 @@ OpenMP reads the environment when its library is loaded, so ``use_threads`` is c
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 # The products of small models do not gain from more threads; ``--threads`` asks for more.
@@ -15,19 +16,24 @@ MOST_THREADS = 8
 _PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
 _GROUPS = Path("/sys/fs/cgroup")
 _OWN_GROUPS = Path("/proc/self/cgroup")
+_CORES = Path("/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list")
 
 
 def available_cores() -> int:
-    """How many cores this process can really use: its CPU affinity and the quota of its cgroup (v1 or v2)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many cores this process can really use: its CPU affinity and the quota of its cgroup (v1 or v2).
+
+    Processors that share a core (hyper-threads) count once: torch is no faster with a thread for each.
+    """
+    processors = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    cores = len({_core(processor) for processor in processors})
     quotas = (quota for folder in _group_folders() if (quota := _quota(folder)) is not None)
     return max(1, min([cores, *map(int, quotas)]))
 
 
 def load_per_core() -> float | None:
-    """The load average of the last minute per core of the machine; None if the system does not tell it.
+    """The load average of the last minute per processor of the machine; None if the system does not tell it.
 
-    Above 1 more threads want to compute than there are cores.
+    Above 1, more threads want to compute than the machine has processors.
     """
     try:
         return os.getloadavg()[0] / (os.cpu_count() or 1)
@@ -38,21 +44,28 @@ def load_per_core() -> float | None:
 def use_threads(count: int | None = None) -> None:
     """Choose the number of threads that torch computes with, and let waiting threads sleep.
 
+    Where torch is loaded already, only the number can be changed.
+
     Variables of OpenMP that the user has set are kept; ``count`` wins over ``OMP_NUM_THREADS``.
 
     Args:
         count: Threads; None for as many as there are available cores, at most ``MOST_THREADS``.
     """
-    for name, value in wait_policy().items():
-        os.environ.setdefault(name, value)
+    if not any(name in os.environ for name in _PASSIVE):
+        os.environ.update(_PASSIVE)
     if count is not None:
         os.environ["OMP_NUM_THREADS"] = str(count)
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(count)
     os.environ.setdefault("OMP_NUM_THREADS", str(min(available_cores(), MOST_THREADS)))
 
 
-def wait_policy() -> dict[str, str]:
-    """The variables that let OpenMP's threads sleep while they wait; empty if the user chose how they wait."""
-    return {} if any(name in os.environ for name in _PASSIVE) else dict(_PASSIVE)
+def _core(processor: int) -> str:
+    """Names the core that a processor belongs to."""
+    try:
+        return Path(str(_CORES).format(processor)).read_text()
+    except OSError:
+        return str(processor)
 
 
 def _group_folders() -> list[Path]:

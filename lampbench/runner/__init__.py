@@ -7,7 +7,6 @@ from lampbench.runner._local import Executor, LocalExecutor
 from lampbench.runner._plan import (
     Plan,
     Planner,
-    Settings,
     Skip,
     load_method,
     load_method_class,
@@ -18,6 +17,7 @@ from lampbench.runner._reach import reachable
 from lampbench.runner._record import RunRecord
 from lampbench.runner._row import PHASES, SCHEMA_VERSION
 from lampbench.runner._run import Bar, Reporter, Run
+from lampbench.runner._settings import Option, Settings, options
 from lampbench.runner._units import shards_of
 from lampbench.runner._worker import Worker
 
@@ -27,6 +27,7 @@ __all__ = [
     "Bar",
     "Executor",
     "LocalExecutor",
+    "Option",
     "Plan",
     "Planner",
     "Reporter",
@@ -42,6 +43,7 @@ __all__ = [
     "load_method_class",
     "load_protocol",
     "load_task",
+    "options",
     "reachable",
     "shards_of",
 ]

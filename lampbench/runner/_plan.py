@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from lampbench.core import (
-    DecodingMode,
     InputError,
     LampBenchError,
     Method,
@@ -27,49 +26,12 @@ from lampbench.core import (
 )
 from lampbench.data import Dataset, Protocol, findings
 from lampbench.metrics import metrics_of
+from lampbench.runner._settings import Settings
 
 if TYPE_CHECKING:
     from lampbench.backbone import BackboneInfo, Decoding
 
 _RUN_ID_LENGTH = 12
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the user asked for, shared by all runs of one command.
-
-    Attributes:
-        protocol, data: Which users and queries, and where their files are.
-        strict: Refuse data in which a leak check finds something.
-        model, revision, dtype, device, trust_remote_code: The backbone; without ``model``, the protocol's own.
-        batch_size: Prompts a forward pass.
-        decoding: ``greedy``, ``sampled`` or ``labels``.
-        engine: How methods that train adapters do it: ``stacked`` or ``solo``.
-        seed: Everything random derives from it.
-        users: Only the first so many evaluated users; None for all.
-        swap_test: Also ask every query with the state of another user; changes nothing else.
-        time_limit: Seconds that a run may take in one session; None for no limit.
-        memory_limit: GiB that the process may hold; None for what is free (on a GPU: no limit).
-        out: The folder of run folders.
-    """
-
-    protocol: str = "mini"
-    data: Path | None = None
-    strict: bool = False
-    model: str | None = None
-    revision: str | None = None
-    dtype: str = "auto"
-    device: str = "auto"
-    trust_remote_code: bool = False
-    batch_size: int = 32
-    decoding: DecodingMode = "greedy"
-    engine: Literal["stacked", "solo"] = "stacked"
-    seed: int = 0
-    users: int | None = None
-    swap_test: bool = False
-    time_limit: float | None = None
-    memory_limit: float | None = None
-    out: Path = field(default_factory=lambda: Path("runs"))
 
 
 @dataclass(frozen=True)
@@ -114,7 +76,6 @@ class Planner:
         settings: What the user asked for.
         say: Gets a line when reading the data takes long.
         protocol: Is taken, under the name in ``settings``, in place of the one that is registered under it.
-        elsewhere: The backbone will be loaded by workers, on a device that this process need not have.
     """
 
     def __init__(
@@ -122,13 +83,10 @@ class Planner:
         settings: Settings,
         say: Callable[[str], None] = lambda text: None,
         protocol: Protocol | None = None,
-        *,
-        elsewhere: bool = False,
     ) -> None:
         self._protocol, name = load_protocol(settings.protocol) if protocol is None else (protocol, settings.protocol)
         self._protocol.say = say
         self.settings = replace(settings, protocol=name)
-        self._elsewhere = elsewhere
         self._dataset = cache(self._load_dataset)
         self._backbone = cache(self._describe_backbone)
 
@@ -207,7 +165,8 @@ class Planner:
             dtype=settings.dtype,
             device=settings.device,
             trust_remote_code=settings.trust_remote_code,
-            elsewhere=self._elsewhere,
+            # Workers have the device; this process need not.
+            elsewhere=settings.executor == "ray" and settings.device == "cuda",
         )
 
     def _decoding(self) -> Decoding:

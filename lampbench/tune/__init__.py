@@ -1,10 +1,10 @@
 """Choosing a method's settings on shared users who are held out, never on evaluated ones."""
 
-from lampbench.tune._record import Record, with_interval
-from lampbench.tune._search import Search, in_words
+from lampbench.tune._record import Record
+from lampbench.tune._report import about, doubt, report
+from lampbench.tune._search import Search, Trial, best_of, gain
 from lampbench.tune._space import Space, read_space, space_of
 from lampbench.tune._split import HeldOut, hold_out
-from lampbench.tune._trial import Trial, best_of, gain
 
 __all__ = [
     "HeldOut",
@@ -12,11 +12,12 @@ __all__ = [
     "Search",
     "Space",
     "Trial",
+    "about",
     "best_of",
+    "doubt",
     "gain",
     "hold_out",
-    "in_words",
     "read_space",
+    "report",
     "space_of",
-    "with_interval",
 ]

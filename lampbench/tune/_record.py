@@ -10,23 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from lampbench.core import InputError, write_json
-from lampbench.metrics import Estimate
-from lampbench.tune._trial import Trial
+from lampbench.tune._search import Trial
 
 
 class Record:
     """``trials.json``: what is searched, and every trial so far.
 
-    It is written whole after each trial, and made again from the trials' runs by whoever goes on; trials that were
-    recorded and are not yet made again stay.
+    The whole file is written after each trial. A search that continues makes its trials again from their runs;
+    recorded trials that it has not reached yet stay in the file.
 
     Args:
         out: The folder of all searches and their trials' runs.
-        search: What names the search, ``task`` and ``method`` among it: another one does not go on here.
+        search: What names the search, including ``task`` and ``method``; another search cannot continue here.
         force: Forget what was recorded.
 
     Attributes:
-        recorded: How many trials were there before.
+        recorded: How many trials the file held before.
 
     Raises:
         InputError: There is a record of another search, or a damaged one; or the folder cannot be made.
@@ -37,7 +36,7 @@ class Record:
         folder = out / search["task"] / search["method"]
         self.path = folder / "trials.json"
         self.best_path = folder / "best.toml"
-        self._search = plain(search)
+        self._search = _plain(search)
         self._earlier = [] if force else self._read()
         self.recorded = len(self._earlier)
         try:
@@ -47,7 +46,7 @@ class Record:
 
     def write(self, trials: Sequence[Trial], best: Trial | None, *, exhausted: bool = False) -> None:
         """Write all trials, and which is best so far."""
-        made = [plain(asdict(trial)) | {"run": self._within(trial.run)} for trial in trials]
+        made = [_plain(asdict(trial)) | {"run": self._within(trial.run)} for trial in trials]
         value = {
             "search": self._search,
             "exhausted": exhausted,
@@ -60,9 +59,9 @@ class Record:
         """Write the best settings.
 
         Args:
-            options: Options of ``lampbench run``, ``method`` among them.
+            options: Options of ``lampbench run``, including ``method``.
             settings: The method's.
-            about: What they were chosen on, a line each.
+            about: Lines that say what they were chosen on.
         """
         lines = [*(f"# {' '.join(line.splitlines())}" for line in about), *_lines(options)]
         lines += ["", f"[set.{_key(options['method'])}]", *_lines(settings)]
@@ -89,26 +88,18 @@ class Record:
         return trials
 
 
-def plain(value: Any) -> Any:
-    """The value as JSON has it: tuples as lists, paths as strings."""
+def _plain(value: Any) -> Any:
+    """The value as JSON writes it: tuples as lists, paths as strings."""
     if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
+        return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(inner) for inner in value]
+        return [_plain(inner) for inner in value]
     return str(value) if isinstance(value, Path) else value
 
 
-def with_interval(estimate: Estimate, form: str = ".4f") -> str:
-    """An estimate in words: the value, and its interval where there is one."""
-    if estimate.value is None:
-        return "not finite"
-    interval = estimate.ci95
-    return f"{estimate.value:{form}}" + (f" [{interval[0]:{form}}, {interval[1]:{form}}]" if interval else "")
-
-
 def _lines(values: Mapping[str, Any]) -> list[str]:
-    """TOML lines; None, which TOML has not, as the word that settings are read from."""
-    return [f"{name} = {_toml('none' if value is None else plain(value))}" for name, value in values.items()]
+    """Lines of TOML; None, which TOML lacks, is the word ``none``, which settings are read from."""
+    return [f"{name} = {_toml('none' if value is None else _plain(value))}" for name, value in values.items()]
 
 
 def _key(name: str) -> str:

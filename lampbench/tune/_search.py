@@ -2,29 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
-from lampbench.core import InputError
-from lampbench.rows import RunRow
+from msgspec.structs import asdict
+
+from lampbench.core import InputError, Task, config_to_json
+from lampbench.leaderboard import compare, read_result
+from lampbench.metrics import Difference, Estimate
+from lampbench.rows import Row, RunRow
 from lampbench.runner import Plan, Planner, Skip
 from lampbench.tune._space import Space
-from lampbench.tune._trial import Trial
 
 _Settings = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Search:
-    """A method's settings on one task, tried in an order that the seed, the task and the method make.
+class Trial:
+    """A run on the held-out users, or settings that gave no run.
 
     Attributes:
-        planner: Of runs on the held-out users.
-        preset: The run with none but the user's own settings: the first trial.
-        space: What is drawn from.
-        fixed: Settings of every trial: the user's own.
+        number: 0 is the preset.
+        settings: The drawn settings; empty for the preset.
+        status: ``success``, ``failed`` (the run), or ``refused`` (the method does not take these settings together).
+        config: The resolved config; None if it was refused.
+        run: The run's folder, or None.
+        metric: The primary metric's name, value, interval and direction; None without a result.
+        parameters: Trainable parameters, ``shared`` and ``per_user``; None without a result.
+        seconds: All phases together; None without a result.
+        failed_checks: Isolation checks that the run failed; such a trial cannot be chosen.
+        error: Why there is no result.
+    """
+
+    number: int
+    settings: Mapping[str, Any]
+    status: Literal["success", "failed", "refused"]
+    config: Mapping[str, Any] | None = None
+    run: Path | None = None
+    metric: Mapping[str, Any] | None = None
+    parameters: Mapping[str, int] | None = None
+    seconds: float | None = None
+    failed_checks: tuple[str, ...] = ()
+    error: str | None = None
+
+    @classmethod
+    def of(cls, number: int, settings: Mapping[str, Any], plan: Plan, row: RunRow) -> Trial:
+        """The trial that a run's row describes."""
+        made: dict[str, Any] = {"config": config_to_json(plan.config), "run": plan.folder}
+        if not isinstance(row, Row):
+            return cls(number, settings, "failed", error=row.error, **made)
+        key = plan.task.primary.key
+        primary = row.metrics[key]
+        return cls(
+            number,
+            settings,
+            "success",
+            metric={
+                "name": key,
+                "value": primary.value,
+                "ci95": primary.ci95 and list(primary.ci95),
+                "higher_is_better": primary.higher_is_better,
+            },
+            parameters=asdict(row.cost.parameters),
+            seconds=row.cost.seconds.total,
+            failed_checks=row.failed_checks,
+            **made,
+        )
+
+    @property
+    def estimate(self) -> Estimate:
+        """The primary metric; no value without a result."""
+        if self.metric is None:
+            return Estimate(None)
+        low_high = self.metric["ci95"]
+        return Estimate(self.metric["value"], None if low_high is None else (low_high[0], low_high[1]))
+
+    @property
+    def ranked(self) -> bool:
+        """Whether it can be chosen: its score is finite and it passed the isolation checks."""
+        return self.estimate.value is not None and not self.failed_checks
+
+
+@dataclass(frozen=True)
+class Search:
+    """A method's settings on one task, tried in an order that follows from seed, task and method.
+
+    Attributes:
+        planner: Plans runs on the held-out users.
+        preset: The first trial: a run with the user's own settings alone.
+        space: The space to draw from.
+        fixed: The user's own settings, which every trial has.
     """
 
     planner: Planner
@@ -35,8 +105,8 @@ class Search:
     def trials(self, run: Callable[[Plan], RunRow], say: Callable[[str], None]) -> Iterator[Trial]:
         """Trials until every point of the space was drawn; points with one resolved config are tried once.
 
-        The nth trial is the same however many are asked for. Settings that the method refuses together, and runs
-        that fail, are trials without a result.
+        The nth trial does not depend on how many are asked for. Settings that the method refuses, and runs that
+        fail, are trials without a result.
 
         Args:
             run: Gives a plan's row.
@@ -58,7 +128,7 @@ class Search:
                 yield Trial.of(number, settings, plan, run(plan))
 
     def _new(self, number: int, taken: set[int], known: set[str]) -> tuple[_Settings, Plan | str] | None:
-        """Settings that give a run of their own, or why the method refuses them; None where all were drawn."""
+        """Settings that give a new run, or why the method refuses them; None if all were drawn."""
         names = ("tune", self.preset.task.name, self.preset.method, str(number))
         for settings in self.space.draws(self.planner.settings.seed, *names, taken=taken):
             plan = self._plan(settings)
@@ -84,3 +154,25 @@ def in_words(settings: _Settings) -> str:
         return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
     return " ".join(f"{name}={word(value)}" for name, value in settings.items())
+
+
+def gain(task: Task, preset: Trial, trial: Trial) -> Difference | None:
+    """The trial's primary metric minus the preset's, on the same users; None for the preset, or without its result."""
+    if trial is preset or preset.metric is None or preset.run is None or trial.run is None:
+        return None
+    comparison = compare([read_result(trial.run)], [read_result(preset.run)], ("trial", "preset"))
+    return comparison.differences[task.primary.key]
+
+
+def best_of(trials: Iterable[Trial]) -> Trial | None:
+    """The trial with the best primary metric, or None if no trial can be chosen.
+
+    Of equals it is the one with fewer parameters per user, then fewer shared ones, then the earlier one.
+    """
+    return min((trial for trial in trials if trial.ranked), key=_order, default=None)
+
+
+def _order(trial: Trial) -> tuple[float, int, int, int]:
+    metric, parameters = trial.metric or {}, trial.parameters or {}
+    loss = -metric["value"] if metric["higher_is_better"] else metric["value"]
+    return loss, parameters["per_user"], parameters["shared"], trial.number

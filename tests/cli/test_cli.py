@@ -110,7 +110,7 @@ def test_flags_win_over_the_config_file(tmp_path: Path) -> None:
         (("--model", "no/model"), "model no/model: no such folder"),
         (("--dtype", "int4"), "--dtype int4: expected one of auto"),
         (("--config", "missing.toml"), "--config missing.toml: No such file"),
-        (("--users", "0"), "Invalid value for '--users'"),
+        (("--users", "0"), "users must be at least 1, found 0"),
         (("--decoding", "labels"), "nothing to run: every method was skipped"),
         (("--method", ""), "no method given"),
     ],
@@ -146,7 +146,7 @@ def test_names_in_a_config_file_must_be_strings(tmp_path: Path, value: str) -> N
 
 
 def test_a_missing_option_is_named(tmp_path: Path) -> None:
-    assert "--task is missing" in refused("run", "--method", "majority", cwd=tmp_path)
+    assert "Missing option '--task'" in refused("run", "--method", "majority", cwd=tmp_path)
 
 
 def test_a_language_model_is_needed_only_by_methods_that_use_one(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
+import click
 import pytest
 from board_rows import made_run
 from hypothesis import HealthCheck, given, settings
@@ -24,9 +25,10 @@ from runs import plan, run
 from support import TASK_NAMES, TINY_DATA, TINY_MODEL, TRAINED_MODEL, Silence, dataset, task
 
 from lampbench.backbone import PromptEncoder, describe_backbone, load_tokenizer
-from lampbench.cli._main import cli
-from lampbench.cli._options import method_names, overrides, read_config_file, task_names
-from lampbench.cli._run import _settings
+from lampbench.cli import cli
+from lampbench.cli._flags import settings_of
+from lampbench.cli._options import method_names, overrides, task_names
+from lampbench.cli._run import run as run_command
 from lampbench.core import InputError, Pair, Prompt, cache_folder, config_from, config_to_json, methods, protocols
 from lampbench.data.files import LampSplit, OppuUsers, read_columns, read_golds, read_outputs
 from lampbench.data.mini.protocol import MODEL as MINI_MODEL
@@ -83,9 +85,10 @@ def one_line_or(read: Callable[[], Any]) -> Any:
     """What was read, or None where that was refused in one line."""
     try:
         return read()
-    except InputError as error:
-        assert str(error)
-        assert "\n" not in str(error)
+    except (InputError, click.UsageError) as error:
+        text = error.format_message() if isinstance(error, click.UsageError) else str(error)
+        assert text
+        assert "\n" not in text
         return None
 
 
@@ -465,11 +468,13 @@ def toml(value: Any) -> str:
 
 def understood(path: Path, flags: list[str]) -> None:
     """All that ``lampbench run`` makes of a config file and flags before it looks at data."""
-    given_values = read_config_file(path)
-    names = method_names(given_values.get("method", "perfit,rag"))
-    task_names(given_values.get("task", "lamp5"))
-    chosen = overrides(names, given_values.get("set", {}), flags, given_values.get("k"))
-    _settings(given_values)
+    text = path.read_bytes()
+    required = [part for part in ("--method=perfit,rag", "--task=lamp5") if part[2:6].encode() not in text]
+    given = run_command.make_context("run", ["--config", str(path), *required]).params
+    names = method_names(given["method"])
+    task_names(given["task"])
+    chosen = overrides(names, given["file_set"], flags, given["k"])
+    settings_of(given)
     for name in names:
         kind = methods().load(name)
         config_from(kind.Config, chosen.of(name, kind), name)

@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,13 @@ import pytest
 from click.testing import CliRunner, Result
 from support import task
 
-from lampbench.cli._main import cli
-from lampbench.cli._options import read_config_file
-from lampbench.cli._tune_report import doubt
+from lampbench.cli import cli
 from lampbench.core import InputError
 from lampbench.data.mini.protocol import MiniProtocol
 from lampbench.leaderboard import KnownGolds, add, read_result, result_faults
 from lampbench.metrics import Difference, Estimate, difference
 from lampbench.runner import LocalExecutor, Plan
-from lampbench.tune import Record, Trial
+from lampbench.tune import Record, Trial, doubt
 
 MAJORITY = ("tune", "majority", "--task", "lamp3", "--space", "space.toml", "--out", "out")
 
@@ -175,13 +174,14 @@ def test_a_search_in_which_nothing_works_ends_with_1(here: Path) -> None:
         (("perfit", "--set", "rnk=4"), "unknown setting of perfit 'rnk'"),
         (("perfit", "--protocol", "minni"), "unknown protocol 'minni'; did you mean 'mini'?"),
         (("perfit", "--held-out", "0.001"), "--held-out 0.001 holds out 0 of 64 shared users"),
+        (("perfit", "--users", "0"), "users must be at least 1, found 0"),
     ],
 )
 def test_wrong_input_is_one_clear_line(here: Path, arguments: tuple[str, ...], message: str) -> None:
     assert message in refused("tune", *arguments, "--task", "lamp3")
 
 
-@pytest.mark.parametrize("arguments", [("--trials", "0"), ("--held-out", "0"), ("--held-out", "1"), ("--users", "0")])
+@pytest.mark.parametrize("arguments", [("--trials", "0"), ("--held-out", "0"), ("--held-out", "1")])
 def test_numbers_out_of_range_are_refused(here: Path, arguments: tuple[str, ...]) -> None:
     result = lampbench(*MAJORITY, *arguments)
     assert isinstance(result.exception, click.BadParameter)
@@ -194,6 +194,6 @@ def test_any_setting_comes_back_from_the_file_of_the_best(tmp_path: Path) -> Non
     options = {"method": "my.method", "data": Path("some/where"), "trust-remote-code": True}
     named.write_best(options, settings, ["chosen\non"])
     named.write([Trial(0, settings, "failed", run=tmp_path / "trials/x", error="no")], None)
-    read = read_config_file(named.best_path)
+    read = tomllib.loads(named.best_path.read_text())
     assert {key: read[key] for key in options} == {**options, "data": "some/where"}
     assert read["set"]["my.method"] == {**settings, "layers": [2, 3], "open": "none"}

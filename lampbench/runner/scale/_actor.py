@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import lampbench
-from lampbench.core import LabelledUser, LampBenchError, Prediction, remove_abandoned
+from lampbench.core import LabelledUser, LampBenchError, Prediction, remove_abandoned, use_threads
 from lampbench.runner._environment import environment
 from lampbench.runner._failures import cause, storing
 from lampbench.runner._folder import RunFolder
@@ -72,7 +72,9 @@ class Sent:
 class WorkerActor:
     """A worker in a process of its own. It loads nothing before its first unit: a load that fails is a failed unit."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int) -> None:
+        # Nothing has imported torch in this process yet.
+        use_threads(threads)
         remove_abandoned(Path(tempfile.gettempdir()), _PLACE)
         self._place = Path(tempfile.mkdtemp(prefix=f"{_PLACE}{os.getpid()}."))
         self._worker = Worker()

@@ -28,11 +28,13 @@ class ClusterSettings:
         address: Of a Ray cluster, or ``auto`` for the one that this machine belongs to; None starts one here.
         workers: How many; None for as many as there are GPUs (or CPUs) for.
         gpus_per_worker: 0 for workers on the CPU. A fraction lets workers share a GPU.
+        threads: Threads, and CPUs, of each worker.
     """
 
     address: str | None = None
     workers: int | None = None
     gpus_per_worker: float = 0.0
+    threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -70,16 +72,20 @@ def cluster(settings: ClusterSettings, device: str | None, say: Callable[[str], 
         InputError: There is no Ray, no such cluster, too little of it; or its machines have other versions.
     """
     with _ray(settings) as ray:
-        count, cpus = _count(ray, settings), 1
+        count, cpus = _count(ray, settings), settings.threads
         # One thread does a unit, another hears of the user's wish to stop.
         kind = ray.remote(WorkerActor).options(
             num_cpus=cpus, num_gpus=settings.gpus_per_worker, max_restarts=0, max_concurrency=2
         )
-        actors = [kind.remote() for _ in range(count)]
+
+        def start() -> Any:
+            return kind.remote(settings.threads)
+
+        actors = [start() for _ in range(count)]
         try:
             found = _ready(ray, [actor.about.remote(device, cpus) for actor in actors], say)
             _compare([about["lampbench"] for about in found], [about["environment"] for about in found])
-            yield Cluster(actors, _where([about["environment"] for about in found]), kind.remote)
+            yield Cluster(actors, _where([about["environment"] for about in found]), start)
         finally:
             # One that hangs is not waited for.
             ray.wait([actor.close.remote() for actor in actors], num_returns=len(actors), timeout=_PATIENCE)
@@ -100,7 +106,8 @@ def _ray(settings: ClusterSettings) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    own: dict[str, Any] = {"num_cpus": settings.workers or os.cpu_count(), "include_dashboard": False}
+    cpus = settings.workers * settings.threads if settings.workers else os.cpu_count()
+    own: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False}
     try:
         ray.init(
             address=settings.address or "local",
@@ -135,14 +142,14 @@ def _ready(ray: Any, answers: Sequence[Any], say: Callable[[str], None]) -> list
         ) from None
 
 
-def room_for(nodes: Sequence[Mapping[str, Any]], gpus: float) -> int:
+def room_for(nodes: Sequence[Mapping[str, Any]], gpus: float, cpus: int = 1) -> int:
     """How many workers fit, node by node: none has CPUs or GPUs of two."""
     places = 0
     for node in nodes:
         if not node["Alive"]:
             continue
         has = node["Resources"]
-        fit = int(has.get("CPU", 0))
+        fit = int(has.get("CPU", 0)) // cpus
         if gpus:
             own = int(has.get("GPU", 0))
             fit = min(fit, own * int(1 / gpus + 1e-9) if gpus < 1 else own // int(gpus))
@@ -152,10 +159,11 @@ def room_for(nodes: Sequence[Mapping[str, Any]], gpus: float) -> int:
 
 def _count(ray: Any, settings: ClusterSettings) -> int:
     """How many workers; raises InputError where the cluster has no place for them."""
-    has, room = ray.cluster_resources(), room_for(ray.nodes(), settings.gpus_per_worker)
+    has, room = ray.cluster_resources(), room_for(ray.nodes(), settings.gpus_per_worker, settings.threads)
     count = settings.workers or room
     if not 1 <= count <= room:
-        wanted = f"{settings.gpus_per_worker:g} GPUs and 1 CPU" if settings.gpus_per_worker else "1 CPU"
+        wanted = f"{settings.threads} CPU" + ("s" if settings.threads > 1 else "")
+        wanted = f"{settings.gpus_per_worker:g} GPUs and {wanted}" if settings.gpus_per_worker else wanted
         raise InputError(
             f"--workers {count}: Ray has {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs, and a worker takes "
             f"{wanted}: there is room for {room}"

@@ -1,4 +1,4 @@
-"""What ``lampbench tune`` tells of a search."""
+"""A search in words: the table of its trials, and what the best settings gain."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from lampbench.metrics import Difference
-from lampbench.tune import Search, Trial, gain, in_words, with_interval
+from lampbench.metrics import Difference, Estimate
+from lampbench.tune._search import Search, Trial, gain, in_words
 
 _SURE = 0.05
 
@@ -37,17 +37,24 @@ def about(search: Search, trials: Sequence[Trial], best: Trial) -> list[str]:
     difference = gain(search.preset.task, trials[0], best)
     if difference is not None:
         others = sum(trial.ranked for trial in trials[1:])
-        lines.append(
-            f"against the preset on these users: {with_interval(difference.micro, '+.4f')}, {doubt(difference, others)}"
-        )
+        interval = _with_interval(difference.micro, "+.4f")
+        lines.append(f"against the preset on these users: {interval}, {doubt(difference, others)}")
     return lines
 
 
 def doubt(difference: Difference, others: int) -> str:
-    """How sure a gain is that was the best of so many (Bonferroni)."""
+    """How sure a gain is that is the best of ``others`` trials, as text (Bonferroni)."""
     adjusted = min(1.0, difference.p * others)
     p = f"p={difference.p:.4f}, as the best of {others} p={adjusted:.4f}"
     return p if adjusted <= _SURE else f"{p}: that may be chance; hold out more users (--held-out), or keep the preset"
+
+
+def _with_interval(estimate: Estimate, form: str = ".4f") -> str:
+    """An estimate in words: the value, and its interval if it has one."""
+    if estimate.value is None:
+        return "not finite"
+    interval = estimate.ci95
+    return f"{estimate.value:{form}}" + (f" [{interval[0]:{form}}, {interval[1]:{form}}]" if interval else "")
 
 
 def _name(trial: Trial) -> str:
@@ -69,7 +76,7 @@ def _cells(trial: Trial, searched: Sequence[str]) -> list[str]:
     if trial.metric is None:
         return [name, *settings, trial.status.upper(), "", "", ""]
     counts = [f"{trial.parameters[key]:,}" if trial.parameters else "" for key in ("shared", "per_user")]
-    return [name, *settings, with_interval(trial.estimate), *counts, f"{trial.seconds:.1f}"]
+    return [name, *settings, _with_interval(trial.estimate), *counts, f"{trial.seconds:.1f}"]
 
 
 def _notes(trials: Sequence[Trial]) -> Iterator[str]:

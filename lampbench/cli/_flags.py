@@ -1,0 +1,165 @@
+"""Options of commands: made from the fields of ``Settings``, listed under headings, and read from config files."""
+
+from __future__ import annotations
+
+import tomllib
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import click
+
+from lampbench.core import InputError, convert, unknown_name, use_threads
+from lampbench.runner import Settings, options
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_WORDS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
+
+
+class Flag(click.Option):
+    """An option that ``--help`` lists under the heading ``group``.
+
+    Args:
+        group: The heading.
+        in_file: Whether it is also a key of config files.
+    """
+
+    def __init__(self, *given: Any, group: str, in_file: bool = True, **more: Any) -> None:
+        super().__init__(*given, **{"show_default": True, **more})
+        self.group, self.key = group, self.opts[0].lstrip("-")
+        self.in_file = in_file
+
+
+class Grouped(click.Command):
+    """A command whose ``--help`` lists its options under headings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, heading by heading."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for option in self.get_params(ctx):
+            record = option.get_help_record(ctx) if isinstance(option, click.Option) else None
+            if record is not None:
+                groups.setdefault(getattr(option, "group", "Help"), []).append(record)
+        for heading, records in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+class Typed(click.ParamType):  # type: ignore[type-arg]
+    """A value as ``annotation`` asks for it, from the command line or from a config file."""
+
+    name = "value"
+
+    def __init__(self, annotation: Any) -> None:
+        self.annotation = annotation
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The value; raises InputError if it cannot be read."""
+        return convert(value, self.annotation, param.opts[0].lstrip("-") if param else self.name)
+
+
+class _TypedFlag(Typed, click.types.BoolParamType):
+    """A switch, which a config file sets to true or false."""
+
+
+class _Names(click.ParamType):  # type: ignore[type-arg]
+    """Names, comma-separated or as a list of TOML."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The names, comma-separated."""
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            what = param.opts[0].lstrip("-") if param else "name"
+            raise InputError(f"expected the names of {what}s, a string or a list of strings, found {value!r}")
+        return ",".join(names)
+
+
+NAMES = _Names()
+
+
+def setting_flags(command: str, **changed: Mapping[str, Any]) -> Callable[[_Command], _Command]:
+    """The options that fill ``Settings``, as far as they mean something to ``command``.
+
+    Args:
+        command: Its name.
+        changed: Arguments of ``click.option`` that differ from what the field says, by the field's name.
+    """
+    types, defaults = typing.get_type_hints(Settings), {own.name: own.default for own in fields(Settings)}
+
+    def decorated(function: _Command) -> _Command:
+        for name, option in reversed(options().items()):
+            if command in option.without:
+                continue
+            given: dict[str, Any] = {"group": option.group, "help": option.help, "default": defaults[name]}
+            if types[name] is bool:
+                given |= {"is_flag": True, "type": _TypedFlag(bool)}
+            else:
+                given |= {"type": Typed(types[name]), "metavar": option.unit or _metavar(types[name])}
+            flag = f"--{name.replace('_', '-')}"
+            function = click.option(flag, cls=Flag, **{**given, **changed.get(name, {})})(function)
+        return function
+
+    return decorated
+
+
+def settings_of(flags: Mapping[str, Any], **changed: Any) -> Settings:
+    """The settings that the flags ask for; torch, if it is not loaded yet, will compute with as many threads.
+
+    Raises:
+        InputError: A number is out of its range.
+    """
+    settings = Settings(**{**{name: flags[name] for name in options() if name in flags}, **changed})
+    use_threads(settings.threads)
+    return settings
+
+
+def changed_settings(settings: Settings, names: Iterable[str]) -> dict[str, Any]:
+    """Those of the named settings that are not the default, by their keys in a config file."""
+    default = Settings()
+    values = {name: getattr(settings, name) for name in names}
+    return {name.replace("_", "-"): value for name, value in values.items() if value != getattr(default, name)}
+
+
+def config_flag(function: _Command) -> _Command:
+    """``--config``: the file's options are defaults of the command's own; its [set] tables are the value."""
+    return click.option(
+        "--config", "file_set", cls=Flag, group="What to run", in_file=False, is_eager=True, callback=_take_file,
+        type=Typed(Path), metavar="PATH", help="A TOML file of these options; flags win.",
+    )(function)  # fmt: skip
+
+
+def _take_file(context: click.Context, param: click.Parameter, path: Path | None) -> Mapping[str, Any]:
+    if path is None:
+        return {}
+    flags = {flag.key: flag for flag in context.command.params if isinstance(flag, Flag) and flag.in_file}
+    values = _read_toml(path)
+    for key in values:
+        if key not in (*flags, "set"):
+            raise unknown_name(f"key in {path}", key, [*flags, "set"])
+    method_settings = values.pop("set", {})
+    if not isinstance(method_settings, dict):
+        raise InputError(f"--config {path}: 'set' must be a table, found {method_settings!r}")
+    context.default_map = {str(flags[key].name): value for key, value in values.items()}
+    return method_settings
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--config {path}: {getattr(error, 'strerror', None) or error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"--config {path}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise InputError(f"--config {path}: nested too deeply") from None
+
+
+def _metavar(annotation: Any) -> str:
+    if typing.get_origin(annotation) is Literal:
+        return f"[{'|'.join(typing.get_args(annotation))}]"
+    kind = next((part for part in typing.get_args(annotation) if part is not type(None)), annotation)
+    return _WORDS[kind]

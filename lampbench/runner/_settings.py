@@ -1,0 +1,108 @@
+"""What the user asks for: every setting of a run, declared once.
+
+The options of ``lampbench run``, ``tune`` and ``analyze`` and the keys of config files are made from these fields.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from lampbench.core import DecodingMode, InputError
+
+
+@dataclass(frozen=True)
+class Option:
+    """How a field of ``Settings`` is offered on the command line; its type and default are the field's own.
+
+    Attributes:
+        group: The heading that ``--help`` lists it under.
+        help: What it does, in a line.
+        unit: What help calls its value; None for a word made from the type.
+        most: A number must be above 0 and at most this; None for any value.
+        without: The commands that do not offer it, because it means nothing to them.
+    """
+
+    group: str
+    help: str
+    unit: str | None = None
+    most: float | None = None
+    without: tuple[str, ...] = ()
+
+
+def _option(default: Any, group: str, help: str, **more: Any) -> Any:
+    return field(default=default, metadata={"option": Option(group, help, **more)})
+
+
+# Of seconds and GiB: what timers and the system still take.
+_LARGEST = 1e9
+_RUN_ONLY = ("tune", "analyze")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked for, shared by all runs of one command.
+
+    Raises:
+        InputError: A number is out of its range.
+    """
+
+    protocol: str = _option("mini", "Data", "Which users and queries: NAME or NAME,KEY=VALUE.")
+    data: Path | None = _option(None, "Data", "The protocol's data folder: of LaMP_5 and so on, or of OPPU's.")
+    strict: bool = _option(False, "Data", "Refuse data in which a leak check finds something.")
+    users: int | None = _option(None, "Data", "Only the first N of the users who are asked.", most=_LARGEST)
+    model: str | None = _option(None, "Model", "A folder or hub id. Default: the protocol's own, if it has one.")
+    revision: str | None = _option(None, "Model", "The model's revision on the hub.")
+    dtype: str = _option("auto", "Model", "auto, float32, bfloat16 or float16.")
+    device: str = _option("auto", "Model", "auto, cpu, cuda or cuda:N.")
+    decoding: DecodingMode = _option("greedy", "Model", "How answers are made.", without=("analyze",))
+    batch_size: int = _option(32, "Model", "Prompts per forward pass.", most=_LARGEST)
+    trust_remote_code: bool = _option(False, "Model", "Let code that comes with the model run.")
+    seed: int = _option(0, "Training", "Everything random derives from it.")
+    engine: Literal["stacked", "solo"] = _option(
+        "stacked", "Training", "Train the adapters of many users at once, or user by user.", without=("analyze",)
+    )
+    swap_test: bool = _option(
+        False, "Training", "Also answer with another user's state, to see what is left.", without=_RUN_ONLY
+    )
+    time_limit: float | None = _option(
+        None, "Limits", "Stop a run that takes longer and mark it as failed; its finished work is kept.",
+        unit="SECONDS", most=_LARGEST, without=("analyze",),
+    )  # fmt: skip
+    memory_limit: float | None = _option(
+        None, "Limits", "What the process may hold. Default: on the CPU what is free, on a GPU no limit.",
+        unit="GIB", most=_LARGEST,
+    )  # fmt: skip
+    threads: int | None = _option(
+        None, "Limits", "Threads on the CPU. Default: one per available core, at most 8.", most=1024
+    )
+    out: Path = _option(Path("runs"), "Where", "The folder for results.")
+    executor: Literal["local", "ray"] = _option(
+        "local", "Where", "This process, or workers of Ray: many GPUs and machines.", without=_RUN_ONLY
+    )
+    address: str | None = _option(
+        None, "Where", "A running Ray cluster, or auto. Default: start one on this machine.", without=_RUN_ONLY
+    )
+    workers: int | None = _option(
+        None, "Where", "Ray workers. Default: as many as there is room for.", most=_LARGEST, without=_RUN_ONLY
+    )
+    gpus_per_worker: float | None = _option(
+        None, "Where", "GPUs per Ray worker. Default: 1 on GPUs, else 0.", without=_RUN_ONLY
+    )
+
+    def __post_init__(self) -> None:
+        for name, option in options().items():
+            value, key = getattr(self, name), name.replace("_", "-")
+            if option.most is None or value is None:
+                continue
+            if value <= 0:
+                least = "at least 1" if isinstance(value, int) else "more than 0"
+                raise InputError(f"{key} must be {least}, found {value:g}")
+            if value > option.most:
+                raise InputError(f"{key} must be at most {option.most:g}, found {value:g}")
+
+
+def options() -> dict[str, Option]:
+    """The settings that commands offer as options: field name -> how."""
+    return {own.name: own.metadata["option"] for own in fields(Settings)}
