@@ -80,18 +80,15 @@ def units(made: Sequence[Plan]) -> list[tuple[float, list[float]]]:
     """Of every run: seconds of its shared stage, and of its shards in the order in which they were done."""
     found = []
     for plan in made:
-        stage, shards = 0.0, []
+        stage, shard, shards = 0.0, 0.0, []
         for event in RunFolder(plan.folder).journal():
-            seconds = event.get("seconds", 0.0) + event.get("untracked", 0.0)
-            if event["event"] == "load":
-                # A run is charged for the backbone even where its worker had it already.
-                continue
-            if event["event"] == "shard":
-                shards.append(0.0)
-            elif shards and event["event"] != "score":
-                shards[-1] += seconds
-            elif not shards:
-                stage += seconds
+            if event["event"] == "fit_shared":
+                stage += event["seconds"]
+            elif event["event"] in ("adapt", "predict", "check"):
+                shard += event["seconds"]
+            elif event["event"] == "shard":
+                shards.append(shard)
+                shard = 0.0
         found.append((stage, shards))
     return found
 
@@ -143,7 +140,7 @@ def overhead(folder: Path) -> dict[str, Any]:
     events = RunFolder(plan.folder).journal()
     shards = sum(event["event"] == "shard" for event in events)
     counted = sum(event.get("seconds", 0.0) + event.get("untracked", 0.0) for event in events)
-    return {"shards": shards, "milliseconds_a_shard": 1000 * (seconds - counted) / shards}
+    return {"shards": shards, "milliseconds_per_shard": 1000 * (seconds - counted) / shards}
 
 
 def main() -> None:
@@ -157,7 +154,7 @@ def main() -> None:
     counts = [int(count) for count in options.workers.split(",")]
     with tempfile.TemporaryDirectory(prefix="lampbench-scale-") as folder:
         cost = overhead(Path(folder))
-        print(f"overhead: {cost['milliseconds_a_shard']:.1f} ms a shard, of {cost['shards']} shards", flush=True)
+        print(f"overhead: {cost['milliseconds_per_shard']:.1f} ms a shard, of {cost['shards']} shards", flush=True)
         found = efficiency(Path(folder), options.task.split(","), options.method.split(","), counts)
     if options.out:
         about = {"lampbench": lampbench.__version__, "environment": environment("cpu"), "task": options.task}
