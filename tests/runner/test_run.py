@@ -220,7 +220,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path, calls: dict
     row = run(made, tmp_path, reporter)
     assert row.status == "success"
     assert row.provenance.resumed == 1
-    assert f"continues: {len(done)} of 3 users and {len(answered)} of 6 queries are done" in reporter.said[0]
+    assert f"resumes: {len(done)} of 3 users and {len(answered)} of 6 queries are done" in reporter.said[0]
     adapted = [u for event in folder.journal() if event["event"] == "adapt" for u in event["users"]]
     assert sorted(adapted) == ["dev0", "dev1", "dev2"]
     lines = (made.folder / "predictions.jsonl").read_text().splitlines()
