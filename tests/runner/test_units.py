@@ -146,6 +146,7 @@ def test_a_unit_that_fails_three_times_is_given_up_with_its_users_named(
     tmp_path: Path, held: Callable[..., Run]
 ) -> None:
     run = held(majority(tmp_path))
+    after_the_shared_stage(run, Worker())
     unit = run.give()
     for attempt in range(3):
         run.missed(unit.name, "OddError: 1 and 2", "in adapt")
