@@ -160,14 +160,13 @@ class _Mailbox:
         self._next = 0.0
 
     def keep(self, kind: StateKind, written: Path, user_id: str = "") -> None:
-        """Send a folder's files. The shared state also stays here, where the next units look for it."""
+        """Send a folder's files; what it holds also stays here, where the unit's checks look for it."""
         self._put(("keep", kind, pack(written), user_id))
-        if kind == "shared":
-            target = RunFolder(written.parents[2]).shared_state
-            shutil.rmtree(target, ignore_errors=True)
-            written.rename(target)
-        else:
-            shutil.rmtree(written)
+        folder = RunFolder(written.parents[2])
+        target = {"shared": folder.shared_state, "user": folder.user_state(user_id)}.get(kind, folder.shared_snapshot)
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        written.rename(target)
 
     def log(self, event: dict[str, Any]) -> None:
         """Send an event."""
