@@ -485,5 +485,5 @@ def test_a_half_written_state_is_never_taken_for_a_whole_one(tmp_path: Path) -> 
     folder = RunFolder(made.folder)
     states = [folder.user_state(user.id) for user in made.dataset.users]
     assert not any(state.exists() for state in states)
-    assert run(made, tmp_path)["status"] == "success"
+    assert run(made, tmp_path).status == "success"
     assert all(state.exists() for state in states)
