@@ -13,16 +13,16 @@ import torch
 import transformers
 
 from lampbench.data.mini import LABEL, VERSION
-from lampbench.pretrain._model import Recipe, save_tokenizer, train_model, train_tokenizer
+from lampbench.pretrain import PretrainRecipe, save_tokenizer, train_model, train_tokenizer
 
 
 @click.command()
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for model and tokenizer.")
 @click.option("--seed", default=0, show_default=True, help="Of users, texts and weights.")
-@click.option("--steps", default=Recipe().steps, show_default=True, help="Training steps.")
+@click.option("--steps", default=PretrainRecipe().steps, show_default=True, help="Training steps.")
 def main(out: Path, seed: int, steps: int) -> None:
     """Train the mini suite's model on users that appear in no split of the suite."""
-    recipe = dataclasses.replace(Recipe(), steps=steps)
+    recipe = dataclasses.replace(PretrainRecipe(), steps=steps)
     start = time.perf_counter()
 
     def progress(step: int, loss: float) -> None:

@@ -26,7 +26,7 @@ def examples(seed: int) -> Iterator[Pair]:
     """Endless examples, all tasks in turn, each by a user who writes no second one.
 
     Prompts are those of the methods: the plain prompt, after up to four items of the same user and
-    sometimes a profile; the question for a profile; and, where a history has no source side, the
+    sometimes a profile; the question for a profile; and, if a history has no source side, the
     bare target field that adapters train on.
     """
     for index in itertools.count():

@@ -24,7 +24,7 @@ _Encoded = tuple[list[int], list[int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class PretrainRecipe:
     """Size and training of the bundled model."""
 
     vocabulary: int = 1536
@@ -40,7 +40,7 @@ class Recipe:
     context_weight: float = 0.2
 
 
-def train_tokenizer(recipe: Recipe, seed: int) -> Any:
+def train_tokenizer(recipe: PretrainRecipe, seed: int) -> Any:
     """A byte-level BPE tokenizer of transformers."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -75,7 +75,7 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 
 def train_model(
-    recipe: Recipe, tokenizer: Any, seed: int, progress: Callable[[int, float], None] = lambda step, loss: None
+    recipe: PretrainRecipe, tokenizer: Any, seed: int, progress: Callable[[int, float], None] = lambda step, loss: None
 ) -> Any:
     """A Llama trained from scratch on ``examples``; ``progress`` hears of every step and its loss."""
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -115,7 +115,7 @@ def train_model(
     return model.eval()
 
 
-def _backward(model: Any, batch: list[_Encoded], recipe: Recipe) -> float:
+def _backward(model: Any, batch: list[_Encoded], recipe: PretrainRecipe) -> float:
     """Gradients of the weighted mean cross-entropy: targets count 1, what stands before them less.
 
     Lengths differ tenfold; rows of similar length go through the model together.
@@ -130,7 +130,7 @@ def _backward(model: Any, batch: list[_Encoded], recipe: Recipe) -> float:
     return loss
 
 
-def _weighted_sum(model: Any, batch: list[_Encoded], recipe: Recipe) -> Tensor:
+def _weighted_sum(model: Any, batch: list[_Encoded], recipe: PretrainRecipe) -> Tensor:
     width = max(len(prompt) + len(target) for prompt, target in batch)
     ids = torch.zeros(len(batch), width, dtype=torch.long)
     weights = torch.zeros(len(batch), width)

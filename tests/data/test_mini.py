@@ -2,7 +2,6 @@ import hashlib
 import itertools
 import json
 import os
-import random
 import statistics
 import subprocess
 import sys
@@ -113,16 +112,16 @@ def test_the_models_training_shares_no_user_style_or_text_with_the_suite(name: s
 def test_the_models_training_examples_are_written_by_model_users_only(monkeypatch: pytest.MonkeyPatch) -> None:
     from lampbench.pretrain import examples
 
-    populations = set()
-    original = MiniUser.draw
+    populations = []
+    original = MiniUser.records
 
-    def watch(user: MiniUser, purpose: str) -> random.Random:
-        populations.add(user.population)
-        return original(user, purpose)
+    def watch(user: MiniUser) -> object:
+        populations.append(user.population)
+        return original(user)
 
-    monkeypatch.setattr(MiniUser, "draw", watch)
+    monkeypatch.setattr(MiniUser, "records", watch)
     assert len(list(itertools.islice(examples(0), 60))) == 60
-    assert populations == {"model"}
+    assert populations == ["model"] * 60
 
 
 def test_the_bundled_model_is_what_its_record_says() -> None:
@@ -135,9 +134,11 @@ def test_the_bundled_model_is_what_its_record_says() -> None:
 
 
 def test_pretraining_learns_something_in_a_few_steps() -> None:
-    from lampbench.pretrain import Recipe, train_model, train_tokenizer
+    from lampbench.pretrain import PretrainRecipe, train_model, train_tokenizer
 
-    recipe = Recipe(vocabulary=400, width=32, layers=2, heads=2, feed_forward=64, steps=12, batch_size=8, warmup=2)
+    recipe = PretrainRecipe(
+        vocabulary=400, width=32, layers=2, heads=2, feed_forward=64, steps=12, batch_size=8, warmup=2
+    )
     losses: list[float] = []
     tokenizer = train_tokenizer(recipe, 0)
     model = train_model(recipe, tokenizer, 0, lambda step, loss: losses.append(loss))
