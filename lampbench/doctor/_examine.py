@@ -21,6 +21,7 @@ from lampbench.doctor._report import Finding, Report, without_secrets
 
 _ROOT = Path(lampbench.__file__).resolve().parent.parent
 _DRIVER = Path("/proc/driver/nvidia/version")
+_KINDS = ("method", "task", "protocol")
 _NETWORK = ("HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN", "http_proxy", "https_proxy", "all_proxy")
 # Bytes that are too few for runs, and busy threads per core that leave too little of the processor to a run.
 _LITTLE_DISK, _OVERLOADED = 10**8, 0.9
@@ -88,8 +89,8 @@ class _Look:
         # A requirement with a marker belongs to an extra.
         needed = [re.fullmatch(r"([\w.-]+)(.*)", line) for line in requires or () if ";" not in line]
         self._needed = {match[1]: match[2] for match in needed if match}
-        registries = (core.methods(), core.tasks(), core.protocols())
-        self._plugins = {f"{r.kind} {name}": r.claims(name) for r in registries for name in r.names()}
+        registries: dict[str, core.Registry] = {kind: getattr(core, f"{kind}s")() for kind in _KINDS}
+        self._plugins = {f"{kind} {name}": r.claims(name) for kind, r in registries.items() for name in r.names()}
         steps = [f"import {_module(name)}" for name in self._needed] + ["device"]
         steps += [name for name, claims in self._plugins.items() if len(claims) == 1]
         self._outcomes = run_steps(steps, seconds)

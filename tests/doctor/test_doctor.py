@@ -124,7 +124,7 @@ MODULES = {
     "kills": "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)",
     "fetches": "import socket\nprint('noise')\nsocket.create_connection(('example.org', 80))",
     "needs": "import some_other_module",
-    "starts": "import subprocess\nsubprocess.Popen(['sleep', '300'])\nX = None",
+    "starts": "import subprocess\nsubprocess.Popen(['sleep', '60'])\nX = None",
 }
 
 
