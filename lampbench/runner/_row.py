@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from msgspec.structs import replace
 
 import lampbench
 from lampbench import rows
-from lampbench.core import Parameters
+from lampbench.core import Parameters, file_sha256
 from lampbench.data import Dataset
 from lampbench.metrics import Score, invalid_outputs
 from lampbench.rows import PHASES, SCHEMA_VERSION
@@ -102,7 +101,7 @@ def finished_row(
             **{name: rows.Check(**found) for name, found in checks.items()},
         },
         artifacts={
-            path.name: _sha256(path) for path in (folder.official_path, folder.predictions_path, folder.sums_path)
+            path.name: file_sha256(path) for path in (folder.official_path, folder.predictions_path, folder.sums_path)
         },
     )
 
@@ -213,11 +212,6 @@ def _parameter_check(events: Sequence[Mapping[str, Any]], reported: Parameters) 
         return rows.Check(passed=None, optimizers_held=None, reported=said)
     held = {phase: max(own, default=0) for phase, own in counts.items()}
     return rows.Check(passed=held == said, optimizers_held=held, reported=said)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _total(events: Iterable[Mapping[str, Any]], name: str) -> int | None:
