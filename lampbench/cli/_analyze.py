@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lampbench.cli._executor import ProgressReporter
-from lampbench.cli._flags import Flag, Grouped, changed_settings, setting_flags, settings_of
+from lampbench.cli._flags import Grouped, changed_settings, flag, setting_flags, settings_of
 from lampbench.cli._options import cache_option, for_tasks, k_option, overrides, set_option, task_option, use_cache
 from lampbench.core import convert
 from lampbench.runner import Planner, Settings, limit_memory, load_method
@@ -28,30 +28,26 @@ def analyze() -> None:
 
 @analyze.command(cls=Grouped)
 @task_option
-@click.option(
-    "--layers", cls=Flag, group="What to run", default="all", help="Decoder layers, counted from 0, comma-separated."
-)
-@click.option(
-    "--context", cls=Flag, group="What to run", default="rag", help="The method whose prompt is the personalized one."
-)
+@flag("--layers", default="all", help="Decoder layers, counted from 0, comma-separated.")
+@flag("--context", default="rag", help="The method whose prompt is the personalized one.")
 @k_option
 @set_option
-@click.option(
-    "--source", cls=Flag, group="What to run", type=click.Choice(["queries", "history"]), default="queries",
+@flag(
+    "--source",
+    type=click.Choice(["queries", "history"]),
+    default="queries",
     help="Ask the evaluated queries, or history items, each after strictly earlier ones.",
-)  # fmt: skip
-@click.option(
-    "--queries", cls=Flag, group="What to run", type=click.IntRange(min=1), metavar="N",
-    help="At most N queries per user, of the history the latest.",
-)  # fmt: skip
-@click.option(
-    "--draws", cls=Flag, group="What to run", type=click.IntRange(min=20), metavar="N",
+)
+@flag(
+    "--queries", type=click.IntRange(min=1), metavar="N", help="At most N queries per user, of the history the latest."
+)
+@flag(
+    "--draws",
+    type=click.IntRange(min=20),
+    metavar="N",
     help="Resamples for intervals. Default: 1000, fewer for many users.",
-)  # fmt: skip
-@click.option(
-    "--recommend", cls=Flag, group="What to run", is_flag=True,
-    help="Also write a perfit.toml per task for lampbench run --config.",
-)  # fmt: skip
+)
+@flag("--recommend", is_flag=True, help="Also write a perfit.toml per task for lampbench run --config.")
 @setting_flags("analyze", out={"default": None, "required": True})
 @cache_option
 def shifts(

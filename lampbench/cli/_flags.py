@@ -32,6 +32,11 @@ class Flag(click.Option):
         self.in_file = in_file
 
 
+def flag(*names: str, group: str = "What to run", **more: Any) -> Callable[[_Command], _Command]:
+    """``click.option`` of a ``Flag``."""
+    return click.option(*names, cls=Flag, group=group, **more)
+
+
 class Grouped(click.Command):
     """A command whose ``--help`` lists its options under headings."""
 
@@ -99,8 +104,7 @@ def setting_flags(command: str, **changed: Mapping[str, Any]) -> Callable[[_Comm
                 given |= {"is_flag": True, "type": _TypedFlag(bool)}
             else:
                 given |= {"type": Typed(types[name]), "metavar": option.unit or _metavar(types[name])}
-            flag = f"--{name.replace('_', '-')}"
-            function = click.option(flag, cls=Flag, **{**given, **changed.get(name, {})})(function)
+            function = flag(f"--{name.replace('_', '-')}", **{**given, **changed.get(name, {})})(function)
         return function
 
     return decorated
@@ -126,16 +130,16 @@ def changed_settings(settings: Settings, names: Iterable[str]) -> dict[str, Any]
 
 def config_flag(function: _Command) -> _Command:
     """``--config``: the file's options are defaults of the command's own; its [set] tables are the value."""
-    return click.option(
-        "--config", "file_set", cls=Flag, group="What to run", in_file=False, is_eager=True, callback=_take_file,
-        type=Typed(Path), metavar="PATH", help="A TOML file of these options; flags win.",
+    return flag(
+        "--config", "file_set", in_file=False, is_eager=True, callback=_take_file, type=Typed(Path), metavar="PATH",
+        help="A TOML file of these options; flags win.",
     )(function)  # fmt: skip
 
 
 def _take_file(context: click.Context, param: click.Parameter, path: Path | None) -> Mapping[str, Any]:
     if path is None:
         return {}
-    flags = {flag.key: flag for flag in context.command.params if isinstance(flag, Flag) and flag.in_file}
+    flags = {own.key: own for own in context.command.params if isinstance(own, Flag) and own.in_file}
     values = _read_toml(path)
     for key in values:
         if key not in (*flags, "set"):

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from lampbench.cli._flags import NAMES, Flag, Typed
+from lampbench.cli._flags import NAMES, Typed, flag
 from lampbench.core import (
     CACHE_VARIABLE,
     InputError,
@@ -26,37 +26,25 @@ from lampbench.runner import load_method, load_task
 
 _Result = TypeVar("_Result")
 
-cache_option = click.option(
+cache_option = flag(
     "--cache",
-    cls=Flag,
     group="Data",
     type=Typed(Path),
     metavar="PATH",
     help="Where data is kept. Default: LAMPBENCH_CACHE, or ~/.cache/lampbench.",
 )
-method_option = click.option(
-    "--method", cls=Flag, group="What to run", required=True, type=NAMES, help="Methods, comma-separated, or all."
-)
-task_option = click.option(
-    "--task", cls=Flag, group="What to run", required=True, type=NAMES, help="Tasks, comma-separated, or all."
-)
-set_option = click.option(
+method_option = flag("--method", required=True, type=NAMES, help="Methods, comma-separated, or all.")
+task_option = flag("--task", required=True, type=NAMES, help="Tasks, comma-separated, or all.")
+set_option = flag(
     "--set",
     "method_settings",
-    cls=Flag,
-    group="What to run",
     in_file=False,
     multiple=True,
     metavar="KEY=VALUE",
     help="A setting of a method, or METHOD.KEY=VALUE.",
 )
-k_option = click.option(
-    "--k",
-    cls=Flag,
-    group="What to run",
-    type=click.UNPROCESSED,
-    metavar="N",
-    help="History items in the prompt, for methods that have k.",
+k_option = flag(
+    "--k", type=click.UNPROCESSED, metavar="N", help="History items in the prompt, for methods that have k."
 )
 
 
@@ -106,10 +94,10 @@ def overrides(chosen: Iterable[str], file_set: Mapping[str, Any], flags: Iterabl
             common[key] = value
     if k is not None:
         common["k"] = k
-    for flag in flags:
-        key, equals, value = flag.partition("=")
+    for given in flags:
+        key, equals, value = given.partition("=")
         if not equals or not key:
-            raise InputError(f"--set {flag}: expected KEY=VALUE or METHOD.KEY=VALUE")
+            raise InputError(f"--set {given}: expected KEY=VALUE or METHOD.KEY=VALUE")
         method, dot, rest = key.partition(".")
         if dot:
             by_method.setdefault(_chosen_method(method, names), {})[rest] = value

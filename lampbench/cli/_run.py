@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from lampbench.cli._executor import executor_of, placed
-from lampbench.cli._flags import Flag, Grouped, config_flag, setting_flags, settings_of
+from lampbench.cli._flags import Grouped, config_flag, flag, setting_flags, settings_of
 from lampbench.cli._options import (
     cache_option,
     k_option,
@@ -32,14 +32,8 @@ from lampbench.runner import Plan, Planner, RunFolder, Skip, load_method
 @set_option
 @k_option
 @config_flag
-@click.option(
-    "--force", cls=Flag, group="What to run", in_file=False, is_flag=True,
-    help="Delete earlier work of the same run and start over.",
-)  # fmt: skip
-@click.option(
-    "--dry-run", cls=Flag, group="What to run", in_file=False, is_flag=True,
-    help="Print what would run; load no weights.",
-)  # fmt: skip
+@flag("--force", in_file=False, is_flag=True, help="Delete earlier work of the same run and start over.")
+@flag("--dry-run", in_file=False, is_flag=True, help="Print what would run; load no weights.")
 @setting_flags("run")
 @cache_option
 def run(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lampbench.cli._executor import ProgressReporter
-from lampbench.cli._flags import Flag, Grouped, Typed, changed_settings, setting_flags, settings_of
+from lampbench.cli._flags import Grouped, Typed, changed_settings, flag, setting_flags, settings_of
 from lampbench.cli._options import cache_option, overrides, set_option, task_names, task_option, use_cache
 from lampbench.core import InputError, RunContext, config_from
 from lampbench.rows import RunRow
@@ -27,23 +27,23 @@ _KEPT = ("data", "model", "revision", "dtype", "decoding", "engine", "trust_remo
 @click.command(cls=Grouped)
 @click.argument("method")
 @task_option
-@click.option(
-    "--trials", cls=Flag, group="What to run", type=click.IntRange(min=1), default=20, metavar="N",
-    help="Runs; the first is the preset.",
-)  # fmt: skip
-@click.option(
-    "--space", cls=Flag, group="What to run", type=Typed(Path), metavar="PATH",
+@flag("--trials", type=click.IntRange(min=1), default=20, metavar="N", help="Runs; the first is the preset.")
+@flag(
+    "--space",
+    type=Typed(Path),
+    metavar="PATH",
     help="A TOML file with lines SETTING = [VALUES]. Default: the method's own.",
-)  # fmt: skip
+)
 @set_option
-@click.option(
-    "--force", cls=Flag, group="What to run", is_flag=True,
-    help="Run finished trials again, and forget another search in the folder.",
-)  # fmt: skip
-@click.option(
-    "--held-out", cls=Flag, group="Data", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.2,
-    metavar="SHARE", help="The share of the shared users who are held out and asked.",
-)  # fmt: skip
+@flag("--force", is_flag=True, help="Run finished trials again, and forget another search in the folder.")
+@flag(
+    "--held-out",
+    group="Data",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.2,
+    metavar="SHARE",
+    help="The share of the shared users who are held out and asked.",
+)
 @setting_flags("tune", out={"default": Path("tuning")})
 @cache_option
 def tune(
