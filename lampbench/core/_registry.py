@@ -52,6 +52,7 @@ class Registry:
     def __init__(self, kind: str, entry_points: Iterable[metadata.EntryPoint]) -> None:
         self.kind = kind
         self._claims: dict[str, list[Plugin]] = {}
+        self._loaded: dict[str, tuple[Plugin, Any]] = {}
         for entry_point in entry_points:
             claims = self._claims.setdefault(entry_point.name, [])
             plugin = _plugin(entry_point)
@@ -84,7 +85,11 @@ class Registry:
 
     def load(self, name: str) -> Any:
         """Import and return what ``name`` stands for; raises as ``plugin`` and ``Plugin.load`` do."""
-        return self.plugin(name).load()
+        plugin = self.plugin(name)
+        # A board asks for the metrics of each of its rows.
+        if name not in self._loaded or self._loaded[name][0] is not plugin:
+            self._loaded[name] = plugin, plugin.load()
+        return self._loaded[name][1]
 
 
 @cache
