@@ -97,7 +97,7 @@ class Data(Record, frozen=True):
     Attributes:
         label: What the data calls itself, such as "mini (synthetic)".
         source_hashes: File -> SHA-256.
-        invalid_outputs: Answers that are no valid answer of the task.
+        invalid_outputs: Answers that are not valid for the task.
         cut_contexts, cut_sources: Queries whose context or text was cut to fit the model.
         cut_while_adapting: Training examples and profile prompts that were cut.
     """

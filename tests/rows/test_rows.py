@@ -88,7 +88,7 @@ FAULTS: list[tuple[Callable[[Raw], Any], str]] = [
     (lambda row: row["identity"].update(seed=10**301), "identity.seed: too large a number"),
     (
         lambda row: row["data"].update(label="\ud800"),
-        r"data.label: '\ud800' holds half of a surrogate pair, which is no text",
+        r"data.label: '\ud800' holds half of a surrogate pair, which is not text",
     ),
     (lambda row: row["identity"].update(config=nested(60)), "nested too deeply"),
     (lambda row: row["identity"].update(seed=7), "but its identity hashes to"),
@@ -126,8 +126,8 @@ def test_all_faults_of_a_shape_are_named_at_once() -> None:
     [
         ("", "not valid JSON"),
         ('{"schema_version": 2,', "not valid JSON"),
-        ('{"schema_version": 2, "run_id": NaN}', "NaN is no JSON value"),
-        ('{"schema_version": 2, "run_id": -Infinity}', "-Infinity is no JSON value"),
+        ('{"schema_version": 2, "run_id": NaN}', "NaN is not a JSON value"),
+        ('{"schema_version": 2, "run_id": -Infinity}', "-Infinity is not a JSON value"),
         ('{"schema_version": "2"}', "not a row; expected an object with a schema_version"),
         ('{"schema_version": 3}', "schema version 3; this LampBench knows 1 to 2"),
         ('{"schema_version": 1}', "not a row of schema version 1"),
