@@ -32,8 +32,8 @@ class Gain:
         differences: Metric -> the difference.
         p: Of the primary metric, adjusted by Holm over the board.
         moved: Users helped and hurt.
-        swapped: The share of the gain that is left when users have another user's state; None where
-            that was not tried (--swap-test), or there is no gain.
+        swapped: The share of the gain that is left when users have another user's state; None if
+            that was not tried (--swap-test) or there is no gain.
     """
 
     differences: Mapping[str, Difference]
@@ -48,16 +48,16 @@ class Entry:
 
     Attributes:
         name: The method, with the settings that tell it from others of the same method on the board.
-        results: A result a seed.
+        results: One per seed.
         scores: Metric -> over queries, and over users, the mean over seeds.
         rank: Of its rank group: what cannot be told apart from the group's best shares its rank. None for
             what is not ranked.
         unranked: Why it is not ranked.
-        gain: Against zero-shot; None where the board has none, and for zero-shot itself.
-        invalid: The share of answers that are no valid answer of the task, the mean over seeds.
+        gain: Against zero-shot; None if the board has none, and for zero-shot itself.
+        invalid: The share of answers that are not valid for the task, the mean over seeds.
         seconds_per_user, shared_seconds, query_ms, query_tokens, peak_bytes: Costs, the mean over seeds.
-        parameter_reduction, time_reduction: Against OPPU: 1 - this / that, of a user's parameters, and
-            of a user's seconds on the same hardware.
+        parameter_reduction, time_reduction: Against OPPU: 1 - this / that, of the parameters per user, and
+            of the seconds per user on the same hardware.
     """
 
     name: str
@@ -96,7 +96,7 @@ class Board:
     Attributes:
         base: A result whose identity has what all entries share; with a backbone if any entry has one.
         protocol: As written on the command line.
-        backbone: Its id; None where no entry uses one.
+        backbone: Its id; None if no entry uses one.
         label: What the data calls itself, such as "mini (synthetic)".
         entries: Ranked ones first, best first.
     """
@@ -136,7 +136,7 @@ def _place(board: Board) -> tuple[str, ...]:
 
 
 def _boards_of_data(results: Sequence[Result]) -> list[Board]:
-    """Boards on the same queries: one a backbone; methods that use none are on each of them."""
+    """Boards on the same queries: one per backbone; methods without a backbone are on each of them."""
     check_comparable(results)
     without = [result for result in results if result.identity.backbone is None]
     groups: dict[tuple[object, ...], list[Result]] = defaultdict(list)
@@ -310,7 +310,7 @@ def _entry(
 
 
 def _time_reduction(pool: Sequence[Result], reference: Sequence[Result] | None) -> float | None:
-    """Of a user's seconds against OPPU's, where both ran on one class of hardware."""
+    """What is saved of OPPU's seconds per user, if both ran on the same class of hardware."""
     if reference is None or len({r.row.environment.hardware_class for r in [*pool, *reference]}) > 1:
         return None
     own, theirs = (_mean(_user_seconds(result) for result in part) for part in (pool, reference))

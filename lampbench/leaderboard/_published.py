@@ -87,7 +87,7 @@ HEADERS = Cells("method", "task", "metric", "published", "ours", "ours - publish
 
 @dataclass(frozen=True)
 class OurScore:
-    """An entry's score in the place of a published one; None where it is not finite."""
+    """An entry's score beside a published one; None if it is not finite."""
 
     board: Board
     entry: Entry
@@ -95,14 +95,14 @@ class OurScore:
 
     @property
     def model(self) -> str:
-        """The backbone, with the entry's name where it is more than its method's: one of several on the board."""
+        """The backbone, with the entry's name if the board has several entries of its method."""
         model = self.board.backbone or _EMPTY
         return model if self.entry.name == self.entry.method else f"{model}, {self.entry.name}"
 
 
 @dataclass(frozen=True)
 class PublishedScore:
-    """A published number, beside one of ours where there is one."""
+    """A published number, and one of ours if there is one."""
 
     method: str
     task: Task
@@ -130,7 +130,7 @@ class Published:
     """A source with its numbers beside ours.
 
     Attributes:
-        scores: A line for every number, several where several entries of ours stand beside it.
+        scores: A line for every number, or several if several of our entries stand beside it.
     """
 
     reported: Reported

@@ -56,7 +56,7 @@ class Result:
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """Looks for no cycles meanwhile: rows have none, and looking through thousands again and again takes long."""
+    """Pause the search for reference cycles: rows have none, and searching thousands of them takes long."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -67,10 +67,10 @@ def no_collection() -> Iterator[None]:
 
 
 def add(run: Path, root: Path) -> Path | None:
-    """Copy a finished run into the results below ``root``; its new folder, or None where it is there already.
+    """Copy a finished run into the results below ``root``; its new folder, or None if it is there already.
 
     Raises:
-        InputError: The run is not finished or of no known protocol, or its files are not what its row says.
+        InputError: The run is not finished, its protocol is unknown, or its files are not those of its row.
     """
     status = read_run_row(run / ROW).status
     if status != "success":
@@ -105,7 +105,7 @@ def result_path(row: Row) -> PurePosixPath:
 
 
 def read_result(folder: Path) -> Result:
-    """A result; raises InputError where a file is missing or wrong."""
+    """A result; raises InputError if a file is missing or wrong."""
     row = read_row(folder / ROW)
     task: Task = tasks().load(row.identity.task)
     known = sorted(metric.key for metric in task.metrics)
@@ -144,7 +144,7 @@ def read_predictions(folder: Path) -> list[Answer]:
 
 
 def unpacked(path: Path) -> bytes:
-    """The content of a packed file of answers; raises InputError where it is damaged, missing or far too large."""
+    """The content of a packed file of answers; raises InputError if it is damaged, missing or far too large."""
     try:
         with gzip.open(path) as stream:
             content = stream.read(_MOST_ANSWERS + 1)
@@ -156,7 +156,7 @@ def unpacked(path: Path) -> bytes:
 
 
 def read_sums(path: Path, task: Task) -> tuple[list[str], dict[str, Additive]]:
-    """Users and their sums; raises InputError where the file is missing or wrong."""
+    """Users and their sums; raises InputError if the file is missing or wrong."""
     try:
         users, sums = sums_from_json(task, msgspec.json.decode(path.read_bytes()))
     except OSError as error:

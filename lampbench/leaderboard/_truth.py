@@ -28,7 +28,7 @@ class KnownGolds:
         self._mini = cache(_mini_data)
 
     def __call__(self, row: Row) -> Mapping[str, str] | None:
-        """Query id -> gold of all the row's queries; None where they are not at hand."""
+        """Query id -> gold of all the row's queries; None if they are not at hand."""
         protocol, _ = load_protocol(row.identity.protocol)
         if _MINI in (row.identity.protocol, protocol.origin):
             return self._of_mini(row.identity)
@@ -62,10 +62,10 @@ class Recount:
         self._counts: dict[str, Parameters] = {}
 
     def __call__(self, identity: Identity) -> Parameters | None:
-        """What ``identity``'s method trains; None where its backbone's files, or others that it needs, are not at hand.
+        """What ``identity``'s method trains; None if its backbone's files, or others that it needs, are not at hand.
 
         Raises:
-            InputError: The config is none that the method takes.
+            InputError: The method does not take the config.
         """
         plain = identity.to_json()
         key = canonical_json([plain[name] for name in ("task", "method", "config", "backbone")])
@@ -79,10 +79,10 @@ class Recount:
     def _count(self, identity: Identity) -> Parameters | None:
         kind = load_method(identity.method)
         owner = f"config: {identity.method}"
-        # Where a file lies is no part of an identity: a row names no file to be opened.
+        # The place of a file is not part of an identity: no row can name a file to be opened.
         places = {field.name for field in fields(kind.Config) if not field.metadata.get("in_identity", True)}
         for name in places & set(identity.config):
-            raise InputError(f"{owner}: {name} is a place, which no identity holds")
+            raise InputError(f"{owner}: {name} is the place of a file, which no identity holds")
         backbone = None
         if kind.needs_backbone:
             if identity.backbone is None:
@@ -111,7 +111,7 @@ class Recount:
 
 
 def _config(kind: type[Method], values: Mapping[str, Any], places: Iterable[str], owner: str) -> Any:
-    """The config; None where it lacks nothing but places, such as a retriever's encoder, which no identity holds."""
+    """The config; None if it lacks only places, such as that of a retriever's encoder, which no identity holds."""
     try:
         return config_from(kind.Config, values, owner)
     except InputError:

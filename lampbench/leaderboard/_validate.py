@@ -20,9 +20,9 @@ from lampbench.rows import Answer, Identity, MetricValue, Row, RowError, one_lin
 _TOLERANCE = 1e-9
 _DRAWN = ("ci95", "stderr")
 
-# Golds of a row's queries, by id; None where they are not at hand.
+# Golds of a row's queries, by id; None if they are not at hand.
 Golds = Callable[[Row], Mapping[str, str] | None]
-# What the method of an identity trains; None where that cannot be counted here.
+# What the method of an identity trains; None if that cannot be counted here.
 Count = Callable[[Identity], Parameters | None]
 
 
@@ -202,7 +202,7 @@ def _metric_faults(
         for name, (found, wanted) in pairs.items():
             # Intervals are drawn: another version of the generator may move them by a little.
             slack = 0.1 * (own.micro.stderr or 0) if name in _DRAWN else _TOLERANCE
-            # Rows of before intervals were recorded have none.
+            # Rows from before intervals were recorded have none.
             if not _close(found, wanted, slack) and not (found is None and name in _DRAWN):
                 yield f"metrics.{key}.{name}: {found}, recomputed from {source} {wanted}"
 

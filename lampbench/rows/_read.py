@@ -162,7 +162,7 @@ def _converted(path: Path, raw: Any, kind: type[_T]) -> _T:
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON value")
+    raise ValueError(f"{constant} is not a JSON value")
 
 
 def _own_faults(row: Row) -> Iterator[str]:
@@ -225,15 +225,15 @@ def _said(message: str, value: Any) -> str:
 
 
 def _unfit(value: Any, depth: int = 1) -> Iterator[tuple[str, str]]:
-    """Values that nothing can be computed from, or that no file can hold, and where they are."""
+    """Places of values that cannot be computed with or written to a file, and why."""
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
         if isinstance(inner, (int, float)):
             if not abs(inner) <= LARGEST:
                 finite = isinstance(inner, int) or math.isfinite(inner)
-                yield str(key), "too large a number" if finite else f"{inner} is no number"
+                yield str(key), "too large a number" if finite else f"{inner} is not a number"
         elif isinstance(inner, str):
             if not (inner.isascii() or _is_text(inner)):
-                yield str(key), f"{inner[:80]!r} holds half of a surrogate pair, which is no text"
+                yield str(key), f"{inner[:80]!r} holds half of a surrogate pair, which is not text"
         elif isinstance(inner, (dict, list, tuple)):
             if depth == _DEEPEST:
                 yield str(key), "nested too deeply"

@@ -32,9 +32,9 @@ def open_row(
     error: str | None = None,
     where: Mapping[str, Any] | None = None,
 ) -> rows.RunRow:
-    """The row of a run that has no result (yet): what was run, where, and how far it came.
+    """The row of a run without a result: what was run, where, and how far it came.
 
-    ``where`` is the environment of what ran it; None for this process.
+    ``where`` is the environment that it ran in; None for this process.
     """
     commit, dirty = source_commit()
     sessions = [event for event in folder.journal() if event["event"] == "session_start"]
@@ -49,7 +49,7 @@ def open_row(
             commit=commit,
             dirty=dirty,
             plugin=rows.Origin(plan.plugin.distribution, plan.plugin.value),
-            # The command, and not where it is installed; a file may have any bytes as its name.
+            # The command without its folder; the names of files may have any bytes.
             argv=(
                 Path(sys.argv[0]).name,
                 *(text.encode("utf-8", "backslashreplace").decode() for text in sys.argv[1:]),
@@ -74,7 +74,7 @@ def finished_row(
 ) -> rows.Row:
     """The row of a finished run: everything above with metrics, cost, checks and artifacts.
 
-    ``swapped`` are the scores with other users' states, where that was asked for; ``checks`` what the
+    ``swapped`` are the scores with other users' states, None if they were not asked for; ``checks`` what the
     isolation guards found; ``where`` as above.
     """
     events = folder.journal()
@@ -229,7 +229,7 @@ def _peak(memories: Iterable[Mapping[str, int | None]]) -> dict[str, int | None]
 
 
 def _spread(events: Sequence[Mapping[str, Any]]) -> rows.UserSeconds | None:
-    """Seconds of adaptation a user; users adapted together share their time equally."""
+    """Seconds of adaptation per user; users adapted together share their time equally."""
     seconds = [event["seconds"] / len(event["users"]) for event in events for _ in event["users"]]
     if not seconds:
         return None

@@ -125,11 +125,11 @@ PLANTED: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "a NaN": (
         lambda f: (f / "row.json").write_text((f / "row.json").read_text().replace('"seed": 0', '"seed": NaN')),
-        "NaN is no JSON value",
+        "NaN is not a JSON value",
     ),
     "a number too large": (
         lambda f: edit(f, lambda row: row["cost"]["seconds"].update(predict=float("inf"))),
-        "not valid JSON (Infinity is no JSON value)",
+        "not valid JSON (Infinity is not a JSON value)",
     ),
     "a cut row": (lambda f: (f / "row.json").write_text((f / "row.json").read_text()[:300]), "not valid JSON"),
     "a missing field": (
@@ -300,7 +300,7 @@ def test_a_row_is_checked_by_itself(folder: Path) -> None:
     row = json.loads((folder / "row.json").read_text())
     assert list(row_faults(row)) == []
     row["cost"]["seconds"]["load"] = float("nan")
-    assert "cost.seconds.load: nan is no number" in list(row_faults(row))
+    assert "cost.seconds.load: nan is not a number" in list(row_faults(row))
 
 
 @pytest.fixture(scope="module")
