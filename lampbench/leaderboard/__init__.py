@@ -1,11 +1,12 @@
 """From finished runs to boards: results, comparison, ranking, validation."""
 
 from lampbench.leaderboard._board import Board, Entry, boards
+from lampbench.leaderboard._columns import COLUMNS, Cell, Column, columns
 from lampbench.leaderboard._compare import Comparison, Moved, adjusted, check_comparable, compare, query_changes
 from lampbench.leaderboard._golds import KnownGolds
 from lampbench.leaderboard._published import reported_page
 from lampbench.leaderboard._recount import Recount
-from lampbench.leaderboard._render import board_json, write_boards
+from lampbench.leaderboard._render import board_json, column_list, write_boards
 from lampbench.leaderboard._reported import Reported, read_reported
 from lampbench.leaderboard._results import (
     Result,
@@ -19,7 +20,10 @@ from lampbench.leaderboard._rows import migrated, read_row, row_faults, row_sche
 from lampbench.leaderboard._validate import result_faults, validate
 
 __all__ = [
+    "COLUMNS",
     "Board",
+    "Cell",
+    "Column",
     "Comparison",
     "Entry",
     "KnownGolds",
@@ -32,6 +36,8 @@ __all__ = [
     "board_json",
     "boards",
     "check_comparable",
+    "column_list",
+    "columns",
     "compare",
     "migrated",
     "query_changes",

@@ -86,6 +86,12 @@ class Published:
     reported: Reported
     scores: tuple[PublishedScore, ...]
 
+    @property
+    def beside(self) -> str:
+        """How many numbers the source has, and how many of ours stand beside them."""
+        ours = {(score.method, score.task.name, score.metric.key): score.ours is not None for score in self.scores}
+        return f"{len(ours)} numbers as printed, ours beside {sum(ours.values()) or 'none'} of them"
+
 
 def published(reported: Sequence[Reported], boards: Sequence[Board]) -> list[Published]:
     """Every source beside the ranked entries of the same method, task and protocol, run on all of its users."""
