@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from lampbench.core import InputError, convert
+from lampbench.rows import RunRow
 from lampbench.runner import Executor, Plan, Planner, Reporter, Session, limit_memory
 
 _EXECUTORS = ("local", "ray")
@@ -103,7 +104,7 @@ class _Local:
         self._limit = planner.settings.memory_limit
         self._session = Session(planner, reporter)
 
-    def run_all(self, plans: Sequence[Plan], *, force: bool = False) -> list[dict[str, Any]]:
+    def run_all(self, plans: Sequence[Plan], *, force: bool = False) -> list[RunRow]:
         """The plans' rows."""
         limit_memory(self._limit, next((plan.backbone.device for plan in plans if plan.backbone), "cpu"))
         return self._session.run_all(plans, force=force)

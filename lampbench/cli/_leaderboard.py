@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +12,7 @@ from lampbench.core import InputError
 
 if TYPE_CHECKING:
     from lampbench.leaderboard import Comparison, Result
+    from lampbench.rows import Row
 
 _ROOT = click.option(
     "--root",
@@ -142,9 +143,9 @@ def _run_folders(paths: Sequence[Path]) -> list[Path]:
 
 def _names(results: Sequence[Result]) -> list[str]:
     """Methods, with the run id where one occurs twice."""
-    methods = [str(result.identity["method"]) for result in results]
+    methods = [result.identity.method for result in results]
     return [
-        name if methods.count(name) == 1 else f"{name} {result.row['run_id']}"
+        name if methods.count(name) == 1 else f"{name} {result.row.run_id}"
         for name, result in zip(methods, results, strict=True)
     ]
 
@@ -152,19 +153,19 @@ def _names(results: Sequence[Result]) -> list[str]:
 def _costs_text(names: Sequence[str], results: Sequence[Result]) -> str:
     from tabulate import tabulate
 
-    def cells(name: str, row: Mapping[str, Any]) -> list[str]:
-        cost, metrics = row["cost"], row["metrics"]
-        values = [f"{key} {metric['value']:.4f}" for key, metric in metrics.items() if metric["value"] is not None]
-        spread = cost["seconds_per_user"]
+    def cells(name: str, row: Row) -> list[str]:
+        cost, metrics = row.cost, row.metrics
+        values = [f"{key} {metric.value:.4f}" for key, metric in metrics.items() if metric.value is not None]
+        spread = cost.seconds_per_user
         return [
             name,
             ", ".join(values),
-            f"{cost['parameters']['shared']:,}",
-            f"{cost['parameters']['per_user']:,}",
-            f"{cost['seconds']['fit_shared'] or 0:.2f}",
-            f"{spread['mean']:.3f}" if spread else "–",
-            f"{cost['seconds']['predict'] or 0:.2f}",
-            row["environment"]["hardware_class"],
+            f"{cost.parameters.shared:,}",
+            f"{cost.parameters.per_user:,}",
+            f"{cost.seconds.fit_shared or 0:.2f}",
+            f"{spread.mean:.3f}" if spread else "–",
+            f"{cost.seconds.predict or 0:.2f}",
+            row.environment.hardware_class,
         ]
 
     headers = ("run", "scores", "shared params", "params/user", "shared s", "s/user", "predict s", "hardware")

@@ -97,7 +97,7 @@ def _run_all(plans: Sequence[Plan], planner: Planner, executor: MakeExecutor, fo
             folder = RunFolder(plan.folder)
             folder.row(), folder.journal(), folder.predictions()
     rows = executor(planner, ProgressReporter()).run_all(plans, force=force)
-    label = rows[0]["data"]["label"]
+    label = rows[0].data.label
     if label:
         click.echo(f"\n{label}: invented users; these scores compare with no score on LaMP")
     click.echo(f"\n{run_table(rows)}\n")
@@ -107,7 +107,7 @@ def _run_all(plans: Sequence[Plan], planner: Planner, executor: MakeExecutor, fo
         click.echo(f"Run folder: {plans[0].folder}")
     else:
         click.echo(f"Run folders: {planner.settings.out / planner.settings.protocol}/<task>/<method>/<run>")
-    return 0 if all(row["status"] == "success" for row in rows) else 1
+    return 0 if all(row.status == "success" for row in rows) else 1
 
 
 def _settings(given: Mapping[str, Any]) -> Settings:
@@ -132,7 +132,7 @@ def _plan_text(plan: Plan, planner: Planner) -> str:
     row = RunFolder(plan.folder).row()
     facts = {
         "run id": plan.run_id,
-        "folder": f"{plan.folder} ({row['status'] if row else 'new'})",
+        "folder": f"{plan.folder} ({row.status if row else 'new'})",
         "users": f"{len(data.users)} evaluated, {len(data.shared)} shared",
         "protocol": f"{planner.settings.protocol} {data.hash}",
         "queries": f"{len(data.queries)} evaluated, {sum(len(user.queries) for user in data.shared)} shared",

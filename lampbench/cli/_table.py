@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from tabulate import tabulate
 
 from lampbench.data import Leak, findings
-from lampbench.runner import PHASES
+from lampbench.rows import PHASES, Data, Row, RunRow
 
 
-def run_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def run_table(rows: Sequence[RunRow]) -> str:
     """Rows of ``row.json`` as one table: all scores, parameters, seconds per phase, run id."""
     headers = ["method", "task", "primary", "secondary", "shared params", "params/user"]
     headers += [*(f"{phase} s" for phase in PHASES), "run"]
@@ -20,64 +19,61 @@ def run_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return tabulate([_cells(row) for row in rows], headers=headers, disable_numparse=True, colalign=align)
 
 
-def run_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def run_notes(rows: Sequence[RunRow]) -> list[str]:
     """What a reader of the table must know, one line per kind of note and task."""
     of_data: dict[str, None] = {}
     notes: dict[str, list[str]] = defaultdict(list)
     for row in rows:
-        method, task = row["identity"]["method"], row["identity"]["task"]
-        whose = task if row["identity"]["limit"] is None else f"{task}, all users of the protocol"
-        of_data |= dict.fromkeys(f"{whose}: {note}" for note in _data_notes(row["data"]))
+        method, task = row.identity.method, row.identity.task
+        whose = task if row.identity.limit is None else f"{task}, all users of the protocol"
+        of_data |= dict.fromkeys(f"{whose}: {note}" for note in _data_notes(row.data))
         for note, count in _row_notes(row):
             notes[f"{task}: {note}"].append(f"{method} {count}".strip())
     return [*of_data, *(f"{note}: {', '.join(methods)}" for note, methods in notes.items())]
 
 
-def _data_notes(data: Mapping[str, Any]) -> Iterator[str]:
+def _data_notes(data: Data) -> Iterator[str]:
     """Notes on the data, the same for every method."""
-    for found in findings([Leak.from_json(*leak) for leak in data["leaks"].items()]):
+    for found in findings([Leak(name, own.count, own.of, own.examples) for name, own in data.leaks.items()]):
         yield f"leak check: {found}"
-    yield from data["notes"]
+    yield from data.notes
 
 
-def _row_notes(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _row_notes(row: RunRow) -> Iterator[tuple[str, str]]:
     """Notes on one row: what, and how many."""
-    if row["status"] != "success":
-        yield f"{row['status']} ({row['error']})", ""
+    if not isinstance(row, Row):
+        yield f"{row.status} ({row.error})", ""
         return
-    data = row["data"]
-    if row["identity"]["limit"] is not None:
-        yield f"limited to the first {data['users']} users", ""
-    for key, what in (
-        ("invalid_outputs", f"outputs that are no valid answer, of {data['queries']}"),
-        ("cut_contexts", f"prompts whose context was cut to fit the model, of {data['queries']}"),
-        ("cut_sources", f"prompts whose text was cut to fit the model, of {data['queries']}"),
-        ("cut_while_adapting", "training examples or profile prompts that were cut to fit the model"),
+    data = row.data
+    if row.identity.limit is not None:
+        yield f"limited to the first {data.users} users", ""
+    for count, what in (
+        (data.invalid_outputs, f"outputs that are no valid answer, of {data.queries}"),
+        (data.cut_contexts, f"prompts whose context was cut to fit the model, of {data.queries}"),
+        (data.cut_sources, f"prompts whose text was cut to fit the model, of {data.queries}"),
+        (data.cut_while_adapting, "training examples or profile prompts that were cut to fit the model"),
     ):
-        if data[key]:
-            yield what, str(data[key])
-    for name, check in row["checks"].items():
-        if check["passed"] is False:
-            yield f"CHECK FAILED, {name}: {check}", ""
+        if count:
+            yield what, str(count)
+    for name in row.failed_checks:
+        yield f"CHECK FAILED, {name}: {row.checks[name].found}", ""
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    identity = row["identity"]
-    names = [identity["method"], identity["task"]]
-    if row["status"] != "success":
-        return [*names, row["status"].upper(), *[""] * (3 + len(PHASES)), row["run_id"]]
-    primary_first = sorted(row["metrics"].items(), key=lambda entry: not entry[1]["primary"])
-    primary, *others = (_score(key, metric["value"]) for key, metric in primary_first)
-    parameters = row["cost"]["parameters"]
-    seconds = row["cost"]["seconds"]
+def _cells(row: RunRow) -> list[str]:
+    names = [row.identity.method, row.identity.task]
+    if not isinstance(row, Row):
+        return [*names, row.status.upper(), *[""] * (3 + len(PHASES)), row.run_id]
+    primary_first = sorted(row.metrics.items(), key=lambda entry: not entry[1].primary)
+    primary, *others = (_score(key, metric.value) for key, metric in primary_first)
+    parameters, seconds = row.cost.parameters, row.cost.seconds.by_phase
     return [
         *names,
         primary,
         ", ".join(others),
-        f"{parameters['shared']:,}",
-        f"{parameters['per_user']:,}",
+        f"{parameters.shared:,}",
+        f"{parameters.per_user:,}",
         *("–" if seconds[phase] is None else f"{seconds[phase]:.2f}" for phase in PHASES),
-        row["run_id"],
+        row.run_id,
     ]
 
 

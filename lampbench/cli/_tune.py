@@ -12,6 +12,7 @@ import click
 
 from lampbench.cli._options import cache_option, overrides, task_names, use_cache
 from lampbench.core import InputError, RunContext, config_from
+from lampbench.rows import RunRow
 from lampbench.runner import Plan, Planner, Session, Settings, Skip, limit_memory, load_method
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def _record(search: Search, held_out: float, out: Path, force: bool) -> Record:
 
 
 def _carry_out(
-    search: Search, record: Record, count: int, run: Callable[[Plan], Mapping[str, Any]], options: Mapping[str, Any]
+    search: Search, record: Record, count: int, run: Callable[[Plan], RunRow], options: Mapping[str, Any]
 ) -> bool:
     """Try so many settings and tell of them; whether one was found that can be chosen."""
     from lampbench.cli._tune_report import about, report

@@ -16,7 +16,6 @@ from lampbench.leaderboard._results import (
     read_results,
     result_path,
 )
-from lampbench.leaderboard._rows import migrated, read_row, row_faults, row_schema, run_id
 from lampbench.leaderboard._validate import result_faults, validate
 
 __all__ = [
@@ -39,19 +38,14 @@ __all__ = [
     "column_list",
     "columns",
     "compare",
-    "migrated",
     "query_changes",
     "read_predictions",
     "read_reported",
     "read_result",
     "read_results",
-    "read_row",
     "reported_page",
     "result_faults",
     "result_path",
-    "row_faults",
-    "row_schema",
-    "run_id",
     "validate",
     "write_boards",
 ]

@@ -14,6 +14,7 @@ from lampbench.core import Metric, Task, canonical_json, tasks
 from lampbench.leaderboard._compare import Moved, check_comparable, moved, user_changes
 from lampbench.leaderboard._results import Result, no_collection
 from lampbench.metrics import Difference, Estimate, Means, holm
+from lampbench.rows import Identity
 
 # A board resamples for every entry; runs themselves record 10,000.
 RESAMPLES = 2000
@@ -80,12 +81,12 @@ class Entry:
     @property
     def method(self) -> str:
         """The method's name."""
-        return str(self.results[0].identity["method"])
+        return self.results[0].identity.method
 
     @property
     def hardware(self) -> str:
         """Where it ran; several classes are joined."""
-        return ", ".join(sorted({str(result.row["environment"]["hardware_class"]) for result in self.results}))
+        return ", ".join(sorted({result.row.environment.hardware_class for result in self.results}))
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class Board:
     """Entries that may be ranked together: one task version, protocol hash, backbone and decoding.
 
     Attributes:
+        base: A result whose identity has what all entries share; with a backbone if any entry has one.
         protocol: As written on the command line.
         backbone: Its id; None where no entry uses one.
         label: What the data calls itself, such as "mini (synthetic)".
@@ -100,6 +102,7 @@ class Board:
     """
 
     task: Task
+    base: Result
     protocol: str
     protocol_hash: str
     limit: int | None
@@ -118,11 +121,10 @@ def boards(results: Iterable[Result]) -> list[Board]:
     Raises:
         InputError: Results that claim the same queries are of different users.
     """
-    data: dict[str, list[Result]] = defaultdict(list)
+    data: dict[tuple[object, ...], list[Result]] = defaultdict(list)
     for result in results:
-        identity = result.identity
-        shared = ("task", "task_version", "protocol", "protocol_hash", "limit", "prompt_hash")
-        data[canonical_json([identity[key] for key in shared])].append(result)
+        own = result.identity
+        data[own.task, own.task_version, own.protocol, own.protocol_hash, own.limit, own.prompt_hash].append(result)
     # Nearly all of it is numpy, which computes in every thread at once.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         made = [board for own in pool.map(_boards_of_data, data.values()) for board in own]
@@ -136,20 +138,19 @@ def _place(board: Board) -> tuple[str, ...]:
 def _boards_of_data(results: Sequence[Result]) -> list[Board]:
     """Boards on the same queries: one a backbone; methods that use none are on each of them."""
     check_comparable(results)
-    without = [result for result in results if result.identity["backbone"] is None]
-    groups: dict[str, list[Result]] = defaultdict(list)
+    without = [result for result in results if result.identity.backbone is None]
+    groups: dict[tuple[object, ...], list[Result]] = defaultdict(list)
     for result in results:
-        backbone = result.identity["backbone"]
-        if backbone is not None:
-            model = [backbone[key] for key in ("id", "revision", "dtype")]
-            groups[canonical_json([model, result.identity["decoding"]["mode"]])].append(result)
+        own = result.identity.backbone
+        if own is not None:
+            groups[own.id, own.revision, own.dtype, result.identity.decoding_mode].append(result)
     return [_board([*without, *own]) for own in groups.values()] or [_board(without)]
 
 
 def _board(results: Sequence[Result]) -> Board:
-    base = next((result for result in results if result.identity["backbone"]), results[0])
+    base = next((result for result in results if result.identity.backbone), results[0])
     identity = base.identity
-    task: Task = tasks().load(identity["task"])
+    task: Task = tasks().load(identity.task)
     pools = _pools(results)
     means = {
         m.key: Means([[own.sums[m.key] for own in pool] for pool in pools.values()], resamples=RESAMPLES)
@@ -162,17 +163,17 @@ def _board(results: Sequence[Result]) -> Board:
     entries = [
         _entry(name, pool, scores[name], ranks.get(name), gains.get(name), reference) for name, pool in pools.items()
     ]
-    backbone, decoding = identity["backbone"], identity["decoding"]
     return Board(
         task=task,
-        protocol=identity["protocol"],
-        protocol_hash=identity["protocol_hash"],
-        limit=identity["limit"],
-        backbone=backbone["id"] if backbone else None,
-        decoding=decoding["mode"] if decoding else None,
-        label=base.row["data"]["label"],
-        users=base.row["data"]["users"],
-        queries=base.row["data"]["queries"],
+        base=base,
+        protocol=identity.protocol,
+        protocol_hash=identity.protocol_hash,
+        limit=identity.limit,
+        backbone=identity.backbone.id if identity.backbone else None,
+        decoding=identity.decoding_mode,
+        label=base.row.data.label,
+        users=base.row.data.users,
+        queries=base.row.data.queries,
         entries=tuple(sorted(entries, key=lambda entry: _order(entry, task.primary))),
     )
 
@@ -180,11 +181,11 @@ def _board(results: Sequence[Result]) -> Board:
 def _pools(results: Sequence[Result]) -> dict[str, list[Result]]:
     """Name -> results that differ in the seed alone; names tell configs of one method apart."""
     pools: dict[str, list[Result]] = defaultdict(list)
-    for result in sorted(results, key=lambda result: (result.identity["method"], result.row["run_id"])):
-        pools[canonical_json({key: value for key, value in result.identity.items() if key != "seed"})].append(result)
+    for result in sorted(results, key=lambda result: (result.identity.method, result.row.run_id)):
+        pools[canonical_json(result.identity.to_json() | {"seed": None})].append(result)
     by_method: dict[str, list[list[Result]]] = defaultdict(list)
     for pool in pools.values():
-        by_method[_method(pool)].append(sorted(pool, key=lambda result: int(result.identity["seed"])))
+        by_method[_method(pool)].append(sorted(pool, key=lambda result: result.identity.seed))
     return {_name(pool, own): pool for own in by_method.values() for pool in own}
 
 
@@ -198,14 +199,14 @@ def _name(pool: Sequence[Result], same_method: Sequence[Sequence[Result]]) -> st
     return f"{_method(pool)} ({', '.join(f'{key}={own[key]}' for key in telling)})"
 
 
-def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("method_version", "engine", "decoding", "backbone")
-    return {**identity["config"], **{name: identity[name] for name in names}}
+def _flat(identity: Identity) -> dict[str, Any]:
+    plain = identity.to_json()
+    return {**plain["config"]} | {name: plain[name] for name in ("method_version", "engine", "decoding", "backbone")}
 
 
 def _reason(pool: Sequence[Result]) -> str | None:
     """Why a pool is not ranked."""
-    failed = sorted({name for result in pool for name in result.failed_checks})
+    failed = sorted({name for result in pool for name in result.row.failed_checks})
     return f"failed checks: {', '.join(failed)}" if failed else None
 
 
@@ -264,7 +265,7 @@ def _gains(pools: Mapping[str, Sequence[Result]], means: Mapping[str, Means], pr
 
 
 def _swapped_gain(pool: Sequence[Result], base: Sequence[Result], primary: Metric) -> float | None:
-    swapped = _mean(result.row["swap"] and result.row["swap"][primary.key] for result in pool)
+    swapped = _mean(None if result.row.swap is None else result.row.swap[primary.key] for result in pool)
     if swapped is None:
         return None
     own, plain = (fmean(result.sums[primary.key].micro for result in part) for part in (pool, base))
@@ -280,10 +281,9 @@ def _entry(
     gain: Gain | None,
     reference: Sequence[Result] | None,
 ) -> Entry:
-    costs = [result.row["cost"] for result in pool]
-    queries = pool[0].row["data"]["queries"]
-    per_user = _mean(cost["seconds_per_user"] and cost["seconds_per_user"]["mean"] for cost in costs)
-    parameters = costs[0]["parameters"]
+    costs = [result.row.cost for result in pool]
+    queries = pool[0].row.data.queries
+    parameters = costs[0].parameters
     return Entry(
         name=name,
         results=tuple(pool),
@@ -291,19 +291,19 @@ def _entry(
         rank=rank,
         unranked=_reason(pool),
         gain=gain,
-        invalid=_mean(_share(result.row["data"]["invalid_outputs"], queries) for result in pool),
-        shared_parameters=parameters["shared"],
-        user_parameters=parameters["per_user"],
-        user_bytes=costs[0]["bytes"]["per_user"],
-        seconds_per_user=per_user,
-        shared_seconds=_mean(cost["seconds"]["fit_shared"] for cost in costs),
-        query_ms=_mean(cost["seconds"]["predict"] and 1000 * cost["seconds"]["predict"] / queries for cost in costs),
-        query_tokens=_mean(cost["tokens"]["prompt"] and cost["tokens"]["prompt"] / queries for cost in costs),
+        invalid=_mean(_share(result.row.data.invalid_outputs, queries) for result in pool),
+        shared_parameters=parameters.shared,
+        user_parameters=parameters.per_user,
+        user_bytes=costs[0].bytes.per_user,
+        seconds_per_user=_mean(map(_user_seconds, pool)),
+        shared_seconds=_mean(cost.seconds.fit_shared for cost in costs),
+        query_ms=_mean(cost.seconds.predict and 1000 * cost.seconds.predict / queries for cost in costs),
+        query_tokens=_mean(cost.tokens.prompt and cost.tokens.prompt / queries for cost in costs),
         peak_bytes=max(
-            (peak for cost in costs for own in cost["memory"].values() for peak in own.values() if peak), default=None
+            (peak for cost in costs for own in cost.memory.values() for peak in own.values() if peak), default=None
         ),
         parameter_reduction=_reduction(
-            parameters["per_user"], reference[0].row["cost"]["parameters"]["per_user"] if reference else None
+            parameters.per_user, reference[0].row.cost.parameters.per_user if reference else None
         ),
         time_reduction=_time_reduction(pool, reference),
     )
@@ -311,15 +311,15 @@ def _entry(
 
 def _time_reduction(pool: Sequence[Result], reference: Sequence[Result] | None) -> float | None:
     """Of a user's seconds against OPPU's, where both ran on one class of hardware."""
-    if reference is None or len({r.row["environment"]["hardware_class"] for r in [*pool, *reference]}) > 1:
+    if reference is None or len({r.row.environment.hardware_class for r in [*pool, *reference]}) > 1:
         return None
     own, theirs = (_mean(_user_seconds(result) for result in part) for part in (pool, reference))
     return _reduction(own, theirs)
 
 
 def _user_seconds(result: Result) -> float | None:
-    spread = result.row["cost"]["seconds_per_user"]
-    return None if spread is None else float(spread["mean"])
+    spread = result.row.cost.seconds_per_user
+    return None if spread is None else spread.mean
 
 
 def _share(count: int | None, of: int) -> float | None:
@@ -344,4 +344,4 @@ def _order(entry: Entry, primary: Metric) -> tuple[bool, float, str]:
 
 
 def _method(pool: Sequence[Result]) -> str:
-    return str(pool[0].identity["method"])
+    return pool[0].identity.method

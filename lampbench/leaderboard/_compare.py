@@ -61,7 +61,7 @@ def compare(
         InputError: They are of different tasks, users or queries.
     """
     results = [*first, *second]
-    task: Task = tasks().load(results[0].identity["task"])
+    task: Task = tasks().load(results[0].identity.task)
     check_comparable(results)
     differences = {
         metric.key: difference(_sums(first, metric.key), _sums(second, metric.key), resamples=resamples)
@@ -78,7 +78,7 @@ def check_comparable(results: Sequence[Result]) -> None:
     base = results[0]
     for other in results[1:]:
         for key in ("task", "task_version", "protocol_hash", "limit"):
-            ours, theirs = base.identity[key], other.identity[key]
+            ours, theirs = getattr(base.identity, key), getattr(other.identity, key)
             if ours != theirs:
                 raise InputError(
                     f"{other.folder}: its {key} is {theirs!r}, that of {base.folder} is {ours!r}; "

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from lampbench.core import InputError, tasks
 from lampbench.data import Dataset, read_outputs
+from lampbench.rows import Identity, Row
 from lampbench.runner import load_protocol
 
 _MINI = "mini"
@@ -25,23 +25,21 @@ class KnownGolds:
         self._given = {query: gold for path in files for query, gold in read_outputs(path, None).by_id.items()}
         self._mini = cache(_mini_data)
 
-    def __call__(self, row: Mapping[str, Any]) -> Mapping[str, str] | None:
+    def __call__(self, row: Row) -> Mapping[str, str] | None:
         """Query id -> gold of all the row's queries; None where they are not at hand."""
-        identity = row["identity"]
-        protocol, _ = load_protocol(identity["protocol"])
-        if _MINI in (identity["protocol"], protocol.origin):
-            return self._of_mini(identity)
+        protocol, _ = load_protocol(row.identity.protocol)
+        if _MINI in (row.identity.protocol, protocol.origin):
+            return self._of_mini(row.identity)
         return self._given or None
 
-    def _of_mini(self, identity: Mapping[str, Any]) -> Mapping[str, str]:
-        data = self._mini(identity["protocol"], identity["task"])
-        if data.hash != identity["protocol_hash"]:
+    def _of_mini(self, identity: Identity) -> Mapping[str, str]:
+        data = self._mini(identity.protocol, identity.task)
+        if data.hash != identity.protocol_hash:
             raise InputError(
-                f"protocol_hash {identity['protocol_hash'][:12]}…, but {identity['protocol']} of this LampBench has "
+                f"protocol_hash {identity.protocol_hash[:12]}…, but {identity.protocol} of this LampBench has "
                 f"{data.hash[:12]}…"
             )
-        limit = identity["limit"]
-        return data.golds if limit is None else data.first_users(limit).golds
+        return data.golds if identity.limit is None else data.first_users(identity.limit).golds
 
 
 def _mini_data(protocol: str, task: str) -> Dataset:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lampbench.core import InputError, Method, Parameters, canonical_json, config_from, tasks
+from lampbench.rows import BackboneIdentity, Identity
 from lampbench.runner import load_method, load_protocol
 
 
@@ -25,14 +26,14 @@ class Recount:
         self._load = cache(_skeleton)
         self._counts: dict[str, Parameters] = {}
 
-    def __call__(self, identity: Mapping[str, Any]) -> Parameters | None:
+    def __call__(self, identity: Identity) -> Parameters | None:
         """What ``identity``'s method trains; None where its backbone's files, or others that it needs, are not at hand.
 
         Raises:
             InputError: The config is none that the method takes.
         """
-        telling = ("task", "method", "config", "backbone")
-        key = canonical_json([identity[name] for name in telling])
+        plain = identity.to_json()
+        key = canonical_json([plain[name] for name in ("task", "method", "config", "backbone")])
         if key not in self._counts:
             counted = self._count(identity)
             if counted is None:
@@ -40,37 +41,37 @@ class Recount:
             self._counts[key] = counted
         return self._counts[key]
 
-    def _count(self, identity: Mapping[str, Any]) -> Parameters | None:
-        kind = load_method(identity["method"])
-        owner = f"config: {identity['method']}"
+    def _count(self, identity: Identity) -> Parameters | None:
+        kind = load_method(identity.method)
+        owner = f"config: {identity.method}"
         # Where a file lies is no part of an identity: a row names no file to be opened.
         places = {field.name for field in fields(kind.Config) if not field.metadata.get("in_identity", True)}
-        for name in places & set(identity["config"]):
+        for name in places & set(identity.config):
             raise InputError(f"{owner}: {name} is a place, which no identity holds")
         backbone = None
         if kind.needs_backbone:
-            if identity["backbone"] is None:
+            if identity.backbone is None:
                 raise InputError(f"{owner} needs a backbone, and the identity names none")
-            backbone = self._backbone(identity)
+            backbone = self._backbone(identity.protocol, identity.backbone)
             if backbone is None:
                 return None
-        config = _config(kind, identity["config"], places, owner)
+        config = _config(kind, identity.config, places, owner)
         if config is None:
             return None
         try:
             method: Method = kind(
-                task=tasks().load(identity["task"]), config=config, seed=identity["seed"], backbone=backbone
+                task=tasks().load(identity.task), config=config, seed=identity.seed, backbone=backbone
             )
             return method.parameters()
         except Exception as error:  # whatever a stranger's method raises is this row's fault alone
             raise InputError(f"{owner} does not run with it: {type(error).__name__}: {error}") from error
 
-    def _backbone(self, identity: Mapping[str, Any]) -> Any:
-        own = load_protocol(identity["protocol"])[0].default_model
+    def _backbone(self, protocol: str, wanted: BackboneIdentity) -> Any:
+        own = load_protocol(protocol)[0].default_model
         for model in [*([own] if own else []), *self._models]:
             info = self._describe(model)
-            if info.source.revision == identity["backbone"]["revision"]:
-                return self._load(replace(info, dtype=identity["backbone"]["dtype"]))
+            if info.source.revision == wanted.revision:
+                return self._load(replace(info, dtype=wanted.dtype))
         return None
 
 

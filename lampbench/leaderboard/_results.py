@@ -19,13 +19,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import orjson
 
-from lampbench.core import InputError, Task, canonical_json, new_folder, tasks, write_json
-from lampbench.leaderboard._rows import LARGEST, read_row, row_faults
+from lampbench.core import InputError, Task, new_folder, tasks, write_json
 from lampbench.metrics import Additive, sums_from_json
+from lampbench.rows import LARGEST, Identity, Row, read_row, read_run_row
 from lampbench.runner import load_protocol
 
 ROW, PREDICTIONS, SUMS = "row.json", "predictions.jsonl.gz", "user_sums.json"
@@ -45,20 +44,14 @@ class Result:
     """
 
     folder: Path
-    row: Mapping[str, Any]
+    row: Row
     users: tuple[str, ...]
     sums: Mapping[str, Additive]
 
     @property
-    def identity(self) -> Mapping[str, Any]:
+    def identity(self) -> Identity:
         """What the run was."""
-        identity: Mapping[str, Any] = self.row["identity"]
-        return identity
-
-    @property
-    def failed_checks(self) -> list[str]:
-        """Names of isolation checks that the run failed: such a row is kept and not ranked."""
-        return [name for name, check in self.row["checks"].items() if check["passed"] is False]
+        return self.row.identity
 
 
 @contextmanager
@@ -79,50 +72,46 @@ def add(run: Path, root: Path) -> Path | None:
     Raises:
         InputError: The run is not finished or of no known protocol, or its files are not what its row says.
     """
+    status = read_run_row(run / ROW).status
+    if status != "success":
+        raise InputError(f"{run}: status {status!r}; only finished runs can be added")
     row = read_row(run / ROW)
-    if row.get("status") != "success":
-        raise InputError(f"{run}: status {row.get('status')!r}; only finished runs can be added")
-    faults = list(row_faults(row))
-    if faults:
-        raise InputError(f"{run / ROW}: {faults[0]}")
     try:
-        load_protocol(row["identity"]["protocol"])
+        load_protocol(row.identity.protocol)
     except InputError as error:
         raise InputError(
             f"{run}: {error}; only runs under a protocol are results, and trials of lampbench tune are not"
         ) from None
-    files = {name: _artifact(run / name, row["artifacts"].get(name)) for name in ("predictions.jsonl", SUMS)}
+    files = {name: _artifact(run / name, row.artifacts[name]) for name in ("predictions.jsonl", SUMS)}
     if len(files["predictions.jsonl"]) > _MOST_ANSWERS:
         raise InputError(f"{run / 'predictions.jsonl'}: {_TOO_MANY}")
-    target = root / result_path(row["identity"], row["run_id"])
+    target = root / result_path(row)
     if target.exists():
-        if canonical_json(read_row(target / ROW)) == canonical_json(row):
+        if read_row(target / ROW) == row:
             return None
         raise InputError(f"{target}: another row of the same identity is there; results are never changed")
     with new_folder(target) as folder:
-        write_json(folder / ROW, row)
+        write_json(folder / ROW, row.to_json())
         # No time stamp: the same answers are the same bytes.
         (folder / PREDICTIONS).write_bytes(gzip.compress(files["predictions.jsonl"], mtime=0))
         (folder / SUMS).write_bytes(files[SUMS])
     return target
 
 
-def result_path(identity: Mapping[str, Any], run_id: str) -> PurePosixPath:
-    """Where a row of this identity lies below the root."""
-    return PurePosixPath("results", identity["protocol"], identity["task"], identity["method"], run_id)
+def result_path(row: Row) -> PurePosixPath:
+    """Where a row lies below the root."""
+    identity = row.identity
+    return PurePosixPath("results", identity.protocol, identity.task, identity.method, row.run_id)
 
 
 def read_result(folder: Path) -> Result:
     """A result; raises InputError where a file is missing or wrong."""
     row = read_row(folder / ROW)
-    faults = list(row_faults(row))
-    if faults:
-        raise InputError(f"{folder / ROW}: {faults[0]}")
-    task: Task = tasks().load(row["identity"]["task"])
+    task: Task = tasks().load(row.identity.task)
     known = sorted(metric.key for metric in task.metrics)
-    for name in ("metrics", "swap"):
-        if row[name] is not None and sorted(row[name]) != known:
-            raise InputError(f"{folder / ROW}: {name}: expected {', '.join(known)}, found {', '.join(row[name])}")
+    for name, found in (("metrics", row.metrics), ("swap", row.swap)):
+        if found is not None and sorted(found) != known:
+            raise InputError(f"{folder / ROW}: {name}: expected {', '.join(known)}, found {', '.join(found)}")
     users, sums = read_sums(folder / SUMS, task)
     return Result(folder, row, tuple(users), sums)
 
@@ -178,7 +167,7 @@ def read_sums(path: Path, task: Task) -> tuple[list[str], dict[str, Additive]]:
     return users, sums
 
 
-def _artifact(path: Path, sha256: str | None) -> bytes:
+def _artifact(path: Path, sha256: str) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:

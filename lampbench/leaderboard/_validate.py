@@ -14,16 +14,16 @@ import numpy as np
 
 from lampbench.core import InputError, Parameters, Task, methods, tasks
 from lampbench.leaderboard._results import PREDICTIONS, ROW, SUMS, read_predictions, read_sums, result_path, unpacked
-from lampbench.leaderboard._rows import one_line, read_row, row_faults
 from lampbench.metrics import Additive, additive, invalid_outputs, score_sums
+from lampbench.rows import Identity, MetricValue, Row, RowError, one_line, read_row
 
 _TOLERANCE = 1e-9
 _DRAWN = ("ci95", "stderr")
 
 # Golds of a row's queries, by id; None where they are not at hand.
-Golds = Callable[[Mapping[str, Any]], Mapping[str, str] | None]
+Golds = Callable[[Row], Mapping[str, str] | None]
 # What the method of an identity trains; None where that cannot be counted here.
-Count = Callable[[Mapping[str, Any]], Parameters | None]
+Count = Callable[[Identity], Parameters | None]
 
 
 def validate(root: Path, golds: Golds, count: Count, since: str | None = None) -> Iterator[str]:
@@ -61,16 +61,11 @@ def result_faults(folder: Path, golds: Golds, count: Count) -> Iterator[str]:
 def _result_faults(folder: Path, golds: Golds, count: Count) -> Iterator[str]:
     try:
         row = read_row(folder / ROW)
-    except InputError as error:
-        yield str(error)
-        return
-    faults = list(row_faults(row))
-    yield from faults
-    if faults:
-        # What does not have the shape of a row cannot be looked into.
+    except RowError as error:
+        yield from error.faults
         return
     yield from _place_faults(folder, row)
-    task = _known_task(row["identity"])
+    task = _known_task(row.identity)
     if isinstance(task, str):
         yield task
         return
@@ -79,41 +74,41 @@ def _result_faults(folder: Path, golds: Golds, count: Count) -> Iterator[str]:
     yield from _answer_faults(folder, row, task, golds)
 
 
-def _place_faults(folder: Path, row: Mapping[str, Any]) -> Iterator[str]:
-    expected = result_path(row["identity"], row["run_id"]).parts[1:]
+def _place_faults(folder: Path, row: Row) -> Iterator[str]:
+    expected = result_path(row).parts[1:]
     found = folder.resolve().parts[-len(expected) :]
     if found != expected:
         yield f"lies in {'/'.join(found)}, but its identity belongs into {'/'.join(expected)}"
 
 
-def _known_task(identity: Mapping[str, Any]) -> Task | str:
+def _known_task(identity: Identity) -> Task | str:
     try:
-        task: Task = tasks().load(identity["task"])
+        task: Task = tasks().load(identity.task)
     except InputError as error:
         return str(error)
-    if task.version != identity["task_version"]:
-        return f"task_version {identity['task_version']}, this LampBench has {task.version} of {task.name}"
+    if task.version != identity.task_version:
+        return f"task_version {identity.task_version}, this LampBench has {task.version} of {task.name}"
     return task
 
 
-def _method_faults(row: Mapping[str, Any], count: Count) -> Iterator[str]:
-    identity = row["identity"]
+def _method_faults(row: Row, count: Count) -> Iterator[str]:
+    identity = row.identity
     try:
-        known = methods().load(identity["method"])
+        known = methods().load(identity.method)
     except InputError as error:
         yield str(error)
         return
-    if known.version != identity["method_version"]:
-        yield f"method_version {identity['method_version']}, this LampBench has {known.version} of {identity['method']}"
+    if known.version != identity.method_version:
+        yield f"method_version {identity.method_version}, this LampBench has {known.version} of {identity.method}"
         return
     try:
         counted = count(identity)
     except InputError as error:
         yield str(error)
         return
-    found = row["cost"]["parameters"]
-    if counted is not None and found != asdict(counted):
-        yield f"cost.parameters: {found}, counted again from the config {asdict(counted)}"
+    found = Parameters(row.cost.parameters.shared, row.cost.parameters.per_user)
+    if counted is not None and found != counted:
+        yield f"cost.parameters: {asdict(found)}, counted again from the config {asdict(counted)}"
 
 
 def _extra_files(folder: Path) -> Iterator[str]:
@@ -122,28 +117,28 @@ def _extra_files(folder: Path) -> Iterator[str]:
             yield f"{path.name} does not belong here"
 
 
-def _answer_faults(folder: Path, row: Mapping[str, Any], task: Task, golds: Golds) -> Iterator[str]:
+def _answer_faults(folder: Path, row: Row, task: Task, golds: Golds) -> Iterator[str]:
     """Faults of predictions and sums: hashes, counts, and every number that follows from them."""
     try:
-        yield from _hash_faults(folder, row["artifacts"])
+        yield from _hash_faults(folder, row.artifacts)
         records = read_predictions(folder)
         users, sums = read_sums(folder / SUMS, task)
     except InputError as error:
         yield str(error)
         return
-    data = row["data"]
+    data = row.data
     ids = [record["id"] for record in records]
     if len(set(ids)) != len(ids):
         yield f"{PREDICTIONS}: a query is answered twice"
-    if len(records) != data["queries"]:
-        yield f"{PREDICTIONS}: {len(records)} answers, data.queries is {data['queries']}"
-    if users != list(dict.fromkeys(record["user"] for record in records)) or len(users) != data["users"]:
+    if len(records) != data.queries:
+        yield f"{PREDICTIONS}: {len(records)} answers, data.queries is {data.queries}"
+    if users != list(dict.fromkeys(record["user"] for record in records)) or len(users) != data.users:
         yield f"{SUMS}: not the users of {PREDICTIONS} in their order, or not data.users"
         return
     invalid = invalid_outputs(task, [record["output"] for record in records])
-    if invalid != data["invalid_outputs"]:
-        yield f"data.invalid_outputs: {data['invalid_outputs']}, recomputed {invalid}"
-    yield from _metric_faults(row["metrics"], task, sums, len(records))
+    if invalid != data.invalid_outputs:
+        yield f"data.invalid_outputs: {data.invalid_outputs}, recomputed {invalid}"
+    yield from _metric_faults(row.metrics, task, sums, len(records))
     try:
         known = golds(row)
     except InputError as error:
@@ -154,7 +149,7 @@ def _answer_faults(folder: Path, row: Mapping[str, Any], task: Task, golds: Gold
 
 
 def _gold_faults(
-    row: Mapping[str, Any],
+    row: Row,
     task: Task,
     records: Sequence[Mapping[str, str]],
     golds: Mapping[str, str],
@@ -171,7 +166,7 @@ def _gold_faults(
         # Both are in the order of the users' first answers.
         if not np.allclose(metric.sums, sums[key].sums, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
             yield f"{SUMS}: {key} does not follow from predictions and golds"
-    yield from _metric_faults(row["metrics"], task, fresh, len(records), "predictions and golds")
+    yield from _metric_faults(row.metrics, task, fresh, len(records), "predictions and golds")
 
 
 def _hash_faults(folder: Path, artifacts: Mapping[str, str]) -> Iterator[str]:
@@ -185,7 +180,7 @@ def _hash_faults(folder: Path, artifacts: Mapping[str, str]) -> Iterator[str]:
 
 
 def _metric_faults(
-    metrics: Mapping[str, Any], task: Task, sums: Mapping[str, Any], queries: int, source: str = SUMS
+    metrics: Mapping[str, MetricValue], task: Task, sums: Mapping[str, Any], queries: int, source: str = SUMS
 ) -> Iterator[str]:
     """Numbers of the row that do not follow from the sums."""
     expected = score_sums(task, sums, queries)
@@ -193,16 +188,16 @@ def _metric_faults(
         yield f"metrics: {', '.join(sorted(metrics))}; {task.name} has {', '.join(sorted(expected))}"
         return
     for key, own in expected.items():
-        macro = metrics[key]["macro"] or {}
+        stated = metrics[key]
         pairs = {
-            "value": (metrics[key]["value"], own.micro.value),
-            "stderr": (metrics[key]["stderr"], own.micro.stderr),
-            "ci95": (metrics[key]["ci95"], own.micro.ci95 and list(own.micro.ci95)),
-            "macro": (macro.get("value"), own.macro and own.macro.value),
-            "n": (metrics[key]["n"], own.n),
-            "n_users": (metrics[key]["n_users"], own.n_users),
-            "higher_is_better": (metrics[key]["higher_is_better"], own.higher_is_better),
-            "primary": (metrics[key]["primary"], own.primary),
+            "value": (stated.value, own.micro.value),
+            "stderr": (stated.stderr, own.micro.stderr),
+            "ci95": (stated.ci95, own.micro.ci95),
+            "macro": (stated.macro and stated.macro.value, own.macro and own.macro.value),
+            "n": (stated.n, own.n),
+            "n_users": (stated.n_users, own.n_users),
+            "higher_is_better": (stated.higher_is_better, own.higher_is_better),
+            "primary": (stated.primary, own.primary),
         }
         for name, (found, wanted) in pairs.items():
             # Intervals are drawn: another version of the generator may move them by a little.
@@ -213,7 +208,7 @@ def _metric_faults(
 
 
 def _close(found: Any, wanted: Any, slack: float) -> bool:
-    if isinstance(found, list) and isinstance(wanted, list):
+    if isinstance(found, tuple) and isinstance(wanted, tuple):
         return len(found) == len(wanted) and all(_close(a, b, slack) for a, b in zip(found, wanted, strict=True))
     if isinstance(found, float) and isinstance(wanted, float):
         return math.isclose(found, wanted, rel_tol=_TOLERANCE, abs_tol=slack)

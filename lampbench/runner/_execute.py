@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from typing import Any
+from typing import Literal
 
 import lampbench
 from lampbench.data import Dataset
+from lampbench.rows import RunRow
 from lampbench.runner._answer import predict, score_answers, swap
 from lampbench.runner._cause import cause
 from lampbench.runner._check import begin_checks, end_checks
@@ -24,7 +25,7 @@ from lampbench.runner._work import Reporter, Work
 
 def execute(
     plan: Plan, dataset: Dataset, load_backbone: BackboneLoader, reporter: Reporter, *, force: bool = False
-) -> dict[str, Any]:
+) -> RunRow:
     """Run ``plan``, or go on where an earlier session of the same identity stopped.
 
     Args:
@@ -54,16 +55,16 @@ def execute(
         return _run(Work(plan, dataset, folder, reporter), load_backbone)
 
 
-def finished_earlier(plan: Plan, reporter: Reporter) -> dict[str, Any] | None:
+def finished_earlier(plan: Plan, reporter: Reporter) -> RunRow | None:
     """The row of a run of which nothing is left to do; None where there is."""
     row = RunFolder(plan.folder).row()
-    if row is None or row["status"] != "success" or (plan.settings.swap_test and not row.get("swap")):
+    if row is None or row.status != "success" or (plan.settings.swap_test and not row.swap):
         return None
     reporter.say(f"{plan.task.name} {plan.method}: finished earlier, kept (--force starts over)")
     return row
 
 
-def _run(work: Work, load_backbone: BackboneLoader) -> dict[str, Any]:
+def _run(work: Work, load_backbone: BackboneLoader) -> RunRow:
     announce(work)
     try:
         with work.stop.listening(), time_limit(work.plan.settings.time_limit):
@@ -77,13 +78,13 @@ def _run(work: Work, load_backbone: BackboneLoader) -> dict[str, Any]:
         raise
     except BaseException as error:  # whatever a plug-in raises, sys.exit too, ends this run and not the others
         return failed(work, error)
-    work.folder.write(work.folder.row_path, row)
+    work.folder.write(work.folder.row_path, row.to_json())
     # Asked to end in its last moments, it is done; what would come next is not to begin.
     work.stop.check()
     return row
 
 
-def _phases(work: Work, load_backbone: BackboneLoader) -> dict[str, Any]:
+def _phases(work: Work, load_backbone: BackboneLoader) -> RunRow:
     method = load(work, load_backbone)
     fit_shared(work, method)
     guards = begin_checks(work, method)
@@ -109,7 +110,7 @@ def announce(work: Work) -> None:
         )
 
 
-def failed(work: Work, error: BaseException) -> dict[str, Any]:
+def failed(work: Work, error: BaseException) -> RunRow:
     """The row of a run that ended in an error, written and said."""
     text = cause(error, work.phase)
     work.folder.message("".join(traceback.format_exception(error)))
@@ -121,9 +122,9 @@ def failed(work: Work, error: BaseException) -> dict[str, Any]:
     return row
 
 
-def end(work: Work, status: str, error: str | None = None) -> dict[str, Any]:
+def end(work: Work, status: Literal["failed", "incomplete"], error: str | None = None) -> RunRow:
     """The row of a run that did not come to its end, written."""
     work.log_end()
     row = open_row(work.plan, work.dataset, work.folder, status, error, work.where)
-    work.folder.write(work.folder.row_path, row)
+    work.folder.write(work.folder.row_path, row.to_json())
     return row

@@ -19,7 +19,6 @@ A state folder is written under a temporary name and moved into place; the journ
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -28,6 +27,7 @@ from typing import Any
 from urllib.parse import quote
 
 from lampbench.core import InputError, Prediction, digest, locked, write_json
+from lampbench.rows import RunRow, read_run_row
 from lampbench.runner._lines import append_lines, mend_lines, read_lines
 from lampbench.runner._storage import storing
 
@@ -233,17 +233,14 @@ class RunFolder:
             answers[line["id"]] = line["output"]
         return answers
 
-    def row(self) -> dict[str, Any] | None:
+    def row(self) -> RunRow | None:
         """The row, where one was written."""
         if not self.row_path.exists():
             return None
         try:
-            row: dict[str, Any] = json.loads(self.row_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{self.row_path}: damaged ({error}); --force starts the run over") from None
-        if not isinstance(row, dict) or "status" not in row:
-            raise InputError(f"{self.row_path}: not a row; --force starts the run over")
-        return row
+            return read_run_row(self.row_path)
+        except InputError as error:
+            raise InputError(f"{error}; --force starts the run over") from None
 
     def write(self, path: Path, value: Any) -> None:
         """Write one of the folder's JSON files, whole or not at all."""

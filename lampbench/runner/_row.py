@@ -8,62 +8,79 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean, quantiles
-from typing import Any
+from typing import Any, Literal
+
+from msgspec.structs import replace
 
 import lampbench
 from lampbench.core import Parameters
 from lampbench.data import Dataset
-from lampbench.metrics import Estimate, Score, invalid_outputs
+from lampbench.metrics import Score, invalid_outputs
+from lampbench.rows import (
+    PHASES,
+    SCHEMA_VERSION,
+    BackboneIdentity,
+    Check,
+    Cost,
+    Data,
+    Environment,
+    Identity,
+    Interval,
+    LeakCount,
+    MetricValue,
+    Origin,
+    ParameterCounts,
+    PhaseSeconds,
+    Provenance,
+    Row,
+    RunRow,
+    StateBytes,
+    Tokens,
+    UserSeconds,
+)
 from lampbench.runner._environment import environment, source_commit
 from lampbench.runner._folder import RunFolder, bytes_under
 from lampbench.runner._plan import Plan
 
-SCHEMA_VERSION = 2
-PHASES = ("load", "fit_shared", "adapt", "predict", "score")
+__all__ = ["PHASES", "SCHEMA_VERSION", "finished_row", "now", "open_row"]
 
 
 def open_row(
     plan: Plan,
     dataset: Dataset,
     folder: RunFolder,
-    status: str,
+    status: Literal["success", "failed", "incomplete"],
     error: str | None = None,
     where: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+) -> RunRow:
     """The row of a run that has no result (yet): what was run, where, and how far it came.
 
     ``where`` is the environment of what ran it; None for this process.
     """
     commit, dirty = source_commit()
     sessions = [event for event in folder.journal() if event["event"] == "session_start"]
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "run_id": plan.run_id,
-        "status": status,
-        "identity": dict(plan.identity),
-        "data": _data(dataset),
-        "metrics": None,
-        "swap": None,
-        "cost": None,
-        "environment": where or environment(plan.backbone.device if plan.backbone else "cpu"),
-        "provenance": {
-            "version": lampbench.__version__,
-            "commit": commit,
-            "dirty": dirty,
-            "plugin": {"distribution": plan.plugin.distribution, "entry_point": plan.plugin.value},
+    return RunRow(
+        run_id=plan.run_id,
+        status=status,
+        identity=_identity(plan.identity),
+        data=_data(dataset),
+        environment=Environment(**(where or environment(plan.backbone.device if plan.backbone else "cpu"))),
+        provenance=Provenance(
+            version=lampbench.__version__,
+            commit=commit,
+            dirty=dirty,
+            plugin=Origin(plan.plugin.distribution, plan.plugin.value),
             # The command, and not where it is installed; a file may have any bytes as its name.
-            "argv": [
+            argv=(
                 Path(sys.argv[0]).name,
                 *(text.encode("utf-8", "backslashreplace").decode() for text in sys.argv[1:]),
-            ],
-            "started": sessions[0]["time"] if sessions else None,
-            "finished": now() if status == "success" else None,
-            "resumed": max(0, len(sessions) - 1),
-        },
-        "checks": None,
-        "artifacts": None,
-        "error": error,
-    }
+            ),
+            started=sessions[0]["time"] if sessions else None,
+            finished=now() if status == "success" else None,
+            resumed=max(0, len(sessions) - 1),
+        ),
+        error=error,
+    )
 
 
 def finished_row(
@@ -73,33 +90,41 @@ def finished_row(
     parameters: Parameters,
     scores: Mapping[str, Score],
     swapped: Mapping[str, Score] | None,
-    checks: Mapping[str, Any],
+    checks: Mapping[str, Mapping[str, Any]],
     where: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+) -> Row:
     """The row of a finished run: everything above with metrics, cost, checks and artifacts.
 
     ``swapped`` are the scores with other users' states, where that was asked for; ``checks`` what the
     isolation guards found; ``where`` as above.
     """
     events = folder.journal()
-    users = dataset.users
+    opened = open_row(plan, dataset, folder, "success", where=where)
     outputs = list(folder.predictions().values())
-    return open_row(plan, dataset, folder, "success", where=where) | {
-        "data": _data(dataset) | {"invalid_outputs": invalid_outputs(plan.task, outputs)} | _cut_prompts(events),
-        "metrics": _metrics(scores),
-        "swap": None if swapped is None else {key: own.value for key, own in swapped.items()},
-        "cost": _cost(events, parameters)
-        | {
-            "bytes": {
-                "shared": bytes_under(folder.shared_state),
-                "per_user": round(sum(bytes_under(folder.user_state(user.id)) for user in users) / len(users)),
-            }
+    data = replace(opened.data, invalid_outputs=invalid_outputs(plan.task, outputs), **_cut_prompts(events))
+    users = dataset.users
+    state = StateBytes(
+        shared=bytes_under(folder.shared_state),
+        per_user=round(sum(bytes_under(folder.user_state(user.id)) for user in users) / len(users)),
+    )
+    return Row(
+        run_id=opened.run_id,
+        status="success",
+        identity=opened.identity,
+        data=data,
+        metrics={key: _metric(score) for key, score in scores.items()},
+        swap=None if swapped is None else {key: own.value for key, own in swapped.items()},
+        cost=_cost(events, parameters, state),
+        environment=opened.environment,
+        provenance=opened.provenance,
+        checks={
+            "parameters": _parameter_check(events, parameters),
+            **{name: Check(**found) for name, found in checks.items()},
         },
-        "checks": {"parameters": _parameter_check(events, parameters), **checks},
-        "artifacts": {
+        artifacts={
             path.name: _sha256(path) for path in (folder.official_path, folder.predictions_path, folder.sums_path)
         },
-    }
+    )
 
 
 def now() -> str:
@@ -107,65 +132,60 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _data(data: Dataset) -> dict[str, Any]:
-    return {
-        "label": data.label,
-        "users": len(data.users),
-        "queries": len(data.queries),
-        "history_items": sum(len(user.history) for user in data.users),
-        "shared_users": len(data.shared),
-        "shared_queries": sum(len(user.queries) for user in data.shared),
-        "source_hashes": dict(data.sources),
-        "leaks": {leak.name: leak.to_json() for leak in data.leaks},
-        "notes": list(data.notes),
-    }
+def _identity(values: Mapping[str, Any]) -> Identity:
+    backbone = values["backbone"]
+    return Identity(**{**values, "backbone": BackboneIdentity(**backbone) if backbone else None})
 
 
-def _metrics(scores: Mapping[str, Score]) -> dict[str, Any]:
-    """Every metric in the same shape; null is "not measured" or not a finite number."""
-    return {
-        key: {
-            **_estimate(score.micro),
-            "n": score.n,
-            "n_users": score.n_users,
-            "macro": None if score.macro is None else _estimate(score.macro),
-            "higher_is_better": score.higher_is_better,
-            "primary": score.primary,
-        }
-        for key, score in scores.items()
-    }
+def _data(data: Dataset) -> Data:
+    return Data(
+        label=data.label,
+        users=len(data.users),
+        queries=len(data.queries),
+        history_items=sum(len(user.history) for user in data.users),
+        shared_users=len(data.shared),
+        shared_queries=sum(len(user.queries) for user in data.shared),
+        source_hashes=dict(data.sources),
+        leaks={leak.name: LeakCount(leak.count, leak.of, leak.examples) for leak in data.leaks},
+        notes=tuple(data.notes),
+    )
 
 
-def _estimate(estimate: Estimate) -> dict[str, Any]:
-    return {
-        "value": estimate.value,
-        "ci95": None if estimate.ci95 is None else list(estimate.ci95),
-        "stderr": estimate.stderr,
-    }
+def _metric(score: Score) -> MetricValue:
+    """A metric in the shape of every other; null is "not measured" or not a finite number."""
+    return MetricValue(
+        value=score.micro.value,
+        ci95=score.micro.ci95,
+        stderr=score.micro.stderr,
+        n=score.n,
+        n_users=score.n_users,
+        macro=None if score.macro is None else Interval(score.macro.value, score.macro.ci95, score.macro.stderr),
+        higher_is_better=score.higher_is_better,
+        primary=score.primary,
+    )
 
 
-def _cost(events: Sequence[Mapping[str, Any]], parameters: Parameters) -> dict[str, Any]:
+def _cost(events: Sequence[Mapping[str, Any]], parameters: Parameters, state: StateBytes) -> Cost:
     """What all sessions of the run cost together, from its journal."""
     measured = [event for event in events if event["event"] in PHASES]
     by_phase = {phase: [event for event in measured if event["event"] == phase] for phase in PHASES}
-    seconds: dict[str, float | None] = {
-        phase: sum(event["seconds"] for event in own) if own else None for phase, own in by_phase.items()
-    }
-    seconds["untracked"] = sum(event["untracked"] for event in events if event["event"] == "session_end")
-    return {
-        "parameters": {"shared": parameters.shared, "per_user": parameters.per_user},
-        "seconds": seconds,
-        "elapsed": sum(map(_elapsed, _sessions(events))),
-        "seconds_per_user": _spread(by_phase["adapt"]),
-        "memory": {phase: _peak(event["memory"] for event in own) for phase, own in by_phase.items() if own},
-        "tokens": {
-            "train": _total(by_phase["fit_shared"] + by_phase["adapt"], "train_tokens"),
-            "prompt": _total(by_phase["predict"], "prompt_tokens"),
-            "generated": _total(by_phase["predict"], "generated_tokens"),
-            "adapt_prompt": _total(by_phase["adapt"], "prompt_tokens"),
-            "adapt_generated": _total(by_phase["adapt"], "generated_tokens"),
-        },
-    }
+    seconds = {phase: sum(event["seconds"] for event in own) if own else None for phase, own in by_phase.items()}
+    untracked = sum(event["untracked"] for event in events if event["event"] == "session_end")
+    return Cost(
+        parameters=ParameterCounts(parameters.shared, parameters.per_user),
+        seconds=PhaseSeconds(**seconds, untracked=untracked),
+        elapsed=sum(map(_elapsed, _sessions(events))),
+        seconds_per_user=_spread(by_phase["adapt"]),
+        memory={phase: _peak(event["memory"] for event in own) for phase, own in by_phase.items() if own},
+        tokens=Tokens(
+            train=_total(by_phase["fit_shared"] + by_phase["adapt"], "train_tokens"),
+            prompt=_total(by_phase["predict"], "prompt_tokens"),
+            generated=_total(by_phase["predict"], "generated_tokens"),
+            adapt_prompt=_total(by_phase["adapt"], "prompt_tokens"),
+            adapt_generated=_total(by_phase["adapt"], "generated_tokens"),
+        ),
+        bytes=state,
+    )
 
 
 def _sessions(events: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
@@ -202,7 +222,7 @@ def _cut_prompts(events: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
     }
 
 
-def _parameter_check(events: Sequence[Mapping[str, Any]], reported: Parameters) -> dict[str, Any]:
+def _parameter_check(events: Sequence[Mapping[str, Any]], reported: Parameters) -> Check:
     """Whether the method's own count is what an optimizer held, stage by stage; null: not checked."""
     counts = {
         phase: [event["optimizer_parameters"] for event in events if event["event"] == phase]
@@ -210,9 +230,9 @@ def _parameter_check(events: Sequence[Mapping[str, Any]], reported: Parameters) 
     }
     said = {"fit_shared": reported.shared, "adapt": reported.per_user}
     if any(count is None for own in counts.values() for count in own):
-        return {"passed": None, "optimizers_held": None, "reported": said}
+        return Check(passed=None, optimizers_held=None, reported=said)
     held = {phase: max(own, default=0) for phase, own in counts.items()}
-    return {"passed": held == said, "optimizers_held": held, "reported": said}
+    return Check(passed=held == said, optimizers_held=held, reported=said)
 
 
 def _sha256(path: Path) -> str:
@@ -234,10 +254,10 @@ def _peak(memories: Iterable[Mapping[str, int | None]]) -> dict[str, int | None]
     return peaks
 
 
-def _spread(events: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
+def _spread(events: Sequence[Mapping[str, Any]]) -> UserSeconds | None:
     """Seconds of adaptation a user; users adapted together share their time equally."""
     seconds = [event["seconds"] / len(event["users"]) for event in events for _ in event["users"]]
     if not seconds:
         return None
     percentiles = quantiles(seconds, n=20, method="inclusive") if len(seconds) > 1 else seconds * 19
-    return {"mean": fmean(seconds), "p50": percentiles[9], "p95": percentiles[18]}
+    return UserSeconds(mean=fmean(seconds), p50=percentiles[9], p95=percentiles[18])

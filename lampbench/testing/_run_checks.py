@@ -19,19 +19,19 @@ def run(trial: Trial) -> None:
     except Exception as error:
         raise NotTried("not tried: predict does not answer every query, see answers") from error
     row = trial.run.row
-    if row["status"] != "success":
-        failure = ContractError(f"a run of the fixture ended as {row['status']}: {row['error']}")
+    if row.status != "success":
+        failure = ContractError(f"a run of the fixture ended as {row.status}: {row.error}")
         failure.add_note(trial.run.log)
         raise failure
 
 
 def parameters(trial: Trial) -> Iterable[str]:
     """Compare the method's count with what the runner saw optimizers hold."""
-    found = trial.run.row["checks"]["parameters"]
-    if found["passed"] is None:
+    found = (trial.run.row.checks or {})["parameters"]
+    if found.passed is None:
         return ["no optimizer could be watched: torch was first imported by the method while it trained"]
-    if not found["passed"]:
-        held, said = found["optimizers_held"], found["reported"]
+    if not found.passed:
+        held, said = found.found["optimizers_held"], found.found["reported"]
         broken(
             f"parameters() reports {said['fit_shared']:,} shared and {said['adapt']:,} a user; "
             f"the optimizers held {held['fit_shared']:,} and {held['adapt']:,}"

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lampbench.core import Method, Query, RunContext, User
+from lampbench.rows import RunRow
 from lampbench.runner import Plan, Planner, RunFolder, Settings, Skip, execute, load_method_class, load_task
 from lampbench.testing._errors import NotTried
 from lampbench.testing._fixture import Fixture, fixture
@@ -50,7 +51,7 @@ class RealRun:
         log: Its log, with the traceback where it failed.
     """
 
-    row: Mapping[str, Any]
+    row: RunRow
     outputs: Mapping[str, str]
     state: Mapping[str, bytes]
     log: str

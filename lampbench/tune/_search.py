@@ -8,6 +8,7 @@ from itertools import count
 from typing import Any
 
 from lampbench.core import InputError
+from lampbench.rows import RunRow
 from lampbench.runner import Plan, Planner, Skip
 from lampbench.tune._space import Space
 from lampbench.tune._trial import Trial
@@ -31,7 +32,7 @@ class Search:
     space: Space
     fixed: _Settings
 
-    def trials(self, run: Callable[[Plan], Mapping[str, Any]], say: Callable[[str], None]) -> Iterator[Trial]:
+    def trials(self, run: Callable[[Plan], RunRow], say: Callable[[str], None]) -> Iterator[Trial]:
         """Trials until every point of the space was drawn; points with one resolved config are tried once.
 
         The nth trial is the same however many are asked for. Settings that the method refuses together, and runs

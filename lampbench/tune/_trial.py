@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from msgspec.structs import asdict
+
 from lampbench.core import Task, config_to_json
 from lampbench.leaderboard import compare, read_result
 from lampbench.metrics import Difference, Estimate
+from lampbench.rows import Row, RunRow
 from lampbench.runner import Plan
 
 
@@ -42,21 +45,26 @@ class Trial:
     error: str | None = None
 
     @classmethod
-    def of(cls, number: int, settings: Mapping[str, Any], plan: Plan, row: Mapping[str, Any]) -> Trial:
+    def of(cls, number: int, settings: Mapping[str, Any], plan: Plan, row: RunRow) -> Trial:
         """What a run's row says of it."""
         made: dict[str, Any] = {"config": config_to_json(plan.config), "run": plan.folder}
-        if row["status"] != "success":
-            return cls(number, settings, "failed", error=row["error"], **made)
+        if not isinstance(row, Row):
+            return cls(number, settings, "failed", error=row.error, **made)
         key = plan.task.primary.key
-        primary = row["metrics"][key]
+        primary = row.metrics[key]
         return cls(
             number,
             settings,
             "success",
-            metric={"name": key, **{name: primary[name] for name in ("value", "ci95", "higher_is_better")}},
-            parameters=row["cost"]["parameters"],
-            seconds=sum(value for value in row["cost"]["seconds"].values() if value is not None),
-            failed_checks=tuple(name for name, check in row["checks"].items() if check["passed"] is False),
+            metric={
+                "name": key,
+                "value": primary.value,
+                "ci95": primary.ci95 and list(primary.ci95),
+                "higher_is_better": primary.higher_is_better,
+            },
+            parameters=asdict(row.cost.parameters),
+            seconds=row.cost.seconds.total,
+            failed_checks=row.failed_checks,
             **made,
         )
 

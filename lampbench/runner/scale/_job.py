@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Literal
 
 from lampbench.core import InputError, Parameters
+from lampbench.rows import RunRow
 from lampbench.runner._answer import score_answers, score_swapped
 from lampbench.runner._check import data_checks
 from lampbench.runner._execute import announce, end, failed
 from lampbench.runner._plan import Plan
-from lampbench.runner._row import finished_row
+from lampbench.runner._row import finished_row, open_row
 from lampbench.runner._storage import StorageError
 from lampbench.runner._work import Work
 from lampbench.runner.scale._inbox import Inbox
@@ -42,7 +43,7 @@ class Job:
         self.work = work
         self.waiting: list[Waiting] = []
         self.running: dict[str, Waiting] = {}
-        self.row: dict[str, Any] | None = None
+        self.row: RunRow | None = None
         self._attempts: Counter[str] = Counter()
         self._failures: list[tuple[Waiting, str]] = []
         self._begun = self._succeeded = self._hopeless = self._stopped = False
@@ -151,18 +152,18 @@ class Job:
             if not self.waiting:
                 self.row = self._finished()
 
-    def _interrupted(self) -> dict[str, Any]:
+    def _interrupted(self) -> RunRow:
         if not self._begun:
             # Nothing was done: nothing is written.
-            return self.work.folder.row() or {"status": "incomplete"}
+            return self.work.folder.row() or open_row(self.work.plan, self.work.dataset, self.work.folder, "incomplete")
         self.work.reporter.say(f"{self.work.name}: interrupted; the same command continues")
         return end(self.work, "incomplete")
 
-    def _given_up(self) -> dict[str, Any]:
+    def _given_up(self) -> RunRow:
         reason = self._failures[0][1]
         users = [user for unit, _ in self._failures for user in unit.users]
         if users and not self._hopeless:
-            status = "incomplete"
+            status: Literal["failed", "incomplete"] = "incomplete"
             reason = f"{len(users)} users failed three times ({_named(users)}): {reason}; the same command tries again"
         else:
             status = "failed"
@@ -170,7 +171,7 @@ class Job:
         self.work.reporter.say(f"{self.work.name}: {status}: {reason} (details: {self.work.folder.log_path})")
         return row
 
-    def _finished(self) -> dict[str, Any]:
+    def _finished(self) -> RunRow:
         self._begin()
         try:
             row = self._scored()
@@ -178,12 +179,12 @@ class Job:
             raise
         except Exception as error:  # a stranger's metric
             return failed(self.work, error)
-        self.work.folder.write(self.work.folder.row_path, row)
+        self.work.folder.write(self.work.folder.row_path, row.to_json())
         self.work.folder.remove_shards()
         self.work.reporter.say(f"{self.work.name}: done")
         return row
 
-    def _scored(self) -> dict[str, Any]:
+    def _scored(self) -> RunRow:
         work, missing = self.work, self._missing
         scores = score_answers(work)
         swapped = missing.swapped

@@ -8,9 +8,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from lampbench.data import Dataset
+from lampbench.rows import RunRow
 from lampbench.runner._execute import finished_earlier
 from lampbench.runner._folder import RunFolder
 from lampbench.runner._learn import has_shared_stage
@@ -44,7 +45,7 @@ class RayExecutor:
         self._settings = settings
         self._sent: dict[str, SharedUsers] = {}
 
-    def run_all(self, plans: Sequence[Plan], *, force: bool = False) -> list[dict[str, Any]]:
+    def run_all(self, plans: Sequence[Plan], *, force: bool = False) -> list[RunRow]:
         """The plans' rows, in their order; with ``force`` earlier work of the same identities is deleted first.
 
         Raises:
@@ -56,7 +57,7 @@ class RayExecutor:
         made = iter(self._run([plan for plan, row in zip(plans, rows, strict=True) if row is None], force))
         return [next(made) if row is None else row for row in rows]
 
-    def _run(self, plans: Sequence[Plan], force: bool) -> list[dict[str, Any]]:
+    def _run(self, plans: Sequence[Plan], force: bool) -> list[RunRow]:
         if not plans:
             return []
         device = next((plan.backbone.device for plan in plans if plan.backbone), None)

@@ -1,0 +1,302 @@
+"""The records that a row is made of. Reading, validation and the JSON Schema follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+SCHEMA_VERSION: Literal[2] = 2
+# What a run spends its seconds on, in order.
+PHASES = ("load", "fit_shared", "adapt", "predict", "score")
+# Numbers beyond this cannot be computed with.
+LARGEST = 1e300
+
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+Number = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
+Seconds = Annotated[float, Meta(ge=0, le=LARGEST)]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
+RunId = Annotated[str, Meta(pattern="^[0-9a-f]{12}$", max_length=12)]
+
+# A run may have any names; those of a result become folders of the leaderboards. `row_faults` enforces these.
+NAMES: Mapping[str, str] = {
+    "task": r"^[a-z0-9-]{1,100}$",
+    "protocol": r"^(?!(results|reported|site|README\.md|published\.md)$)[A-Za-z0-9][A-Za-z0-9,=._-]{0,199}$",
+    "method": r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+}
+
+
+def _name(kind: str) -> Meta:
+    return Meta(extra_json_schema={"pattern": NAMES[kind]})
+
+
+class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
+    """A part of a row. Null is "not measured"; there is no NaN."""
+
+
+class BackboneIdentity(Record, frozen=True):
+    """The language model of a run. ``device`` is its kind, such as ``cuda``."""
+
+    id: str
+    revision: str
+    dtype: str
+    device: str
+
+
+class Identity(Record, frozen=True):
+    """Everything that can change a score; its hash is the run's id.
+
+    Attributes:
+        limit: Only the first so many users; None for all.
+        config: The method's settings.
+        backbone: None for a method that uses no language model.
+        decoding: ``mode`` and what it needs; None without a backbone.
+        engine: None for a method that trains no adapters.
+    """
+
+    task: Annotated[str, _name("task")]
+    task_version: int
+    protocol: Annotated[str, _name("protocol")]
+    protocol_hash: Sha256
+    limit: Positive | None
+    method: Annotated[str, _name("method")]
+    method_version: int
+    config: dict[str, Any]
+    backbone: BackboneIdentity | None
+    prompt_hash: Sha256
+    decoding: dict[str, Any] | None
+    engine: str | None
+    seed: int
+
+    @property
+    def decoding_mode(self) -> str | None:
+        """``greedy``, ``sampled`` or ``labels``; None without a backbone."""
+        return None if self.decoding is None else str(self.decoding["mode"])
+
+    def to_json(self) -> dict[str, Any]:
+        """The identity as JSON values, as it is hashed."""
+        value: dict[str, Any] = msgspec.to_builtins(self)
+        return value
+
+
+class LeakCount(Record, frozen=True):
+    """What one leak check found: ``count`` of ``of``, and the first ids; None where the data cannot tell."""
+
+    count: Count | None
+    of: Count
+    examples: tuple[str, ...]
+
+
+class Data(Record, frozen=True):
+    """What the run was about, and what became of its queries.
+
+    Attributes:
+        label: What the data calls itself, such as "mini (synthetic)".
+        source_hashes: File -> SHA-256.
+        invalid_outputs: Answers that are no valid answer of the task.
+        cut_contexts, cut_sources: Queries whose context or text was cut to fit the model.
+        cut_while_adapting: Training examples and profile prompts that were cut.
+    """
+
+    label: str | None
+    users: Positive
+    queries: Positive
+    history_items: Count
+    shared_users: Count
+    shared_queries: Count
+    source_hashes: dict[str, str]
+    leaks: dict[str, LeakCount]
+    notes: tuple[str, ...]
+    invalid_outputs: Count | None = None
+    cut_contexts: Count | None = None
+    cut_sources: Count | None = None
+    cut_while_adapting: Count | None = None
+
+
+class Interval(Record, frozen=True):
+    """A value with its 95% interval and standard error; null is "not measured" or not finite."""
+
+    value: Number | None
+    ci95: tuple[Number, Number] | None
+    stderr: Number | None
+
+
+class MetricValue(Interval, frozen=True):
+    """A metric over ``n`` queries; ``macro``: the mean of the users' own values, for metrics that have these."""
+
+    n: Positive
+    n_users: Positive | None
+    macro: Interval | None
+    higher_is_better: bool
+    primary: bool
+
+
+class ParameterCounts(Record, frozen=True):
+    """Trainable parameters: those of the shared stage, and those of one user."""
+
+    shared: Count
+    per_user: Count
+
+
+class StateBytes(Record, frozen=True):
+    """Bytes on disk of the shared state, and of one user's, on average."""
+
+    shared: Count | None
+    per_user: Count | None
+
+
+class PhaseSeconds(Record, frozen=True):
+    """Seconds of every phase, over all sessions and workers; ``untracked``: what no phase accounts for."""
+
+    load: Seconds | None
+    fit_shared: Seconds | None
+    adapt: Seconds | None
+    predict: Seconds | None
+    score: Seconds | None
+    untracked: Seconds | None
+
+    @property
+    def by_phase(self) -> dict[str, float | None]:
+        """Phase -> seconds, ``untracked`` last."""
+        return msgspec.structs.asdict(self)
+
+    @property
+    def total(self) -> float:
+        """All of them together."""
+        return sum(value for value in self.by_phase.values() if value is not None)
+
+
+class UserSeconds(Record, frozen=True):
+    """Seconds of adaptation per user."""
+
+    mean: Seconds
+    p50: Seconds
+    p95: Seconds
+
+
+class Tokens(Record, frozen=True, kw_only=True):
+    """Tokens that were trained on, read and written; ``adapt_*``: by methods that ask the model while adapting."""
+
+    train: Count | None = None
+    prompt: Count | None
+    generated: Count | None = None
+    adapt_prompt: Count | None = None
+    adapt_generated: Count | None = None
+
+
+class Cost(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """What the run cost, measured by the harness.
+
+    Attributes:
+        elapsed: Seconds by the clock over all sessions; with several workers less than all seconds together.
+        memory: Phase -> place (``host``, ``device``) -> peak bytes.
+    """
+
+    parameters: ParameterCounts
+    seconds: PhaseSeconds
+    elapsed: Seconds | None = None
+    seconds_per_user: UserSeconds | None
+    memory: dict[str, dict[str, Count | None]]
+    tokens: Tokens
+    bytes: StateBytes
+
+
+class Environment(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """Where the run ran: no host name, user name or path. ``workers``: None for a run in one process."""
+
+    python: str
+    platform: str
+    packages: dict[str, str]
+    device: str
+    workers: Positive | None = None
+    hardware_class: str
+    threads: Count | None
+
+
+class Origin(Record, frozen=True):
+    """Where the method comes from: ``name version`` of the distribution, and ``module:attribute``."""
+
+    distribution: str
+    entry_point: str
+
+
+class Provenance(Record, frozen=True):
+    """Which LampBench made the row, with which command, and when (UTC)."""
+
+    version: str
+    commit: str | None
+    dirty: bool | None
+    plugin: Origin
+    argv: tuple[str, ...]
+    started: str | None
+    finished: str | None
+    resumed: Count
+
+
+class Check(Record, frozen=True):
+    """Whether the run kept a promise, and what was seen; ``passed`` is null if it could not be checked."""
+
+    passed: bool | None
+    asked: Count | UnsetType = UNSET
+    changed: Count | UnsetType = UNSET
+    users: Count | UnsetType = UNSET
+    different: Count | UnsetType = UNSET
+    optimizers_held: dict[str, Count] | UnsetType | None = UNSET
+    reported: dict[str, Count] | UnsetType = UNSET
+    way: str | UnsetType | None = UNSET
+    error: str | UnsetType = UNSET
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """What was seen, by name."""
+        return {key: value for key, value in msgspec.to_builtins(self).items() if key != "passed"}
+
+
+class RunRow(Record, frozen=True, kw_only=True):
+    """A run as ``row.json`` has it, finished or not; what an unfinished one does not have is null."""
+
+    schema_version: Literal[2] = SCHEMA_VERSION
+    run_id: RunId
+    status: Literal["success", "failed", "incomplete"]
+    identity: Identity
+    data: Data
+    metrics: dict[str, MetricValue] | None = None
+    swap: dict[str, Number | None] | None = None
+    cost: Cost | None = None
+    environment: Environment
+    provenance: Provenance
+    checks: dict[str, Check] | None = None
+    artifacts: dict[str, Sha256] | None = None
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as JSON values."""
+        value: dict[str, Any] = msgspec.to_builtins(self)
+        return value
+
+
+class Row(RunRow, frozen=True, kw_only=True):
+    """One finished run.
+
+    Attributes:
+        metrics: By key.
+        swap: Metric -> its value when users have another user's state; None if that was not tried.
+        checks: By name.
+        artifacts: File -> SHA-256.
+    """
+
+    status: Literal["success"]
+    metrics: Annotated[dict[str, MetricValue], Meta(min_length=1)]
+    swap: Annotated[dict[str, Number | None], Meta(min_length=1)] | None
+    cost: Cost
+    checks: dict[str, Check]
+    artifacts: dict[str, Sha256]
+    error: None = None
+
+    @property
+    def failed_checks(self) -> tuple[str, ...]:
+        """Names of checks that the run failed: such a row is kept and not ranked."""
+        return tuple(name for name, check in self.checks.items() if check.passed is False)
