@@ -13,8 +13,8 @@ from typing import Any
 
 from lampbench.core import Task, tasks
 from lampbench.data.mini.protocol import MiniProtocol
-from lampbench.leaderboard import run_id
 from lampbench.metrics import additive, invalid_outputs, score_sums, sums_to_json
+from lampbench.rows import run_id
 from lampbench.runner import Plan, Planner, Session, Settings
 
 
@@ -36,7 +36,7 @@ def majority_row(task: str) -> str:
         planner = Planner(Settings(out=Path(folder)))
         plan = planner.plan("majority", task, {})
         assert isinstance(plan, Plan)
-        return json.dumps(Session(planner, _Silence()).run(plan))
+        return json.dumps(Session(planner, _Silence()).run(plan).to_json())
 
 
 @cache

@@ -7,7 +7,7 @@ from lampbench.leaderboard._golds import KnownGolds
 from lampbench.leaderboard._published import reported_page
 from lampbench.leaderboard._recount import Recount
 from lampbench.leaderboard._render import board_json, column_list, write_boards
-from lampbench.leaderboard._reported import Reported, read_reported
+from lampbench.leaderboard._reported import Reported, ReportedRow, read_reported
 from lampbench.leaderboard._results import (
     Result,
     add,
@@ -29,6 +29,7 @@ __all__ = [
     "Moved",
     "Recount",
     "Reported",
+    "ReportedRow",
     "Result",
     "add",
     "adjusted",

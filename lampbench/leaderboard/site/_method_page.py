@@ -18,16 +18,15 @@ from lampbench.runner import load_method
 def method_page(name: str, listings: Sequence[Listing]) -> dict[str, Any]:
     """What the template of a method's page shows; ``missing`` says why there is no description."""
     labels = sorted({own.place.board.label for own in listings if own.place.board.label})
-    page = {"name": name, "listings": listings, "labels": labels, "missing": ""}
+    page = {"name": name, "listings": listings, "labels": labels, "missing": "", "settings": None}
+    if name not in methods().names():
+        return page | {"missing": "It is not installed where this page was made."}
     try:
-        return page | (_description(name) if name in methods().names() else {"missing": _NOT_INSTALLED})
+        return page | _description(name)
     except InputError as error:
         return page | {"missing": f"It cannot be loaded: {error}"}
     except Exception as error:  # a stranger's Config must not keep the others from being shown
         return page | {"missing": f"Its settings cannot be read: {type(error).__name__}: {error}"}
-
-
-_NOT_INSTALLED = "It is not installed where this page was made."
 
 
 def _description(name: str) -> dict[str, Any]:

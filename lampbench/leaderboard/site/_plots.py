@@ -193,7 +193,10 @@ def user_plot(board: Board) -> UserPlot | None:
     rows = []
     for place, ((entry, values), own) in enumerate(zip(changes, counts, strict=True), start=1):
         y = top + row_height * place
-        bars = [_bar(n, axis.at(a), axis.at(b), y, (row_height - 8) / most) for n, a, b in zip(own, edges, edges[1:])]
+        bars = [
+            _bar(n, axis.at(a), axis.at(b), y, (row_height - 8) / most)
+            for n, a, b in zip(own, edges, edges[1:], strict=False)
+        ]
         helped, hurt = int((values > _UNCHANGED).sum()), int((values < -_UNCHANGED).sum())
         quantiles = np.quantile(values, (0, 0.1, 0.5, 0.9, 1)) + 0.0 if len(values) else ()
         worse, better = "".join(bars[:_BINS]), "".join(bars[_BINS:])
