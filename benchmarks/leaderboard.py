@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from msgspec import convert
 
 import lampbench
 from lampbench.core import tasks
-from lampbench.leaderboard import boards, read_results, result_path, run_id, write_boards
+from lampbench.leaderboard import boards, read_results, result_path, write_boards
+from lampbench.rows import Row, run_id
 from lampbench.runner import Plan, Planner, Session, Settings, environment
 
 _SEEDS = 3
@@ -49,8 +51,9 @@ def template(task: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     planner = Planner(Settings(out=folder))
     plan = planner.plan("majority", task, {})
     assert isinstance(plan, Plan)
-    row = Session(planner, _Quiet()).run(plan)
-    return row, json.loads((plan.folder / "user_sums.json").read_text())
+    Session(planner, _Quiet()).run(plan)
+    row, sums = (json.loads((plan.folder / name).read_text()) for name in ("row.json", "user_sums.json"))
+    return row, sums
 
 
 def write_results(root: Path, rows: int) -> int:
@@ -77,7 +80,7 @@ def write_result(
     backbone = {"id": "made-up", "revision": "r", "dtype": "float32", "device": "cpu"}
     made["identity"] |= {"method": method, "seed": seed, "backbone": backbone, "decoding": {"mode": "greedy"}}
     made["run_id"] = run_id(made["identity"])
-    folder = root / result_path(made["identity"], made["run_id"])
+    folder = root / result_path(convert(made, Row))
     folder.mkdir(parents=True)
     (folder / "row.json").write_text(json.dumps(made))
     own = {

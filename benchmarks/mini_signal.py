@@ -18,6 +18,7 @@ import numpy as np
 from lampbench.core import Task, tasks
 from lampbench.data.mini import ideal_outputs
 from lampbench.metrics import score
+from lampbench.rows import Row
 from lampbench.runner import Plan, Planner, RunFolder, Settings
 
 _PERMUTATIONS = 20_000
@@ -74,7 +75,7 @@ def _line(planner: Planner, task: Task) -> str:
 
 def _plan(planner: Planner, method: str, task: Task) -> Plan:
     plan = planner.plan(method, task.name, {})
-    if not isinstance(plan, Plan) or (RunFolder(plan.folder).row() or {}).get("status") != "success":
+    if not isinstance(plan, Plan) or not isinstance(RunFolder(plan.folder).row(), Row):
         sys.exit(f"no finished run of {method} on {task.name} below {planner.settings.out}: run lampbench first")
     return plan
 

@@ -74,7 +74,7 @@ def timed(made: Sequence[Plan], planner: Planner, workers: int) -> float:
     )
     rows = executor.run_all(made)
     ended = time.perf_counter()
-    assert all(row["status"] == "success" for row in rows), [row["error"] for row in rows]
+    assert all(row.status == "success" for row in rows), [row.error for row in rows]
     return ended - quiet.began
 
 

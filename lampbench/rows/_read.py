@@ -20,7 +20,7 @@ _RUN_ID_LENGTH = 12
 _DEEPEST = 50
 _HASH, _ARTIFACTS = re.compile("[0-9a-f]{64}"), ("predictions.jsonl", "user_sums.json")
 _FINISHED = msgspec.json.Decoder(Row)
-_WORDS = {"int": "integer", "float": "number", "str": "string", "bool": "boolean"}
+_WORD, _WORDS = re.compile(r"\w+"), {"int": "integer", "float": "number", "str": "string", "bool": "boolean"}
 
 
 class RowError(InputError):
@@ -191,9 +191,11 @@ def _parts(value: Any, kind: Any) -> Iterator[tuple[str, Any, Any]]:
 def _said(message: str, value: Any) -> str:
     """An error of msgspec in the words of these messages."""
     message = re.sub(r" - at `\$.*$", "", message, flags=re.DOTALL)
-    message = re.sub(r"`([^`]*)`", lambda name: re.sub(r"\w+", lambda w: _WORDS.get(w[0], w[0]), name[1]), message)
-    message = re.sub("^Object (missing|contains)", r"\1", message).replace(", got", ", found")
-    found = "" if "found" in message or isinstance(value, (dict, list)) else f", found {str(value)[:80]!r}"
+    message = re.sub("`([^`]*)`", lambda quoted: _WORD.sub(lambda word: _WORDS.get(word[0], word[0]), quoted[1]), message)
+    message = message.replace(" | ", " or ").replace(", got", ", found").removeprefix("Object ")
+    message = message.replace("Invalid enum value", "unknown value").replace("= 0.0", "= 0")
+    bounds = message.startswith("Expected") and ", found" not in message
+    found = f", found {json.dumps(value)[:80]}" if bounds and not isinstance(value, (dict, list)) else ""
     return message[0].lower() + message[1:] + found
 
 

@@ -24,6 +24,12 @@ def put(root: Path, task: str, method: str, quality: float, seed: int = 0, chang
     return target
 
 
+def accuracy(folder: Path) -> float:
+    value = read_result(folder).row.metrics["accuracy"].value
+    assert value is not None
+    return value
+
+
 def made(root: Path) -> list[Board]:
     return boards(read_results(root))
 
@@ -59,7 +65,7 @@ def test_seeds_of_one_config_are_one_entry(root: Path) -> None:
     values = []
     for seed in range(3):
         folder = put(root, "lamp2m", "rag", 0.5, seed)
-        values.append(read_result(folder).row["metrics"]["accuracy"]["value"])
+        values.append(accuracy(folder))
     (board,) = made(root)
     (entry,) = board.entries
     assert len(entry.results) == 3
@@ -137,8 +143,8 @@ def test_costs_are_compared_with_oppu_and_time_on_the_same_hardware_only(root: P
 
 
 def test_what_is_left_with_another_users_state_is_a_share_of_the_gain(root: Path) -> None:
-    base = read_result(put(root, "lamp2m", "zero-shot", 0.2)).row["metrics"]["accuracy"]["value"]
-    own = read_result(put(root, "lamp2m", "rag", 0.8)).row["metrics"]["accuracy"]["value"]
+    base = accuracy(put(root, "lamp2m", "zero-shot", 0.2))
+    own = accuracy(put(root, "lamp2m", "rag", 0.8))
     quarter = base + (own - base) / 4
     put(root, "lamp2m", "oppu", 0.8, change=lambda row: row.update(swap={"accuracy": quarter, "f1": 0.0}))
     (board,) = made(root)
@@ -225,7 +231,7 @@ def test_what_is_added_is_what_was_run_and_stays(root: Path) -> None:
             "schema version 9; this LampBench knows 1 to 2",
         ),
         (lambda run: edit(run, status="incomplete"), "status 'incomplete'; only finished runs"),
-        (lambda run: edit(run, surprise=1), "'surprise' was unexpected"),
+        (lambda run: edit(run, surprise=1), "the row: contains unknown field surprise"),
         (lambda run: (run / "predictions.jsonl").write_text(""), "not the file that the row names"),
         (lambda run: (run / "user_sums.json").unlink(), r"user_sums\.json: No such file"),
     ],

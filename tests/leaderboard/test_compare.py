@@ -20,7 +20,8 @@ def result(
 def test_a_difference_is_first_minus_second_and_users_are_counted(tmp_path: Path) -> None:
     better, base = result(tmp_path, "oppu", 0.8), result(tmp_path, "zero-shot", 0.3)
     made = compare([better], [base], ("oppu", "zero-shot"))
-    gap = better.row["metrics"]["accuracy"]["value"] - base.row["metrics"]["accuracy"]["value"]
+    scores = [own.row.metrics["accuracy"].value for own in (better, base)]
+    gap = (scores[0] or 0) - (scores[1] or 0)
     assert made.differences["accuracy"].micro.value == pytest.approx(gap)
     assert made.differences["accuracy"].p < 0.001
     assert made.moved.helped + made.moved.unchanged + made.moved.hurt == len(better.users) == 48

@@ -10,20 +10,22 @@ from typing import Any
 
 import pytest
 from board_rows import made_run, mini_data
+from msgspec.structs import replace
 from support import TINY_DATA, TINY_MODEL, Silence, task
 
 from lampbench.core import InputError, Parameters, tasks
-from lampbench.leaderboard import KnownGolds, Recount, add, result_faults, row_faults, run_id, validate
+from lampbench.leaderboard import KnownGolds, Recount, add, result_faults, validate
 from lampbench.metrics import additive, score_sums, sums_to_json
+from lampbench.rows import Row, read_row, row_faults, run_id
 from lampbench.runner import Plan, Planner, Session, Settings
 
-Row = dict[str, Any]
+Raw = dict[str, Any]
 
 COUNT = Recount()
 
 
-def golds_of(row: Mapping[str, Any]) -> Mapping[str, str]:
-    golds: Mapping[str, str] = mini_data(row["identity"]["task"]).golds
+def golds_of(row: Row) -> Mapping[str, str]:
+    golds: Mapping[str, str] = mini_data(row.identity.task).golds
     return golds
 
 
@@ -35,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
     return target
 
 
-def edit(folder: Path, change: Callable[[Row], Any], *, rename: bool = False) -> Path:
+def edit(folder: Path, change: Callable[[Raw], Any], *, rename: bool = False) -> Path:
     """Change the row; with ``rename`` as a forger would, who keeps id and place in step."""
     path = folder / "row.json"
     row = json.loads(path.read_text())
@@ -132,16 +134,16 @@ PLANTED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a cut row": (lambda f: (f / "row.json").write_text((f / "row.json").read_text()[:300]), "not valid JSON"),
     "a missing field": (
         lambda f: edit(f, lambda row: row["cost"].pop("tokens")),
-        "is a required property",
+        "cost: missing required field tokens",
     ),
-    "an unknown field": (lambda f: edit(f, lambda row: row.update(sota=True)), "'sota' was unexpected"),
+    "an unknown field": (lambda f: edit(f, lambda row: row.update(sota=True)), "the row: contains unknown field sota"),
     "a field of another type": (
         lambda f: edit(f, lambda row: row["cost"]["parameters"].update(per_user="few")),
-        'cost.parameters.per_user: "few" is not of type "integer"',
+        "cost.parameters.per_user: expected integer, found string",
     ),
     "a negative time": (
         lambda f: edit(f, lambda row: row["cost"]["seconds"].update(predict=-1.0)),
-        "cost.seconds.predict: -1.0 is less than the minimum of 0",
+        "cost.seconds.predict: expected number >= 0, found -1.0",
     ),
     "another seed under the same id": (
         lambda f: edit(f, lambda row: row["identity"].update(seed=7)),
@@ -325,31 +327,31 @@ def test_trainable_parameters_are_counted_again_from_the_config(really_ran: Path
         return [fault for fault in result_faults(folder, lambda row: None, tiny_count) if "counted again" in fault]
 
     assert own(really_ran) == []
-    row = json.loads((really_ran / "row.json").read_text())
-    assert tiny_count(row["identity"]) == Parameters(**row["cost"]["parameters"])
+    row = read_row(really_ran / "row.json")
+    assert tiny_count(row.identity) == Parameters(row.cost.parameters.shared, row.cost.parameters.per_user)
     edit(really_ran, lambda row: row["cost"]["parameters"].update(per_user=1))
     (fault,) = own(really_ran)
     assert "'per_user': 1}" in fault
 
 
 def test_parameters_on_a_backbone_that_is_not_at_hand_are_left(folder: Path) -> None:
-    identity = json.loads((folder / "row.json").read_text())["identity"]
-    assert Recount()(identity | {"method": "perfit"}) is None
+    identity = read_row(folder / "row.json").identity
+    assert Recount()(replace(identity, method="perfit")) is None
 
 
 @pytest.mark.parametrize("really_ran", ["rag"], indirect=True)
 def test_a_config_that_lacks_nothing_but_a_place_is_left_and_any_other_fault_in_it_is_found(
     really_ran: Path, tiny_count: Recount
 ) -> None:
-    identity = json.loads((really_ran / "row.json").read_text())["identity"]
-    dense = {**identity["config"], "retriever": "dense", "encoder_revision": "r"}
+    identity = read_row(really_ran / "row.json").identity
+    dense = {**identity.config, "retriever": "dense", "encoder_revision": "r"}
     # Where its encoder lay is in no row.
-    assert tiny_count(identity | {"config": dense}) is None
+    assert tiny_count(replace(identity, config=dense)) is None
     with pytest.raises(InputError, match="k"):
-        tiny_count(identity | {"config": dense | {"k": -1}})
+        tiny_count(replace(identity, config=dense | {"k": -1}))
 
 
 def test_a_config_that_its_method_does_not_take_is_a_fault(folder: Path) -> None:
-    identity = json.loads((folder / "row.json").read_text())["identity"]
+    identity = read_row(folder / "row.json").identity
     with pytest.raises(InputError, match="unknown setting of config: majority 'rank'"):
-        COUNT(identity | {"method": "majority", "config": {"rank": 3}})
+        COUNT(replace(identity, method="majority", config={"rank": 3}))
