@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from lampbench.leaderboard._board import Board, Entry
 from lampbench.leaderboard._columns import LEVEL
-from lampbench.leaderboard._results import Result
 from lampbench.metrics import holm
 
 
@@ -51,16 +50,10 @@ def sections(boards: Iterable[Board]) -> list[Section]:
     """The tables of the overview, in the order of the boards."""
     groups: dict[tuple[str | int | None, ...], list[Board]] = {}
     for board in boards:
-        backbone = base_result(board).row.identity.backbone
+        backbone = board.base.identity.backbone
         model = (backbone.id, backbone.revision, backbone.dtype, board.decoding) if backbone else ()
         groups.setdefault((board.protocol, board.label, board.limit, *model), []).append(board)
     return [_section(own) for own in groups.values()]
-
-
-def base_result(board: Board) -> Result:
-    """A result that the board's facts are read from: one with a backbone if there is any."""
-    results = [result for entry in board.entries for result in entry.results]
-    return next((result for result in results if result.row.identity.backbone), results[0])
 
 
 def model_name(board: Board) -> str:
@@ -75,7 +68,7 @@ def limit_name(board: Board) -> str:
 
 def _section(boards: Sequence[Board]) -> Section:
     first = boards[0]
-    backbone = base_result(first).row.identity.backbone
+    backbone = first.base.identity.backbone
     model = f"{model_name(first)}, {backbone.dtype}" if backbone else model_name(first)
     known = [{entry.name: entry for entry in board.entries} for board in boards]
     names = sorted({name for own in known for name in own})

@@ -1,5 +1,6 @@
-"""Boards as a static site: plain files, no server, nothing asked of any other host."""
+"""Boards as a static site: plain files, no server, nothing asked of any other host; and the axes that its plots have."""
 
+from lampbench.leaderboard.site._axes import Axis, LogAxis, Tick, linear, logarithmic
 from lampbench.leaderboard.site._write import write_site
 
-__all__ = ["write_site"]
+__all__ = ["Axis", "LogAxis", "Tick", "linear", "logarithmic", "write_site"]

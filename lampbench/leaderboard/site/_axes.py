@@ -31,28 +31,34 @@ class Tick:
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis from ``low`` at pixel ``start`` to ``high`` at pixel ``end``.
-
-    Attributes:
-        low, high: Values, or their decimal exponents if ``logarithmic``.
-        zero: The pixel of 0 on a logarithmic axis, left of everything else; None if no value is 0.
-    """
+    """A linear axis from ``low`` at pixel ``start`` to ``high`` at pixel ``end``."""
 
     low: float
     high: float
     start: float
     end: float
     ticks: tuple[Tick, ...] = ()
-    logarithmic: bool = False
+
+    def at(self, value: float) -> float:
+        """The pixel of a value."""
+        return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
+
+
+@dataclass(frozen=True)
+class LogAxis(Axis):
+    """A logarithmic axis; ``low`` and ``high`` are decimal exponents.
+
+    Attributes:
+        zero: The pixel of 0, left of everything else; None if no value is 0.
+    """
+
     zero: float | None = None
 
     def at(self, value: float) -> float:
         """The pixel of a value."""
-        if self.logarithmic:
-            if value <= 0:
-                return self.start if self.zero is None else self.zero
-            value = math.log10(value)
-        return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
+        if value <= 0:
+            return self.start if self.zero is None else self.zero
+        return super().at(math.log10(value))
 
 
 @dataclass(frozen=True)
@@ -80,14 +86,14 @@ def linear(values: Iterable[float], start: float, end: float, *, wanted: int = 6
     return replace(axis, ticks=ticks)
 
 
-def logarithmic(values: Iterable[float], start: float, end: float) -> Axis:
+def logarithmic(values: Iterable[float], start: float, end: float) -> LogAxis:
     """An axis over whole decades that hold all values above 0; 0 gets a place of its own."""
     known = list(values)
     positive = [value for value in known if value > 0]
     gap = 48.0 if len(positive) < len(known) else 0.0
     low = math.floor(math.log10(min(positive))) if positive else 0
     high = max(math.ceil(math.log10(max(positive))) if positive else 1, low + 1)
-    axis = Axis(low, high, start + gap, end, logarithmic=True, zero=start if gap else None)
+    axis = LogAxis(low, high, start + gap, end, zero=start if gap else None)
     every = max(1, math.ceil((high - low) / 8))
     ticks = [Tick(axis.at(10.0**n), _power(n)) for n in range(low, high + 1, every)] if positive else []
     return replace(axis, ticks=(*([Tick(start, "0")] if gap else []), *ticks))

@@ -29,7 +29,7 @@ def board_page(place: Place) -> dict[str, Any]:
 
 
 def _facts(place: Place) -> tuple[Fact, ...]:
-    board, identity = place.board, place.base.row.identity
+    board, identity = place.board, place.board.base.identity
     backbone = identity.backbone
     values = {
         "task": f"{board.task.name}, version {identity.task_version}",

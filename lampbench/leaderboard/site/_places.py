@@ -11,7 +11,7 @@ from typing import Any
 from lampbench.core import digest
 from lampbench.leaderboard._board import Board, Entry
 from lampbench.leaderboard._columns import ABSENT
-from lampbench.leaderboard._overview import base_result, model_name
+from lampbench.leaderboard._overview import model_name
 from lampbench.leaderboard._results import Result
 
 PUBLISHED = "published.html"
@@ -24,12 +24,10 @@ class Place:
 
     Attributes:
         path: Relative to the site's root, as every path here.
-        base: A result that the board's facts are read from.
     """
 
     board: Board
     path: str
-    base: Result
 
     @property
     def name(self) -> str:
@@ -169,8 +167,7 @@ def pairs(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def _place(board: Board) -> Place:
-    base = base_result(board)
-    identity, backbone = base.row.identity, base.row.identity.backbone
+    identity, backbone = board.base.identity, board.base.identity.backbone
     telling = [
         identity.task,
         identity.task_version,
@@ -182,7 +179,7 @@ def _place(board: Board) -> Place:
         identity.decoding_mode,
     ]
     stem = f"{_plain(board.protocol)}-{_plain(board.task.name)}-{digest(telling)[:8]}"
-    return Place(board, f"boards/{stem}.html", base)
+    return Place(board, f"boards/{stem}.html")
 
 
 def _plain(text: str) -> str:

@@ -12,7 +12,7 @@ from lampbench.core import Metric
 from lampbench.leaderboard._board import Board, Entry
 from lampbench.leaderboard._columns import count, seconds
 from lampbench.leaderboard._compare import user_changes
-from lampbench.leaderboard.site._axes import Axis, Label, linear, logarithmic, place_labels
+from lampbench.leaderboard.site._axes import Axis, Label, LogAxis, linear, logarithmic, place_labels
 from lampbench.leaderboard.site._places import shortened
 from lampbench.metrics import Estimate
 
@@ -70,7 +70,7 @@ class CostPoint:
     """An entry's dot.
 
     Attributes:
-        low, high: Pixels of the interval's ends; None if it is not drawn.
+        low, high: Pixels of the interval's ends; those of the score if it is not drawn.
         front: Whether no comparable entry is better on one of score and cost, and as good on the other.
         label: Its name beside it; None if there is no room.
     """
@@ -80,8 +80,8 @@ class CostPoint:
     cost: float
     x: float
     y: float
-    low: float | None
-    high: float | None
+    low: float
+    high: float
     front: bool
     label: Label | None
 
@@ -102,7 +102,7 @@ class CostPlot:
     cost: str
     text: Callable[[float | None], str]
     frame: Frame
-    x: Axis
+    x: LogAxis
     y: Axis
     points: tuple[CostPoint, ...]
     fronts: tuple[str, ...]
@@ -233,9 +233,8 @@ def _cost_plot(
     known = [(entry, score, cost) for entry, score, cost in ranked if score is not None and cost is not None]
     if not known:
         return None
-    # Intervals are drawn if there are few.
-    intervals = [entry.scores[primary.key][0].ci95 if len(known) <= _MOST_DRAWN else None for entry, _, _ in known]
-    ends = [own or (score, score) for own, (_, score, _) in zip(intervals, known, strict=True)]
+    few = len(known) <= _MOST_DRAWN
+    ends = [few and entry.scores[primary.key][0].ci95 or (score, score) for entry, score, _ in known]
     x = logarithmic([cost for _, _, cost in known], frame.left + 16, frame.right - 16)
     y = linear([end for own in ends for end in own], frame.bottom, frame.top)
     classes = [entry.hardware if by_hardware else "" for entry, _, _ in known]
@@ -244,9 +243,8 @@ def _cost_plot(
     places = [(x.at(cost), y.at(score)) for _, score, cost in known]
     names = [shortened(entry.name, 28) for entry, _, _ in known]
     labels = place_labels(names, places, front, (frame.left, frame.top, frame.width, frame.bottom))
-    few = len(known) <= _MOST_DRAWN
     points = tuple(
-        CostPoint(*own, *at, *(map(y.at, end) if few else (None, None)), marked, label)
+        CostPoint(*own, *at, y.at(end[0]), y.at(end[1]), marked, label)
         for own, at, end, marked, label in zip(known, places, ends, front, labels, strict=True)
     )
     lines = tuple(
