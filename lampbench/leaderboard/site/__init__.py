@@ -1,4 +1,4 @@
-"""Boards as a static site: plain files, no server, nothing asked of any other host; and the axes that its plots have."""
+"""Boards as a static site: plain files, no server, nothing asked of any other host; and the axes of its plots."""
 
 from lampbench.leaderboard.site._axes import Axis, LogAxis, Tick, linear, logarithmic
 from lampbench.leaderboard.site._write import write_site

@@ -234,7 +234,7 @@ def _cost_plot(
     if not known:
         return None
     few = len(known) <= _MOST_DRAWN
-    ends = [few and entry.scores[primary.key][0].ci95 or (score, score) for entry, score, _ in known]
+    ends = [(few and entry.scores[primary.key][0].ci95) or (score, score) for entry, score, _ in known]
     x = logarithmic([cost for _, _, cost in known], frame.left + 16, frame.right - 16)
     y = linear([end for own in ends for end in own], frame.bottom, frame.top)
     classes = [entry.hardware if by_hardware else "" for entry, _, _ in known]
