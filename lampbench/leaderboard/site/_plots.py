@@ -186,25 +186,17 @@ def user_plot(board: Board) -> UserPlot | None:
     changes = [(entry, values[np.isfinite(values)]) for entry, values in drawn]
     widest = max((float(np.abs(values).max()) for _, values in changes if len(values)), default=0.0) or 1.0
     axis = linear([-widest, widest], _LEFT, _RIGHT)
-    edges = np.linspace(axis.low, axis.high, 2 * _BINS + 1)
     # Users who are unchanged are counted apart, or one bar would dwarf all others.
-    counts = [np.histogram(values[np.abs(values) > _UNCHANGED], bins=edges)[0] for _, values in changes]
+    counts = [np.histogram(values[np.abs(values) > _UNCHANGED], bins=_edges(axis))[0] for _, values in changes]
     most = max(int(own.max()) for own in counts) or 1
-    rows = []
-    for place, ((entry, values), own) in enumerate(zip(changes, counts, strict=True), start=1):
-        y = top + row_height * place
-        bars = [
-            _bar(n, axis.at(a), axis.at(b), y, (row_height - 8) / most)
-            for n, a, b in zip(own, edges, edges[1:], strict=False)
-        ]
-        helped, hurt = int((values > _UNCHANGED).sum()), int((values < -_UNCHANGED).sum())
-        quantiles = np.quantile(values, (0, 0.1, 0.5, 0.9, 1)) + 0.0 if len(values) else ()
-        worse, better = "".join(bars[:_BINS]), "".join(bars[_BINS:])
-        unchanged = len(values) - helped - hurt
-        rows.append(UserRow(entry, y, worse, better, hurt, unchanged, helped, tuple(map(float, quantiles))))
+    scale = (row_height - 8) / most
+    rows = tuple(
+        _user_row(entry, values, own, top + row_height * place, axis, scale)
+        for place, ((entry, values), own) in enumerate(zip(changes, counts, strict=True), start=1)
+    )
     bottom = top + row_height * len(rows)
     frame = Frame(_WIDTH, bottom + 40, _LEFT, _RIGHT, top, bottom)
-    return UserPlot(primary, frame, axis, most, tuple(rows), len(others) - len(drawn))
+    return UserPlot(primary, frame, axis, most, rows, len(others) - len(drawn))
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
@@ -273,9 +265,30 @@ def _steps(places: Sequence[tuple[float, float]]) -> str:
     return f"M{first[0]} {first[1]}" + "".join(f"H{x}V{y}" for x, y in rest)
 
 
-def _bar(users: Any, left: float, right: float, y: float, scale: float) -> str:
+def _edges(axis: Axis) -> Any:
+    return np.linspace(axis.low, axis.high, 2 * _BINS + 1)
+
+
+def _user_row(entry: Entry, values: Any, counts: Any, y: float, axis: Axis, scale: float) -> UserRow:
+    ends = [axis.at(float(edge)) for edge in _edges(axis)]
+    bars = [_bar(int(n), left, right, y, scale) for n, left, right in zip(counts, ends, ends[1:], strict=False)]
+    helped, hurt = int((values > _UNCHANGED).sum()), int((values < -_UNCHANGED).sum())
+    quantiles = np.quantile(values, (0, 0.1, 0.5, 0.9, 1)) + 0.0 if len(values) else ()
+    return UserRow(
+        entry=entry,
+        y=y,
+        worse="".join(bars[:_BINS]),
+        better="".join(bars[_BINS:]),
+        hurt=hurt,
+        unchanged=len(values) - helped - hurt,
+        helped=helped,
+        quantiles=tuple(map(float, quantiles)),
+    )
+
+
+def _bar(users: int, left: float, right: float, y: float, scale: float) -> str:
     """A bar that stands on ``y``, as a path; nothing if it counts nobody."""
     if not users:
         return ""
-    height = round(max(1.5, scale * int(users)), 1)
+    height = round(max(1.5, scale * users), 1)
     return f"M{left + 0.5:.1f} {y}v-{height}h{right - left - 1:.1f}v{height}z"

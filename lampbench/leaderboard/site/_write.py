@@ -17,8 +17,7 @@ from lampbench.leaderboard._overview import sections
 from lampbench.leaderboard._published import ABOUT, HEADERS, REASONS, published
 from lampbench.leaderboard._render import SYNTHETIC
 from lampbench.leaderboard._reported import Reported
-from lampbench.leaderboard.site._board_page import board_page
-from lampbench.leaderboard.site._method_page import method_page
+from lampbench.leaderboard.site._pages import board_page, method_page
 from lampbench.leaderboard.site._places import (
     PUBLISHED,
     SHIFTS,

@@ -1,4 +1,4 @@
-"""A method's page: what it says of itself, and where its entries are."""
+"""What the pages of a board and of a method show; their templates say how."""
 
 from __future__ import annotations
 
@@ -6,13 +6,52 @@ import inspect
 import re
 import textwrap
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 from markupsafe import Markup
 
 from lampbench.core import ConfigField, InputError, config_fields, methods
-from lampbench.leaderboard.site._places import Listing, Sheet, facts, text_of
+from lampbench.leaderboard._columns import table_columns
+from lampbench.leaderboard.site._places import Fact, Listing, Place, Sheet, facts, text_of
+from lampbench.leaderboard.site._plots import cost_plots, score_plot, user_plot
 from lampbench.runner import load_method
+
+
+def board_page(place: Place) -> dict[str, Any]:
+    """What the template of a board's page shows."""
+    board = place.board
+    columns = table_columns(board.task)
+    return {
+        "place": place,
+        "board": board,
+        "facts": _board_facts(place),
+        "columns": columns,
+        "groups": [(title, len(list(own))) for title, own in groupby(columns, key=lambda column: column.group)],
+        "ranked": [entry for entry in board.entries if entry.rank is not None],
+        "unranked": [entry for entry in board.entries if entry.rank is None],
+        "scores": score_plot(board),
+        "costs": cost_plots(board),
+        "users": user_plot(board),
+    }
+
+
+def _board_facts(place: Place) -> tuple[Fact, ...]:
+    board, identity = place.board, place.board.base.identity
+    backbone = identity.backbone
+    values = {
+        "task": f"{board.task.name}, version {identity.task_version}",
+        "users": f"{board.users:,}" + (f" (the first {board.limit:,})" if board.limit else ""),
+        "queries": f"{board.queries:,}",
+        "protocol": board.protocol,
+        "backbone": backbone and backbone.id,
+        "revision": backbone and backbone.revision,
+        "dtype": backbone and backbone.dtype,
+        "decoding": board.decoding,
+        "protocol hash": board.protocol_hash,
+        "prompt hash": identity.prompt_hash,
+    }
+    return facts(values, code=("protocol hash", "prompt hash", "revision"))
 
 
 def method_page(name: str, listings: Sequence[Listing]) -> dict[str, Any]:
