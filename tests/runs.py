@@ -43,7 +43,7 @@ def with_method(made: Plan, kind: type[Method]) -> Plan:
     return dataclasses.replace(made, method_type=kind, plugin=plugin, config=kind.Config(), folder=made.folder / "x")
 
 
-def run(made: Plan, tmp_path: Path, reporter: Silence | None = None, **options: Any) -> dict[str, Any]:
+def run(made: Plan, tmp_path: Path, reporter: Silence | None = None, **options: Any) -> Any:
     """The row of a run."""
     kept = ("users", "batch_size", "decoding", "seed")
     given = {name: getattr(made.settings, name) for name in kept}

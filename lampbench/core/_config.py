@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -92,13 +93,28 @@ def config_to_json(config: Any, *, identity_only: bool = False) -> dict[str, Any
 def convert(value: Any, annotation: Any, where: str) -> Any:
     """``value`` (a string or a TOML value) as ``annotation`` asks for it.
 
+    Of a union, the first type that fits is taken. Strings are read as what the type says: ``none`` as None,
+    ``yes`` and ``no`` as bools, parts between commas as a tuple.
+
     Raises:
         InputError: It cannot be read as that type; the message names ``where``, value and type.
     """
-    try:
-        return _convert(value, annotation)
-    except (ValueError, TypeError, OverflowError):
-        raise InputError(f"{where}: expected {type_name(annotation)}, found {value!r}") from None
+    # msgspec takes longer to import than `lampbench --help` has.
+    import msgspec
+
+    options = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
+    # None first: "none" would otherwise be read as a string.
+    for option in sorted(options, key=lambda option: option is not type(None)):
+        given = _worded(value, option)
+        parts = given if isinstance(given, (list, tuple)) else (given,)
+        typed = option is type(None) or not any(isinstance(part, str) for part in parts)
+        try:
+            converted = msgspec.convert(given, option, strict=typed, dec_hook=_path)
+        except (msgspec.ValidationError, TypeError):
+            continue
+        if _finite(converted):
+            return converted
+    raise InputError(f"{where}: expected {type_name(annotation)}, found {value!r}")
 
 
 def type_name(annotation: Any) -> str:
@@ -124,62 +140,26 @@ def _is_union(annotation: Any) -> bool:
     return typing.get_origin(annotation) in (typing.Union, types.UnionType)
 
 
-def _convert(value: Any, annotation: Any) -> Any:
-    if _is_union(annotation):
-        return _convert_union(value, typing.get_args(annotation))
-    if annotation is type(None):
-        if value is None or (isinstance(value, str) and value.lower() == "none"):
-            return None
-        raise ValueError
-    if typing.get_origin(annotation) is Literal:
-        for option in typing.get_args(annotation):
-            if value == option or value == str(option):
-                return option
-        raise ValueError
-    if typing.get_origin(annotation) is tuple:
-        inner = typing.get_args(annotation)[0]
-        parts = [part for part in value.split(",") if part] if isinstance(value, str) else value
-        if not isinstance(parts, (list, tuple)):
-            raise TypeError
-        return tuple(_convert(part, inner) for part in parts)
-    if annotation is bool:
-        return _convert_bool(value)
-    if annotation is Path:
-        if "\0" in str(value):
-            raise ValueError
-        return Path(value)
-    if annotation is str:
-        if not isinstance(value, str):
-            raise TypeError
+def _worded(value: Any, kind: Any) -> Any:
+    """The value, with the words and lists that people type as msgspec reads them."""
+    if not isinstance(value, str):
         return value
-    return _convert_number(value, annotation)
+    if typing.get_origin(kind) is tuple:
+        inner = typing.get_args(kind)[0]
+        return [part if inner is str else part.strip() for part in value.split(",") if part]
+    if kind is type(None):
+        return None if value.lower() == "none" else value
+    if kind is bool:
+        return {"yes": "true", "no": "false"}.get(value.lower(), value)
+    return value if kind in (str, Path) else value.strip()
 
 
-def _convert_union(value: Any, options: tuple[Any, ...]) -> Any:
-    # None first: "none" would otherwise be read as a string.
-    for option in sorted(options, key=lambda option: option is not type(None)):
-        try:
-            return _convert(value, option)
-        except (ValueError, TypeError, OverflowError):
-            continue
-    raise ValueError
-
-
-def _convert_bool(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    if isinstance(value, str) and value.lower() in words:
-        return words[value.lower()]
-    raise ValueError
-
-
-def _convert_number(value: Any, annotation: Any) -> Any:
-    if annotation not in (int, float) or isinstance(value, bool):
-        raise TypeError
-    if annotation is int and isinstance(value, float):
-        raise TypeError
-    number = annotation(value)
-    if number != number or number in (float("inf"), float("-inf")):
+def _path(kind: type, value: Any) -> Any:
+    if kind is not Path or "\0" in str(value):
         raise ValueError
-    return number
+    return Path(value)
+
+
+def _finite(value: Any) -> bool:
+    parts = value if isinstance(value, tuple) else (value,)
+    return all(math.isfinite(part) for part in parts if isinstance(part, float))

@@ -20,7 +20,7 @@ _RUN_ID_LENGTH = 12
 _DEEPEST = 50
 _HASH, _ARTIFACTS = re.compile("[0-9a-f]{64}"), ("predictions.jsonl", "user_sums.json")
 _FINISHED = msgspec.json.Decoder(Row)
-_WORD, _WORDS = re.compile(r"\w+"), {"int": "integer", "float": "number", "str": "string", "bool": "boolean"}
+_WORDS = {"int": "integer", "float": "number", "str": "string", "bool": "boolean"}
 
 
 class RowError(InputError):
@@ -112,8 +112,11 @@ def one_line(text: str) -> str:
 
 
 def run_id(identity: Identity | Mapping[str, Any]) -> str:
-    """The id that an identity gives a run; raises ValueError if the identity holds NaN."""
-    return digest(identity.to_json() if isinstance(identity, Identity) else identity)[:_RUN_ID_LENGTH]
+    """The id that an identity gives a run."""
+    try:
+        return digest(identity.to_json() if isinstance(identity, Identity) else identity)[:_RUN_ID_LENGTH]
+    except ValueError:
+        return "(an identity with NaN has none)"
 
 
 def row_schema() -> dict[str, Any]:
@@ -190,13 +193,14 @@ def _parts(value: Any, kind: Any) -> Iterator[tuple[str, Any, Any]]:
 
 def _said(message: str, value: Any) -> str:
     """An error of msgspec in the words of these messages."""
-    message = re.sub(r" - at `\$.*$", "", message, flags=re.DOTALL)
-    message = re.sub("`([^`]*)`", lambda quoted: _WORD.sub(lambda word: _WORDS.get(word[0], word[0]), quoted[1]), message)
-    message = message.replace(" | ", " or ").replace(", got", ", found").removeprefix("Object ")
-    message = message.replace("Invalid enum value", "unknown value").replace("= 0.0", "= 0")
-    bounds = message.startswith("Expected") and ", found" not in message
-    found = f", found {json.dumps(value)[:80]}" if bounds and not isinstance(value, (dict, list)) else ""
-    return message[0].lower() + message[1:] + found
+    message = re.sub(r" - at `\$.*$", "", message, flags=re.DOTALL).replace("`", "")
+    if message.startswith("Expected"):
+        message = re.sub(r"\b(int|float|str|bool)\b", lambda name: _WORDS[name[0]], message)
+        message = message.replace(" | ", " or ").replace(", got", ", found").replace("= 0.0", "= 0")
+        if ", found" not in message and not isinstance(value, (dict, list)):
+            message += f", found {json.dumps(value)[:80]}"
+    message = message.removeprefix("Object ").replace("Invalid enum value", "unknown value")
+    return message[0].lower() + message[1:]
 
 
 def _unfit(value: Any, depth: int = 1) -> Iterator[tuple[str, str]]:

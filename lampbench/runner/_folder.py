@@ -27,7 +27,7 @@ from typing import Any
 from urllib.parse import quote
 
 from lampbench.core import InputError, Prediction, digest, locked, write_json
-from lampbench.rows import RunRow, read_run_row
+from lampbench.rows import RowError, RunRow, read_run_row
 from lampbench.runner._lines import append_lines, mend_lines, read_lines
 from lampbench.runner._storage import storing
 
@@ -239,8 +239,8 @@ class RunFolder:
             return None
         try:
             return read_run_row(self.row_path)
-        except InputError as error:
-            raise InputError(f"{error}; --force starts the run over") from None
+        except RowError as error:
+            raise InputError(f"{self.row_path}: damaged ({error.faults[0]}); --force starts the run over") from None
 
     def write(self, path: Path, value: Any) -> None:
         """Write one of the folder's JSON files, whole or not at all."""

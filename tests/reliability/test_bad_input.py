@@ -17,6 +17,7 @@ from support import TINY_DATA, TINY_MODEL, Silence
 from lampbench.cli import main
 from lampbench.core import InputError, LabelledUser, Method, Plugin, Query, User
 from lampbench.data.mini.protocol import MiniProtocol
+from lampbench.rows import Check
 from lampbench.runner import RunFolder
 
 
@@ -554,7 +555,7 @@ def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         if method not in made:
             out = made[method] = tmp_path_factory.mktemp(method)
             own = plan(out, method, overrides=SETTINGS[method])
-            assert run(own, out)["status"] == "success"
+            assert run(own, out).status == "success"
             for name in ("row.json", "predictions.jsonl", "predictions.json", "user_sums.json"):
                 (own.folder / name).unlink()
         return made[method]
@@ -571,12 +572,12 @@ def test_a_run_does_not_go_on_from_a_state_that_is_not_its_own(
     made = plan(out, method, overrides=SETTINGS[method])
     change(made.folder)
     row = run(made, out)
-    assert row["status"] == "failed"
+    assert row.status == "failed"
     for word in words:
-        assert word in row["error"]
-    assert "\n" not in row["error"]
+        assert word in row.error
+    assert "\n" not in row.error
     # Damage that shows while reading is told with what helps; no numbers show later.
-    assert "NaN" in row["error"] or row["error"].endswith("; --force starts the run over")
+    assert "NaN" in row.error or row.error.endswith("; --force starts the run over")
     assert RunFolder(made.folder).predictions() == {}
 
 
@@ -664,14 +665,14 @@ def test_a_plug_in_that_goes_wrong_fails_its_own_run(name: str, tmp_path: Path) 
     made = with_method(plan(tmp_path, "majority"), type("Broken", (Plain,), parts))
     reporter = Silence()
     row = run(made, tmp_path, reporter)
-    assert row["status"] == "failed"
-    assert words in row["error"]
-    assert "\n" not in row["error"]
-    assert row["metrics"] is None
-    assert reporter.said[-1] == f"lamp5 majority: failed: {row['error']} (details: {made.folder / 'run.log'})"
+    assert row.status == "failed"
+    assert words in row.error
+    assert "\n" not in row.error
+    assert row.metrics is None
+    assert reporter.said[-1] == f"lamp5 majority: failed: {row.error} (details: {made.folder / 'run.log'})"
     assert json.loads((made.folder / "row.json").read_text())["status"] == "failed"
     # The next run of the same command is as good as ever.
-    assert run(with_method(plan(tmp_path, "majority"), Plain), tmp_path)["status"] == "success"
+    assert run(with_method(plan(tmp_path, "majority"), Plain), tmp_path).status == "success"
 
 
 def test_a_plug_in_that_interrupts_is_an_interruption(tmp_path: Path) -> None:
@@ -681,7 +682,7 @@ def test_a_plug_in_that_interrupts_is_an_interruption(tmp_path: Path) -> None:
         run(made, tmp_path)
     row = RunFolder(made.folder).row()
     assert row is not None
-    assert row["status"] == "incomplete"
+    assert row.status == "incomplete"
 
 
 @pytest.mark.parametrize(
@@ -691,7 +692,7 @@ def test_any_string_is_an_answer(output: str, tmp_path: Path) -> None:
     kind = type("Odd", (Plain,), {"predict": gives(lambda queries: [output] * len(queries))})
     made = with_method(plan(tmp_path, "majority", "lamp3", users=1), kind)
     row = run(made, tmp_path)
-    assert row["status"] == "success", row["error"]
+    assert row.status == "success", row.error
     folder = RunFolder(made.folder)
     assert set(folder.predictions().values()) == {output}
     assert {gold["output"] for gold in json.loads(folder.official_path.read_text())["golds"]} == {output}
@@ -723,8 +724,8 @@ def test_a_plug_in_whose_config_is_no_dataclass_is_refused(command: Command, mon
 def test_a_plug_in_that_cannot_be_restored_has_failed_the_check(tmp_path: Path) -> None:
     kind = type("Broken", (Plain,), {"load_user": raises(SAID)})
     row = run(with_method(plan(tmp_path, "majority"), kind), tmp_path)
-    assert row["status"] == "success"
-    assert row["checks"]["isolation"] == {"passed": False, "error": "TroubleError: it broke"}
+    assert row.status == "success"
+    assert row.checks["isolation"] == Check(passed=False, error="TroubleError: it broke")
 
 
 def test_a_plug_in_that_ends_the_program_when_imported_is_named(

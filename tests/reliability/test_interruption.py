@@ -59,7 +59,7 @@ def made(tmp_path: Path, kind: type[Method], **settings: Any) -> Plan:
     return with_method(plan(tmp_path, "majority", batch_size=1, **settings), kind)
 
 
-def continued(of: Plan, tmp_path: Path) -> dict[str, Any]:
+def continued(of: Plan, tmp_path: Path) -> Any:
     """The row when the same run is gone on with by a method that does nothing special."""
     return run(dataclasses.replace(of, method_type=Counting), tmp_path)
 
@@ -85,11 +85,11 @@ def test_the_first_signal_ends_a_run_after_its_batch_and_nothing_is_lost(
     assert reporter.said[-1] == "lamp5 majority: interrupted; the same command continues"
     row = folder.row()
     assert row is not None
-    assert row["status"] == "incomplete"
+    assert row.status == "incomplete"
     # What was under way when the signal came is kept.
     assert [event["event"] for event in folder.journal()].count("adapt") == (1 if where == "on_adapt" else 3)
     assert bool(folder.predictions()) == (where == "on_predict")
-    assert continued(broken, tmp_path)["status"] == "success"
+    assert continued(broken, tmp_path).status == "success"
     assert (broken.folder / "predictions.json").read_bytes() == undisturbed(tmp_path)
 
 
@@ -105,7 +105,7 @@ def test_the_second_signal_ends_a_run_at_once(tmp_path: Path) -> None:
         run(broken, tmp_path)
     assert time.monotonic() - start < 5
     assert RunFolder(broken.folder).predictions() == {}
-    assert continued(broken, tmp_path)["status"] == "success"
+    assert continued(broken, tmp_path).status == "success"
 
 
 def test_signals_mean_afterwards_what_they_meant_before(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_second_process_on_one_run_is_refused_with_the_firsts_id(tmp_path: Pat
         first.kill()
         first.communicate()
     # However it ended, the run is free again.
-    assert run(wanted, tmp_path)["status"] == "success"
+    assert run(wanted, tmp_path).status == "success"
 
 
 def test_looking_at_a_run_that_is_under_way_changes_no_byte(tmp_path: Path) -> None:
@@ -189,8 +189,8 @@ def test_a_disk_that_is_full_is_said_and_the_run_goes_on_when_it_is_not(size: in
     folder = RunFolder(broken.folder)
     assert all(record["event"] for record in folder.journal())
     row = folder.row()
-    assert row is None or row["status"] != "success"
-    assert continued(broken, tmp_path)["status"] == "success"
+    assert row is None or row.status != "success"
+    assert continued(broken, tmp_path).status == "success"
     assert (broken.folder / "predictions.json").read_bytes() == undisturbed(tmp_path)
 
 
@@ -234,11 +234,11 @@ def test_a_method_that_hangs_is_ended_by_the_time_limit(
     monkeypatch.setattr(_limits, "_AGAIN", 0.5)
     broken = made(tmp_path, type("Hanging", (Counting,), {where: hangs}), time_limit=1.0)
     row = Session(planner(tmp_path, batch_size=1, time_limit=1.0), Silence()).run(broken)
-    assert row["status"] == "failed"
+    assert row.status == "failed"
     phase = where.removeprefix("on_")
-    assert row["error"] == f"{phase}: the time limit of 1 s is over; a longer --time-limit continues"
+    assert row.error == f"{phase}: the time limit of 1 s is over; a longer --time-limit continues"
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
-    assert continued(broken, tmp_path)["status"] == "success"
+    assert continued(broken, tmp_path).status == "success"
 
 
 def hang_in_native_code(self: Any) -> None:
@@ -256,12 +256,12 @@ def test_a_method_that_hangs_in_native_code_ends_with_the_process_and_the_run_go
         os._exit(0)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 1
-    assert continued(broken, tmp_path)["status"] == "success"
+    assert continued(broken, tmp_path).status == "success"
 
 
 def test_a_limit_that_is_not_reached_changes_nothing(tmp_path: Path) -> None:
     free = made(tmp_path, Counting, time_limit=500.0)
-    assert Session(planner(tmp_path, batch_size=1, time_limit=500.0), Silence()).run(free)["status"] == "success"
+    assert Session(planner(tmp_path, batch_size=1, time_limit=500.0), Silence()).run(free).status == "success"
     assert (free.folder / "predictions.json").read_bytes() == undisturbed(tmp_path)
 
 
@@ -286,9 +286,9 @@ def test_a_method_that_asks_for_memory_without_end_fails_alone(
     memory_limit(psutil.Process().memory_info().data / 2**30 + 1)
     broken = made(tmp_path, type("Hungry", (Counting,), {"on_predict": hoard}))
     row = run(broken, tmp_path)
-    assert row["status"] == "failed"
-    assert row["error"].startswith("predict: out of memory (MemoryError); use a smaller --batch-size or model")
-    assert continued(broken, tmp_path)["status"] == "success"
+    assert row.status == "failed"
+    assert row.error.startswith("predict: out of memory (MemoryError); use a smaller --batch-size or model")
+    assert continued(broken, tmp_path).status == "success"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux alone")

@@ -11,6 +11,7 @@ from runs import plan, run, with_method
 from support import Silence, dataset
 
 from lampbench.core import Method, Query, User
+from lampbench.rows import Check
 from lampbench.runner import execute
 
 ISOLATION = ("fresh", "forget", "reload", "adaptation", "training_data")
@@ -73,14 +74,14 @@ class Brittle(Echo):
 def checks(tmp_path: Path, kind: type[Method]) -> dict[str, Any]:
     made = with_method(plan(tmp_path, "majority"), kind)
     row = run(made, tmp_path)
-    assert row["status"] == "success", row["error"]
-    found: dict[str, Any] = row["checks"]
+    assert row.status == "success", row.error
+    found: dict[str, Any] = row.checks
     return found
 
 
 def test_a_method_that_keeps_users_apart_passes(tmp_path: Path) -> None:
     found = checks(tmp_path, Echo)
-    assert {name: found[name]["passed"] for name in ISOLATION} == dict.fromkeys(ISOLATION, True)
+    assert {name: found[name].passed for name in ISOLATION} == dict.fromkeys(ISOLATION, True)
 
 
 @pytest.mark.parametrize(
@@ -94,22 +95,22 @@ def test_a_method_that_keeps_users_apart_passes(tmp_path: Path) -> None:
     ],
 )
 def test_each_guard_fails_where_its_promise_is_broken(tmp_path: Path, kind: type[Method], failed: set[str]) -> None:
-    assert {name for name, check in checks(tmp_path, kind).items() if check["passed"] is False} == failed
+    assert {name for name, check in checks(tmp_path, kind).items() if check.passed is False} == failed
 
 
 @pytest.mark.parametrize("name", ["majority", "rag", "pag", "user-lora", "oppu", "perfit", "reft"])
 def test_built_in_methods_pass_in_their_own_runs(tmp_path: Path, name: str) -> None:
     faster = {} if name in ("majority", "rag", "pag") else {"learning_rate": 0.03}
     row = run(plan(tmp_path, name, overrides=faster), tmp_path)
-    failed = {name for name, check in row["checks"].items() if check["passed"] is False}
+    failed = {name for name, check in row.checks.items() if check.passed is False}
     # Three users' few steps on random weights need not change an answer; nothing else may fail.
     assert failed <= {"adaptation"}
-    assert set(row["checks"]) == {"parameters", "golds", *ISOLATION}
+    assert set(row.checks) == {"parameters", "golds", *ISOLATION}
 
 
 @pytest.mark.parametrize("name", ["zero-shot", "lora"])
 def test_methods_that_adapt_nothing_have_nothing_to_guard(tmp_path: Path, name: str) -> None:
-    assert set(run(plan(tmp_path, name), tmp_path)["checks"]) == {"parameters", "golds"}
+    assert set(run(plan(tmp_path, name), tmp_path).checks) == {"parameters", "golds"}
 
 
 def test_golds_that_can_be_reached_from_a_query_are_found(tmp_path: Path) -> None:
@@ -127,8 +128,8 @@ def test_golds_that_can_be_reached_from_a_query_are_found(tmp_path: Path) -> Non
         object.__setattr__(showing, "answers", golds)
         queries.append(showing)
     data = dataclasses.replace(made.dataset, queries=tuple(queries), golds=golds)
-    row = execute(made, data, lambda plan: (None, 0.0), Silence())
-    assert row["checks"]["golds"] == {"passed": False, "way": "Showing > dict"}
+    row: Any = execute(made, data, lambda plan: (None, 0.0), Silence())
+    assert row.checks["golds"] == Check(passed=False, way="Showing > dict")
 
 
 def test_a_state_made_of_another_history_is_found(tmp_path: Path) -> None:
@@ -140,5 +141,5 @@ def test_a_state_made_of_another_history_is_found(tmp_path: Path) -> None:
     next(event for event in events if event["event"] == "adapt")["data"][user] = "0" * 16
     journal.write_text("".join(json.dumps(event) + "\n" for event in events))
     (made.folder / "row.json").unlink()
-    found = run(made, tmp_path)["checks"]["training_data"]
-    assert found == {"passed": False, "users": 3, "different": 1}
+    found = run(made, tmp_path).checks["training_data"]
+    assert found == Check(passed=False, users=3, different=1)

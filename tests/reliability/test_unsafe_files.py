@@ -22,8 +22,9 @@ from support import TINY_DATA, TINY_MODEL, dataset, task
 from lampbench.core import InputError
 from lampbench.data.files import Exported, export
 from lampbench.data.protocols import FolderProtocol
-from lampbench.leaderboard import add, boards, read_result, run_id, write_boards
+from lampbench.leaderboard import add, boards, read_result, write_boards
 from lampbench.leaderboard.site import write_site
+from lampbench.rows import run_id
 from lampbench.runner import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -272,14 +273,14 @@ def test_data_with_hostile_names_is_run_and_exported_inside_of_its_folders(
     before = tree(tmp_path)
     for method, overrides in (("perfit", FAST), ("pag", {})):
         made = plan(tmp_path / "runs", method, overrides=overrides, data=data)
-        assert run(made, tmp_path / "runs")["status"] == "success"
+        assert run(made, tmp_path / "runs").status == "success"
         assert {path.parent for path in (made.folder / "state" / "users").iterdir()} == {
             made.folder / "state" / "users"
         }
         # Each user's own state is found again.
         (made.folder / "row.json").unlink()
         (made.folder / "predictions.jsonl").unlink()
-        assert run(made, tmp_path / "runs")["status"] == "success"
+        assert run(made, tmp_path / "runs").status == "success"
     loaded = dataset("lamp5", data)
     for layout in ("lamp", "oppu"):
         export(Exported(task("lamp5"), loaded.labelled(), loaded.shared, None), layout, tmp_path / layout)

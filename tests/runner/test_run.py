@@ -12,6 +12,7 @@ from support import Silence, dataset
 
 from lampbench.adapters import EngineOptions, Snapshots
 from lampbench.core import InputError, LabelledUser, Method, Parameters, Query, User, digest
+from lampbench.rows import PHASES, ParameterCounts, read_row
 from lampbench.runner import Plan, RunFolder, Skip, _learn
 
 
@@ -31,7 +32,7 @@ def test_a_run_leaves_everything_in_its_folder(tmp_path: Path) -> None:
     made = plan(tmp_path)
     row = run(made, tmp_path)
     assert made.folder == tmp_path / "folder" / "lamp5" / "perfit" / made.run_id
-    assert row == json.loads((made.folder / "row.json").read_text())
+    assert row == read_row(made.folder / "row.json")
     lines = [json.loads(line) for line in (made.folder / "predictions.jsonl").read_text().splitlines()]
     queries = dataset("lamp5").queries
     assert {(line["id"], line["user"]) for line in lines} == {(query.id, query.user_id) for query in queries}
@@ -44,21 +45,21 @@ def test_a_run_leaves_everything_in_its_folder(tmp_path: Path) -> None:
 
 def test_a_row_says_what_was_run_and_what_it_cost(tmp_path: Path) -> None:
     row = run(plan(tmp_path), tmp_path)
-    assert row["status"] == "success"
-    assert row["identity"]["backbone"]["revision"].startswith("sha256:")
-    assert row["identity"]["config"]["layers"] == [1]
-    assert (row["data"]["users"], row["data"]["queries"], row["data"]["shared_users"]) == (3, 6, 2)
-    assert row["metrics"]["rouge-L"]["primary"]
-    assert row["metrics"]["rouge-L"]["n_users"] == 3
-    cost = row["cost"]
+    assert row.status == "success"
+    assert row.identity.backbone.revision.startswith("sha256:")
+    assert row.identity.config["layers"] == [1]
+    assert (row.data.users, row.data.queries, row.data.shared_users) == (3, 6, 2)
+    assert row.metrics["rouge-L"].primary
+    assert row.metrics["rouge-L"].n_users == 3
+    cost = row.cost
     width = 48
-    assert cost["parameters"] == {"shared": (2 * width + 1) * (32 + 8), "per_user": (2 * width + 1) * 8}
-    assert cost["bytes"]["per_user"] >= 4 * cost["parameters"]["per_user"]
-    assert all(cost["seconds"][phase] > 0 for phase in ("load", "fit_shared", "adapt", "predict", "score"))
-    assert cost["seconds_per_user"]["p50"] <= cost["seconds_per_user"]["p95"] + 1e-9
-    assert cost["tokens"]["train"] > cost["tokens"]["prompt"] > 0
-    assert row["checks"]["parameters"]["passed"]
-    assert row["provenance"]["plugin"]["entry_point"] == "lampbench_methods.perfit:PerFit"
+    assert cost.parameters == ParameterCounts((2 * width + 1) * (32 + 8), (2 * width + 1) * 8)
+    assert cost.bytes.per_user >= 4 * cost.parameters.per_user
+    assert all(cost.seconds.by_phase[phase] > 0 for phase in PHASES)
+    assert cost.seconds_per_user.p50 <= cost.seconds_per_user.p95 + 1e-9
+    assert cost.tokens.train > cost.tokens.prompt > 0
+    assert row.checks["parameters"].passed
+    assert row.provenance.plugin.entry_point == "lampbench_methods.perfit:PerFit"
 
 
 @pytest.mark.parametrize("method", ["majority", "zero-shot", "pag", "perfit"])
@@ -67,12 +68,12 @@ def test_absent_is_null_and_nothing_is_nan(tmp_path: Path, method: str) -> None:
     row = run(made, tmp_path)
     text = (made.folder / "row.json").read_text()
     assert not re.search(r"NaN|Infinity", text)
-    assert -1 not in list(numbers(row["cost"]))
+    assert -1 not in list(numbers(row.to_json()["cost"]))
     if method == "zero-shot":
-        assert row["cost"]["seconds"]["fit_shared"] is None
+        assert row.cost.seconds.fit_shared is None
     if method == "majority":
-        assert row["identity"]["backbone"] is None
-        assert row["cost"]["tokens"]["prompt"] is None
+        assert row.identity.backbone is None
+        assert row.cost.tokens.prompt is None
 
 
 def test_the_measured_seconds_are_the_sum_of_the_journal(tmp_path: Path) -> None:
@@ -81,8 +82,8 @@ def test_the_measured_seconds_are_the_sum_of_the_journal(tmp_path: Path) -> None
     events = RunFolder(made.folder).journal()
     adapt = [event["seconds"] for event in events if event["event"] == "adapt"]
     assert adapt
-    assert row["cost"]["seconds"]["adapt"] == pytest.approx(sum(adapt))
-    assert row["cost"]["seconds"]["untracked"] >= 0
+    assert row.cost.seconds.adapt == pytest.approx(sum(adapt))
+    assert row.cost.seconds.untracked >= 0
 
 
 def test_the_same_identity_gives_the_same_predictions(tmp_path: Path) -> None:
@@ -144,9 +145,9 @@ def test_a_method_that_cannot_train_by_an_engine_is_skipped_and_says_so(
 
 def test_either_engine_gives_the_same_predictions_and_counts(tmp_path: Path) -> None:
     rows = [run(plan(tmp_path, engine=engine), tmp_path) for engine in ("stacked", "solo")]
-    assert rows[0]["artifacts"]["predictions.json"] == rows[1]["artifacts"]["predictions.json"]
-    assert all(row["checks"]["parameters"]["passed"] for row in rows)
-    assert rows[0]["cost"]["tokens"]["train"] == rows[1]["cost"]["tokens"]["train"]
+    assert rows[0].artifacts["predictions.json"] == rows[1].artifacts["predictions.json"]
+    assert all(row.checks["parameters"].passed for row in rows)
+    assert rows[0].cost.tokens.train == rows[1].cost.tokens.train
 
 
 def test_where_a_file_lies_is_not_in_the_identity_but_its_content_is(tmp_path: Path) -> None:
@@ -172,7 +173,7 @@ def test_force_starts_over(tmp_path: Path) -> None:
     made = plan(tmp_path)
     run(made, tmp_path)
     (made.folder / "stale").write_text("x")
-    assert run(made, tmp_path, force=True)["provenance"]["resumed"] == 0
+    assert run(made, tmp_path, force=True).provenance.resumed == 0
     assert not (made.folder / "stale").exists()
 
 
@@ -211,21 +212,21 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path, calls: dict
     folder = RunFolder(made.folder)
     incomplete = folder.row()
     assert incomplete is not None
-    assert incomplete["status"] == "incomplete"
+    assert incomplete.status == "incomplete"
     done = {u for event in folder.journal() if event["event"] == "adapt" for u in event["users"]}
     answered = set(folder.predictions())
 
     reporter = Silence()
     row = run(made, tmp_path, reporter)
-    assert row["status"] == "success"
-    assert row["provenance"]["resumed"] == 1
+    assert row.status == "success"
+    assert row.provenance.resumed == 1
     assert f"continues: {len(done)} of 3 users and {len(answered)} of 6 queries are done" in reporter.said[0]
     adapted = [u for event in folder.journal() if event["event"] == "adapt" for u in event["users"]]
     assert sorted(adapted) == ["dev0", "dev1", "dev2"]
     lines = (made.folder / "predictions.jsonl").read_text().splitlines()
     assert len(lines) == len({json.loads(line)["id"] for line in lines}) == 6
     assert (made.folder / "predictions.json").read_bytes() == (undisturbed.folder / "predictions.json").read_bytes()
-    assert row["metrics"] == json.loads((undisturbed.folder / "row.json").read_text())["metrics"]
+    assert row.metrics == read_row(undisturbed.folder / "row.json").metrics
 
 
 def test_users_who_are_done_are_kept_when_their_shard_is_interrupted(tmp_path: Path) -> None:
@@ -260,8 +261,8 @@ def test_what_users_cost_who_are_done_early_is_in_the_journal_from_time_to_time(
     row = run(made, tmp_path)
     parts = [event for event in RunFolder(made.folder).journal() if event["event"] == "adapt"]
     assert [len(part["users"]) for part in parts] == [0, 1, 1, 1]
-    assert row["cost"]["seconds"]["adapt"] == pytest.approx(sum(part["seconds"] for part in parts))
-    assert row["checks"]["parameters"]["passed"]
+    assert row.cost.seconds.adapt == pytest.approx(sum(part["seconds"] for part in parts))
+    assert row.checks["parameters"].passed
 
 
 def test_a_method_that_keeps_a_user_it_was_not_given_fails(tmp_path: Path) -> None:
@@ -271,7 +272,7 @@ def test_a_method_that_keeps_a_user_it_was_not_given_fails(tmp_path: Path) -> No
             self.keep_user("somebody")
 
     row = run(with_method(plan(tmp_path, "majority"), Confused), tmp_path)
-    assert row["error"] == "keep_user was called for 'somebody', who is not waiting to be adapted"
+    assert row.error == "keep_user was called for 'somebody', who is not waiting to be adapted"
 
 
 def test_an_interrupted_shared_stage_goes_on_from_its_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,7 +283,7 @@ def test_an_interrupted_shared_stage_goes_on_from_its_snapshot(tmp_path: Path, m
     parts = [event for event in RunFolder(undisturbed.folder).journal() if event["event"] == "fit_shared"]
     assert [event.get("part", False) for event in parts] == [True] * (len(parts) - 1) + [False]
     assert len(parts) > 2
-    assert expected["cost"]["seconds"]["fit_shared"] == pytest.approx(sum(event["seconds"] for event in parts))
+    assert expected.cost.seconds.fit_shared == pytest.approx(sum(event["seconds"] for event in parts))
 
     kept = 0
     real = RunFolder.log
@@ -302,10 +303,10 @@ def test_an_interrupted_shared_stage_goes_on_from_its_snapshot(tmp_path: Path, m
     assert folder.shared_snapshot.exists()
     assert not folder.shared_state.exists()
     row = run(made, tmp_path)
-    assert row["status"] == "success"
+    assert row.status == "success"
     assert not folder.shared_snapshot.exists()
-    assert row["cost"]["tokens"]["train"] == expected["cost"]["tokens"]["train"]
-    assert row["checks"]["parameters"]["passed"]
+    assert row.cost.tokens.train == expected.cost.tokens.train
+    assert row.checks["parameters"].passed
     assert (made.folder / "predictions.json").read_bytes() == (undisturbed.folder / "predictions.json").read_bytes()
 
 
@@ -316,7 +317,7 @@ def test_a_torn_last_line_is_cut_off_and_answered_again(tmp_path: Path) -> None:
     (made.folder / "row.json").unlink()
     journal = made.folder / "predictions.jsonl"
     journal.write_bytes(journal.read_bytes()[:-9])
-    assert run(made, tmp_path)["status"] == "success"
+    assert run(made, tmp_path).status == "success"
     assert (made.folder / "predictions.json").read_bytes() == whole
     assert len(journal.read_text().splitlines()) == 6
 
@@ -327,7 +328,7 @@ def test_a_damaged_row_is_named_and_not_trusted(tmp_path: Path) -> None:
     (made.folder / "row.json").write_text('{"status": "succ')
     with pytest.raises(InputError, match=r"row\.json: damaged .*--force starts the run over"):
         run(made, tmp_path)
-    assert run(made, tmp_path, force=True)["status"] == "success"
+    assert run(made, tmp_path, force=True).status == "success"
 
 
 class Raises(Method):
@@ -366,9 +367,9 @@ def test_a_faulty_plugin_gives_a_failed_row_and_its_traceback_in_the_log(
 ) -> None:
     made = with_method(plan(tmp_path, "zero-shot"), kind)
     row = run(made, tmp_path)
-    assert row["status"] == "failed"
-    assert message in row["error"]
-    assert row["metrics"] is None
+    assert row.status == "failed"
+    assert message in row.error
+    assert row.metrics is None
     assert json.loads((made.folder / "row.json").read_text())["status"] == "failed"
     assert "Traceback" in (made.folder / "run.log").read_text()
     assert not (made.folder / "predictions.json").exists()
@@ -396,10 +397,10 @@ class Understates(Method):
 
 def test_a_method_that_understates_its_parameters_is_found_out(tmp_path: Path) -> None:
     row = run(with_method(plan(tmp_path, "zero-shot"), Understates), tmp_path)
-    check = row["checks"]["parameters"]
-    assert not check["passed"]
-    assert check["optimizers_held"]["adapt"] == 10
-    assert check["reported"]["adapt"] == 3
+    check = row.checks["parameters"]
+    assert not check.passed
+    assert check.optimizers_held["adapt"] == 10
+    assert check.reported["adapt"] == 3
 
 
 class LooksForGolds(Method):
@@ -432,9 +433,9 @@ def test_no_gold_is_within_a_methods_reach(tmp_path: Path) -> None:
 
 def test_the_first_users_are_marked_as_a_limit(tmp_path: Path) -> None:
     row = run(plan(tmp_path, "majority", users=2), tmp_path)
-    assert row["identity"]["limit"] == 2
-    assert row["data"]["users"] == 2
-    assert row["metrics"]["rouge-L"]["n_users"] == 2
+    assert row.identity.limit == 2
+    assert row.data.users == 2
+    assert row.metrics["rouge-L"].n_users == 2
 
 
 def test_label_scoring_is_recorded_and_skips_text_tasks(tmp_path: Path) -> None:
@@ -443,8 +444,8 @@ def test_label_scoring_is_recorded_and_skips_text_tasks(tmp_path: Path) -> None:
     rating = made.plan("zero-shot", "lamp3", {})
     assert isinstance(rating, Plan)
     row = run(rating, tmp_path)
-    assert row["identity"]["decoding"] == {"mode": "labels"}
-    assert row["data"]["invalid_outputs"] == 0
+    assert row.identity.decoding == {"mode": "labels"}
+    assert row.data.invalid_outputs == 0
 
 
 @pytest.mark.parametrize("user_id", ["../../etc", "..", ".hidden", "a/b", "x" * 300, "ünï", "a\\b", ""])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import signal
 import subprocess
@@ -21,13 +20,14 @@ from runs import FAST, planner, with_method
 from support import Silence
 
 from lampbench.core import InputError, LampBenchError, Method
+from lampbench.rows import Check, read_row
 from lampbench.runner import Plan, Planner, RunFolder, Session, Settings
 from lampbench.runner.scale import ClusterSettings, RayExecutor, _ray
 
 ray = pytest.importorskip("ray", reason="Ray is an extra")
 
 USERS, COMMAND_USERS = 8, 18
-Executed = Callable[..., list[dict[str, Any]]]
+Executed = Callable[..., list[Any]]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-def on_ray(made: Plan, planner: Planner, workers: int = 2, **options: Any) -> dict[str, Any]:
+def on_ray(made: Plan, planner: Planner, workers: int = 2, **options: Any) -> Any:
     """The row of a run on Ray."""
     executor = RayExecutor(planner, options.pop("reporter", Silence()), ClusterSettings(workers=workers))
     (row,) = executor.run_all([made], **options)
@@ -64,7 +64,7 @@ def local(made: Plan, planner: Planner) -> RunFolder:
     """The folder of the same run in this process."""
     folder = made.folder.with_name(f"{made.folder.name}-local")
     row = Session(planner, Silence()).run(dataclasses.replace(made, folder=folder))
-    assert row["status"] == "success", row["error"]
+    assert row.status == "success", row.error
     return RunFolder(folder)
 
 
@@ -92,15 +92,15 @@ def test_any_number_of_workers_gives_what_one_process_gives(cluster: None, tmp_p
     assert isinstance(made, Plan)
     alone = local(made, made_by)
     row = on_ray(made, made_by, workers)
-    expected = alone.row()
+    expected: Any = alone.row()
     assert expected is not None
     same_answers(made.folder, alone.path)
     for part in ("metrics", "swap", "checks", "data", "artifacts", "identity"):
-        assert row[part] == expected[part], part
-    assert row["cost"]["tokens"] == expected["cost"]["tokens"]
-    assert row["cost"]["bytes"] == expected["cost"]["bytes"]
-    assert row["environment"]["workers"] == workers
-    assert row["environment"]["hardware_class"].startswith(f"{workers} workers, each ")
+        assert getattr(row, part) == getattr(expected, part), part
+    assert row.cost.tokens == expected.cost.tokens
+    assert row.cost.bytes == expected.cost.bytes
+    assert row.environment.workers == workers
+    assert row.environment.hardware_class.startswith(f"{workers} workers, each ")
 
 
 @pytest.mark.parametrize("method", ["zero-shot", "majority", "rag", "pag"])
@@ -111,9 +111,9 @@ def test_every_kind_of_method_gives_what_it_gives_in_one_process(cluster: None, 
     alone = local(made, made_by)
     row = on_ray(made, made_by)
     same_answers(made.folder, alone.path)
-    expected = alone.row()
+    expected: Any = alone.row()
     assert expected is not None
-    assert (row["metrics"], row["checks"]) == (expected["metrics"], expected["checks"])
+    assert (row.metrics, row.checks) == (expected.metrics, expected.checks)
 
 
 class OnlyHere(type(Path())):  # type: ignore[misc]
@@ -138,9 +138,9 @@ def test_workers_that_do_not_see_the_run_folder_get_and_send_what_they_need(
     alone = local(made, made_by)
     row = on_ray(made, made_by)
     same_answers(made.folder, alone.path)
-    expected = alone.row()
+    expected: Any = alone.row()
     assert expected is not None
-    assert (row["swap"], row["cost"]["bytes"]) == (expected["swap"], expected["cost"]["bytes"])
+    assert (row.swap, row.cost.bytes) == (expected.swap, expected.cost.bytes)
 
 
 def test_a_run_is_charged_for_its_own_time_and_not_for_waiting(cluster: None, tmp_path: Path) -> None:
@@ -148,14 +148,14 @@ def test_a_run_is_charged_for_its_own_time_and_not_for_waiting(cluster: None, tm
     plans = [made_by.plan(method, "lamp5", {}) for method in ("zero-shot", "majority")]
     made = [plan for plan in plans if isinstance(plan, Plan)]
     began = time.perf_counter()
-    rows = RayExecutor(made_by, Silence(), ClusterSettings(workers=1)).run_all(made)
+    rows: Any = RayExecutor(made_by, Silence(), ClusterSettings(workers=1)).run_all(made)
     clock = time.perf_counter() - began
     for plan, row in zip(made, rows, strict=True):
         # Data was read before the command's clock began.
-        seconds = sum(value for value in row["cost"]["seconds"].values() if value is not None) - plan.data_seconds
+        seconds = row.cost.seconds.total - plan.data_seconds
         # One worker: its seconds fit into the clock's, and the clock's into those of the whole command.
-        assert 0 < seconds <= row["cost"]["elapsed"] + 0.1 < clock
-        assert row["cost"]["seconds"]["untracked"] >= 0
+        assert 0 < seconds <= row.cost.elapsed + 0.1 < clock
+        assert row.cost.seconds.untracked >= 0
 
 
 def test_force_deletes_nothing_where_there_are_no_workers(cluster: None, tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_force_deletes_nothing_where_there_are_no_workers(cluster: None, tmp_pat
     with pytest.raises(InputError, match="--workers 99"):
         on_ray(made, made_by, workers=99, force=True)
     assert RunFolder(made.folder).row() == row
-    assert on_ray(made, made_by, force=True)["provenance"]["resumed"] == 0
+    assert on_ray(made, made_by, force=True).provenance.resumed == 0
 
 
 @pytest.mark.parametrize("kind", [scale_methods.KilledInShard, scale_methods.KilledLoading])
@@ -174,7 +174,7 @@ def test_a_worker_that_is_killed_costs_no_query(cluster: None, tmp_path: Path, k
     made, made_by = mini(tmp_path, kind, some_user(undisturbed))
     row = on_ray(made, made_by)
     assert (tmp_path / "marks" / "killed").exists()
-    assert row["status"] == "success", row["error"]
+    assert row.status == "success", row.error
     same_answers(made.folder, alone.path)
     each_once(RunFolder(made.folder))
 
@@ -196,13 +196,13 @@ def test_a_poisoned_user_is_named_and_the_others_finish(
     made, made_by = mini(tmp_path, kind, user)
     (tmp_path / "marks" / "adapted").unlink()
     row = on_ray(made, made_by)
-    assert row["status"] == "incomplete"
-    assert user in row["error"]
-    assert reason in row["error"]
+    assert row.status == "incomplete"
+    assert user in row.error
+    assert reason in row.error
     tried = Counter((tmp_path / "marks" / "adapted").read_text().split())
     assert tried[user] == 3
-    assert "pid=" not in row["error"]
-    assert "ip=" not in row["error"]
+    assert "pid=" not in row.error
+    assert "ip=" not in row.error
     assert user in RunFolder(made.folder).log_path.read_text()
     answered = {query.split("-q")[0] for query in RunFolder(made.folder).predictions()}
     failed = [user for user in tried if user not in answered]
@@ -212,7 +212,7 @@ def test_a_poisoned_user_is_named_and_the_others_finish(
     (tmp_path / "marks" / "mended").touch()
     (tmp_path / "marks" / "adapted").unlink()
     row = on_ray(made, made_by)
-    assert row["status"] == "success", row["error"]
+    assert row.status == "success", row.error
     assert set((tmp_path / "marks" / "adapted").read_text().split()) == set(failed)
     same_answers(made.folder, alone.path)
     each_once(RunFolder(made.folder))
@@ -221,7 +221,7 @@ def test_a_poisoned_user_is_named_and_the_others_finish(
 def test_a_method_that_cannot_be_made_fails_the_run_and_no_users(cluster: None, tmp_path: Path) -> None:
     made, made_by = mini(tmp_path, scale_methods.Broken)
     row = on_ray(made, made_by)
-    assert (row["status"], row["error"]) == ("failed", "RuntimeError: nothing to work with")
+    assert (row.status, row.error) == ("failed", "RuntimeError: nothing to work with")
     assert "in setup" in RunFolder(made.folder).log_path.read_text()
 
 
@@ -229,15 +229,15 @@ def test_a_worker_that_hangs_is_ended_by_the_time_limit(cluster: None, tmp_path:
     made, made_by = mini(tmp_path, scale_methods.Hanging, time_limit=5.0)
     made = dataclasses.replace(made, config=dataclasses.replace(made.config, user=some_user(made)))
     row = on_ray(made, made_by)
-    assert row["status"] == "failed"
-    assert "the time limit of 5 s is over" in row["error"]
+    assert row.status == "failed"
+    assert "the time limit of 5 s is over" in row.error
 
 
 def test_adapting_that_changes_nothing_is_found_over_all_users(cluster: None, tmp_path: Path) -> None:
     made, made_by = mini(tmp_path, scale_methods.Unmoved)
-    checks = on_ray(made, made_by)["checks"]
+    checks = on_ray(made, made_by).checks
     queries = len(made_by.evaluated(made).queries)
-    assert checks["adaptation"] == {"passed": False, "asked": 4 + queries, "changed": 0}
+    assert checks["adaptation"] == Check(passed=False, asked=4 + queries, changed=0)
 
 
 def test_one_process_goes_on_where_workers_stopped_and_the_other_way_round(cluster: None, tmp_path: Path) -> None:
@@ -248,16 +248,16 @@ def test_one_process_goes_on_where_workers_stopped_and_the_other_way_round(clust
         made, made_by = mini(tmp_path, scale_methods.Poisoned, user)
         made = dataclasses.replace(made, folder=tmp_path / first.__name__)
         (tmp_path / "marks" / "mended").unlink(missing_ok=True)
-        assert first(made, made_by)["status"] in ("incomplete", "failed")
+        assert first(made, made_by).status in ("incomplete", "failed")
         (tmp_path / "marks" / "mended").touch()
         row = second(made, made_by)
-        assert row["status"] == "success", row["error"]
-        assert all(check["passed"] is not False for check in row["checks"].values())
+        assert row.status == "success", row.error
+        assert all(check.passed is not False for check in row.checks.values())
         same_answers(made.folder, alone.path)
         each_once(RunFolder(made.folder))
 
 
-def here(made: Plan, planner: Planner) -> dict[str, Any]:
+def here(made: Plan, planner: Planner) -> Any:
     return Session(planner, Silence()).run(made)
 
 
@@ -269,10 +269,10 @@ def test_runs_of_one_command_are_one_queue(cluster: None, tmp_path: Path) -> Non
     made = [plan for plan in plans if isinstance(plan, Plan)]
     reporter = Silence()
     rows = RayExecutor(made_by, reporter, ClusterSettings(workers=2)).run_all(made)
-    assert [(row["identity"]["task"], row["identity"]["method"]) for row in rows] == [
+    assert [(row.identity.task, row.identity.method) for row in rows] == [
         (plan.task.name, plan.method) for plan in made
     ]
-    assert {row["status"] for row in rows} == {"success"}
+    assert {row.status for row in rows} == {"success"}
     assert reporter.phases == ["6 runs on 2 workers"]
     again = RayExecutor(made_by, Silence(), ClusterSettings(workers=2)).run_all(made)
     assert again == rows
@@ -343,7 +343,7 @@ def test_a_command_that_ends_in_the_middle_is_continued_by_the_same_one(tmp_path
     assert process.returncode == 130
     row = folder.row()
     assert row is not None
-    assert row["status"] == "incomplete"
+    assert row.status == "incomplete"
     process = started(tmp_path)
     another_shard(tmp_path, process)
     process.kill()
@@ -361,8 +361,8 @@ def test_a_command_that_ends_in_the_middle_is_continued_by_the_same_one(tmp_path
     times = Counter(user for event in folder.journal() if event["event"] == "adapt" for user in event["users"])
     assert len(times) == COMMAND_USERS
     assert set(times.values()) == {1}
-    row = json.loads((folder.path / "row.json").read_text())
-    assert row["provenance"]["resumed"] == 2
+    row = read_row(folder.path / "row.json")
+    assert row.provenance.resumed == 2
 
 
 def test_a_local_run_never_imports_ray(tmp_path: Path) -> None:

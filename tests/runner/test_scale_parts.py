@@ -17,6 +17,7 @@ from runs import FAST, planner
 from support import Silence
 
 from lampbench.core import HistoryItem, Method, User
+from lampbench.rows import Check, Tokens
 from lampbench.runner import Plan, RunFolder, Session
 from lampbench.runner._work import Work
 from lampbench.runner.scale._cluster import room_for
@@ -42,7 +43,7 @@ def worker(made: Plan, stop: Callable[[], bool] = lambda: False) -> Worker:
     return Worker(True, lambda key, share: stop())
 
 
-def emptied(todo: Job, worker: Worker) -> dict[str, Any]:
+def emptied(todo: Job, worker: Worker) -> Any:
     """The row once every unit is done."""
     while todo.row is None:
         unit = todo.give()
@@ -71,7 +72,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """The run in one go."""
     folder = tmp_path_factory.mktemp("alone")
     made = perfit(folder)
-    assert Session(planner(folder), Silence()).run(made)["status"] == "success"
+    assert Session(planner(folder), Silence()).run(made).status == "success"
     return RunFolder(made.folder)
 
 
@@ -92,7 +93,7 @@ def test_a_queue_of_units_gives_what_one_run_gives(tmp_path: Path, alone: RunFol
     made = perfit(tmp_path)
     made.folder.mkdir(parents=True)
     row = emptied(job(made), worker(made))
-    assert row["status"] == "success", row["error"]
+    assert row.status == "success", row.error
     assert is_like(made, alone)
 
 
@@ -119,7 +120,7 @@ def test_taking_a_parcel_can_end_at_any_step_and_is_done_once(
         with pytest.raises(Crash):
             todo.arrived(unit.name, delivery.files)
     row = emptied(job(made), worker(made))
-    assert row["status"] == "success", row["error"]
+    assert row.status == "success", row.error
     assert is_like(made, alone)
 
 
@@ -133,7 +134,7 @@ def test_a_damaged_parcel_is_deleted_and_its_unit_done_again(tmp_path: Path, alo
     answers.write_bytes(answers.read_bytes()[:-9])
     assert read_manifest(parcel, made.folder) is None
     row = emptied(job(made), worker(made))
-    assert row["status"] == "success", row["error"]
+    assert row.status == "success", row.error
     assert is_like(made, alone)
 
 
@@ -144,9 +145,9 @@ def test_a_worker_that_is_told_to_stop_keeps_what_is_whole(tmp_path: Path, alone
     todo.interrupt()
     todo.arrived(unit.name, worker(made, stop=lambda: True).do(unit.make()).files)
     assert todo.row is not None
-    assert todo.row["status"] == "incomplete"
+    assert todo.row.status == "incomplete"
     row = emptied(job(made), worker(made))
-    assert row["status"] == "success", row["error"]
+    assert row.status == "success", row.error
     assert is_like(made, alone)
 
 
@@ -185,8 +186,8 @@ def test_what_a_method_raises_comes_back_as_text(tmp_path: Path) -> None:
             assert todo.give() == unit
     while todo.row is None:
         todo.missed(todo.give().name, "the same", attempts=3)
-    assert todo.row["status"] == "incomplete"
-    assert unit.users[0] in todo.row["error"]
+    assert todo.row.status == "incomplete"
+    assert unit.users[0] in (todo.row.error or "")
 
 
 def test_a_unit_that_failed_once_and_then_succeeds_leaves_no_trace(tmp_path: Path, alone: RunFolder) -> None:
@@ -196,7 +197,7 @@ def test_a_unit_that_failed_once_and_then_succeeds_leaves_no_trace(tmp_path: Pat
     for _ in range(2):
         todo.missed(todo.give().name, "its worker died")
     row = emptied(todo, one)
-    assert row["status"] == "success", row["error"]
+    assert row.status == "success", row.error
     assert is_like(made, alone)
 
 
@@ -212,7 +213,7 @@ def test_a_parcel_of_users_who_were_adapted_meanwhile_is_not_taken(tmp_path: Pat
     seal(late, Manifest("late"))
     todo.arrived(unit.name, None)
     row = emptied(job(made), worker(made))
-    assert row["status"] == "success", row["error"]
+    assert row.status == "success", row.error
     assert is_like(made, alone)
 
 
@@ -231,8 +232,8 @@ def test_users_without_queries_and_a_swap_test_come_to_an_end(tmp_path: Path) ->
         unit = todo.give()
         todo.arrived(unit.name, one.do(unit.make()).files)
     assert todo.row is not None
-    assert todo.row["status"] == "success", todo.row["error"]
-    assert todo.row["swap"] is not None
+    assert todo.row.status == "success", todo.row.error
+    assert todo.row.swap is not None
 
 
 def test_a_worker_counts_tokens_for_runs_with_a_backbone_only(tmp_path: Path) -> None:
@@ -242,9 +243,9 @@ def test_a_worker_counts_tokens_for_runs_with_a_backbone_only(tmp_path: Path) ->
         assert isinstance(made, Plan)
         made.folder.mkdir(parents=True)
         rows.append(emptied(job(made), one))
-    zero_shot, majority = (row["cost"]["tokens"] for row in rows)
-    assert zero_shot["prompt"] > 0
-    assert set(majority.values()) == {None}
+    zero_shot, majority = (row.cost.tokens for row in rows)
+    assert zero_shot.prompt > 0
+    assert majority == Tokens(prompt=None)
 
 
 def test_a_run_pays_once_for_the_backbone_of_a_worker(tmp_path: Path) -> None:
@@ -270,8 +271,8 @@ def test_a_method_that_cannot_forget_fails_its_check_and_no_unit(tmp_path: Path)
     made = dataclasses.replace(made, method_type=Unforgetting)
     made.folder.mkdir(parents=True)
     row = emptied(job(made), worker(made))
-    assert row["status"] == "success", row["error"]
-    assert row["checks"]["isolation"] == {"passed": False, "error": "RuntimeError: no forgetting here"}
+    assert row.status == "success", row.error
+    assert row.checks["isolation"] == Check(passed=False, error="RuntimeError: no forgetting here")
     # Where it came from is in the run's log, whichever worker it happened in.
     assert "in forget" in RunFolder(made.folder).log_path.read_text()
 

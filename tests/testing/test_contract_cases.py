@@ -10,6 +10,7 @@ from unittest import SkipTest
 import pytest
 
 from lampbench.core import InputError, Method, Parameters, Plugin, Query, Task, User, methods
+from lampbench.rows import Check
 from lampbench.testing import CHECKS, TASKS, Case, ContractError, contract_cases
 from lampbench.testing._run_checks import parameters
 
@@ -337,8 +338,8 @@ def test_a_method_whose_answers_adapting_does_not_change_gets_a_note(register: R
 
 
 def test_parameters_that_could_not_be_counted_are_a_note() -> None:
-    uncounted = {"passed": None, "optimizers_held": None, "reported": {"fit_shared": 0, "adapt": 0}}
-    trial: Any = SimpleNamespace(run=SimpleNamespace(row={"checks": {"parameters": uncounted}}))
+    uncounted = Check(passed=None, optimizers_held=None, reported={"fit_shared": 0, "adapt": 0})
+    trial: Any = SimpleNamespace(run=SimpleNamespace(row=SimpleNamespace(checks={"parameters": uncounted})))
     (note,) = parameters(trial)
     assert "no optimizer could be watched" in note
     assert Parameters() == Parameters(0, 0)

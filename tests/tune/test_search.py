@@ -1,25 +1,38 @@
 """The order of trials, what becomes of those without a result, and which is best."""
 
+import json
 from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
+from board_rows import majority_row
+from msgspec import convert
+from msgspec.structs import replace
 from support import TINY_DATA, TINY_MODEL, task
 
 from lampbench.core import config_to_json
+from lampbench.rows import ParameterCounts, PhaseSeconds, Row, RunRow
 from lampbench.runner import Plan, Planner, Settings
 from lampbench.tune import HeldOut, Search, Space, Trial, best_of, gain
 
 SPACE = Space({"layers": ((0,), (1,), (0, 1)), "user_rank": (2, 3, 4, 5), "positions": ("all", "l1", "f1+l1")})
 
 
-def row(plan: Plan) -> dict[str, Any]:
+def row(plan: Plan) -> Row:
     """A row as a run of the plan would give, without the run."""
-    metric = {"value": 0.5, "ci95": [0.4, 0.6], "higher_is_better": True}
-    cost = {"parameters": {"shared": 1, "per_user": plan.config.user_rank}, "seconds": {"load": 1.5, "adapt": None}}
-    return {"status": "success", "metrics": {"rouge-L": metric}, "cost": cost, "checks": {}, "error": None}
+    made = convert(json.loads(majority_row("lamp5")), Row)
+    metric = replace(made.metrics["rouge-L"], value=0.5, ci95=(0.4, 0.6))
+    seconds = PhaseSeconds(load=1.5, fit_shared=None, adapt=None, predict=None, score=None, untracked=None)
+    cost = replace(made.cost, parameters=ParameterCounts(1, plan.config.user_rank), seconds=seconds)
+    return replace(made, metrics={"rouge-L": metric}, cost=cost, checks={})
+
+
+def failed(made: Row, error: str) -> RunRow:
+    """The row of the same run, had it failed."""
+    parts = {name: getattr(made, name) for name in ("run_id", "identity", "data", "environment", "provenance")}
+    return RunRow(status="failed", error=error, **parts)
 
 
 def search(folder: Path, space: Space = SPACE, seed: int = 0, fixed: Mapping[str, Any] | None = None) -> Search:
@@ -32,7 +45,7 @@ def search(folder: Path, space: Space = SPACE, seed: int = 0, fixed: Mapping[str
     return Search(planner, preset, space, settings)
 
 
-def trials(made: Search, count: int, run: Callable[[Plan], Mapping[str, Any]] = row) -> list[Trial]:
+def trials(made: Search, count: int, run: Callable[[Plan], RunRow] = row) -> list[Trial]:
     return list(islice(made.trials(run, lambda text: None), count))
 
 
@@ -63,20 +76,21 @@ def test_fixed_settings_are_every_trials(tmp_path: Path) -> None:
 
 
 def test_a_failed_run_is_a_trial_and_the_search_goes_on(tmp_path: Path) -> None:
-    def broken(plan: Plan) -> dict[str, Any]:
-        return {"status": "failed", "error": "ValueError: no"} if plan.config.positions == "l1" else row(plan)
+    def broken(plan: Plan) -> RunRow:
+        made = row(plan)
+        return failed(made, "ValueError: no") if plan.config.positions == "l1" else made
 
     made = trials(search(tmp_path), 100, broken)
-    failed = [trial for trial in made if trial.status == "failed"]
+    broke = [trial for trial in made if trial.status == "failed"]
     assert len(made) == 36
-    assert len(failed) == 12
-    assert all(t.error == "ValueError: no" and t.run and t.metric is None and not t.ranked for t in failed)
+    assert len(broke) == 12
+    assert all(t.error == "ValueError: no" and t.run and t.metric is None and not t.ranked for t in broke)
 
 
 def test_settings_that_the_method_refuses_together_are_a_trial_without_a_run(tmp_path: Path) -> None:
     asked: list[Plan] = []
 
-    def run(plan: Plan) -> dict[str, Any]:
+    def run(plan: Plan) -> RunRow:
         asked.append(plan)
         return row(plan)
 

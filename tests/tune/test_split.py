@@ -139,7 +139,7 @@ def test_no_method_gets_to_see_an_evaluated_user_in_a_trial(tmp_path: Path) -> N
     plan = planner.plan("majority", "lamp5", {})
     assert isinstance(plan, Plan)
     row = Session(planner, Silence()).run(with_method(plan, Spy))
-    assert row["status"] == "success", row["error"]
+    assert row.status == "success", row.error
     whole = MiniProtocol().load(TASK, None)
     # All shared users were handed over, and nobody else.
     assert ids(whole.shared) <= Spy.seen
