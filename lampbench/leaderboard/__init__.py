@@ -3,11 +3,8 @@
 from lampbench.leaderboard._board import Board, Entry, boards
 from lampbench.leaderboard._columns import COLUMNS, Cell, Column, columns
 from lampbench.leaderboard._compare import Comparison, Moved, adjusted, check_comparable, compare, query_changes
-from lampbench.leaderboard._golds import KnownGolds
-from lampbench.leaderboard._published import reported_page
-from lampbench.leaderboard._recount import Recount
+from lampbench.leaderboard._published import Reported, ReportedRow, read_reported, reported_page
 from lampbench.leaderboard._render import board_json, column_list, write_boards
-from lampbench.leaderboard._reported import Reported, ReportedRow, read_reported
 from lampbench.leaderboard._results import (
     Result,
     add,
@@ -16,6 +13,7 @@ from lampbench.leaderboard._results import (
     read_results,
     result_path,
 )
+from lampbench.leaderboard._truth import KnownGolds, Recount
 from lampbench.leaderboard._validate import result_faults, validate
 
 __all__ = [

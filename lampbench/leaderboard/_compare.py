@@ -103,7 +103,7 @@ def moved(changes: Any) -> Moved:
 
 def _changed(first: Result, second: Result) -> float:
     ours, theirs = (
-        {record["id"]: record["output"] for record in read_predictions(result.folder)} for result in (first, second)
+        {answer.id: answer.output for answer in read_predictions(result.folder)} for result in (first, second)
     )
     return sum(output != theirs.get(query) for query, output in ours.items()) / len(ours)
 
@@ -114,7 +114,7 @@ def query_changes(task: Task, first: Result, second: Result, golds: Mapping[str,
     Raises:
         InputError: Answers are missing, or golds of them.
     """
-    ours, theirs = ({r["id"]: r["output"] for r in read_predictions(result.folder)} for result in (first, second))
+    ours, theirs = ({own.id: own.output for own in read_predictions(result.folder)} for result in (first, second))
     ids = list(ours)
     missing = [query for query in ids if query not in theirs or query not in golds]
     if missing:

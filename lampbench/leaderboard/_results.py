@@ -13,23 +13,23 @@ from __future__ import annotations
 import gc
 import gzip
 import hashlib
-import json
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import orjson
+import msgspec
 
 from lampbench.core import InputError, Task, new_folder, tasks, write_json
 from lampbench.metrics import Additive, sums_from_json
-from lampbench.rows import LARGEST, Identity, Row, read_row, read_run_row
+from lampbench.rows import LARGEST, Answer, Identity, Row, read_row, read_run_row
 from lampbench.runner import load_protocol
 
 ROW, PREDICTIONS, SUMS = "row.json", "predictions.jsonl.gz", "user_sums.json"
 # Hundreds of times what a run over all of LaMP answers: a small file can unpack to any size.
 _MOST_ANSWERS = 256 << 20
+_ANSWER = msgspec.json.Decoder(Answer)
 _TOO_MANY = f"its answers have more than {_MOST_ANSWERS >> 20} MiB, which no results folder takes"
 
 
@@ -122,23 +122,25 @@ def read_results(root: Path) -> list[Result]:
     return [read_result(path.parent) for path in sorted((root / "results").glob(f"*/*/*/*/{ROW}"))]
 
 
-def read_predictions(folder: Path) -> list[dict[str, str]]:
-    """The predictions of a result or of a run folder: ``id``, ``user``, ``output`` each.
+def read_predictions(folder: Path) -> list[Answer]:
+    """The predictions of a result or of a run folder.
 
     Raises:
         InputError: There are none, or they are damaged.
     """
     packed, plain = folder / PREDICTIONS, folder / "predictions.jsonl"
     path = packed if packed.exists() else plain
+    answers = []
     try:
         raw = unpacked(path) if path == packed else path.read_bytes()
-        records = [json.loads(line) for line in raw.decode("utf-8").split("\n") if line]
-    except (OSError, ValueError, RecursionError) as error:
+        for number, line in enumerate(filter(None, raw.split(b"\n")), 1):
+            try:
+                answers.append(_ANSWER.decode(line))
+            except msgspec.ValidationError:
+                raise InputError(f"{path}: line {number}: expected id, user and output, all strings") from None
+    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    for number, record in enumerate(records):
-        if not isinstance(record, dict) or not all(isinstance(record.get(k), str) for k in ("id", "user", "output")):
-            raise InputError(f"{path}: line {number + 1}: expected id, user and output, all strings")
-    return records
+    return answers
 
 
 def unpacked(path: Path) -> bytes:
@@ -156,10 +158,10 @@ def unpacked(path: Path) -> bytes:
 def read_sums(path: Path, task: Task) -> tuple[list[str], dict[str, Additive]]:
     """Users and their sums; raises InputError where the file is missing or wrong."""
     try:
-        users, sums = sums_from_json(task, orjson.loads(path.read_bytes()))
+        users, sums = sums_from_json(task, msgspec.json.decode(path.read_bytes()))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: not the sums of {task.name}: {error}") from None
     for key, own in sums.items():
         if (abs(own.sums) > LARGEST).any():

@@ -15,7 +15,7 @@ import numpy as np
 from lampbench.core import InputError, Parameters, Task, methods, tasks
 from lampbench.leaderboard._results import PREDICTIONS, ROW, SUMS, read_predictions, read_sums, result_path, unpacked
 from lampbench.metrics import Additive, additive, invalid_outputs, score_sums
-from lampbench.rows import Identity, MetricValue, Row, RowError, one_line, read_row
+from lampbench.rows import Answer, Identity, MetricValue, Row, RowError, one_line, read_row
 
 _TOLERANCE = 1e-9
 _DRAWN = ("ci95", "stderr")
@@ -121,52 +121,52 @@ def _answer_faults(folder: Path, row: Row, task: Task, golds: Golds) -> Iterator
     """Faults of predictions and sums: hashes, counts, and every number that follows from them."""
     try:
         yield from _hash_faults(folder, row.artifacts)
-        records = read_predictions(folder)
+        answers = read_predictions(folder)
         users, sums = read_sums(folder / SUMS, task)
     except InputError as error:
         yield str(error)
         return
     data = row.data
-    ids = [record["id"] for record in records]
+    ids = [answer.id for answer in answers]
     if len(set(ids)) != len(ids):
         yield f"{PREDICTIONS}: a query is answered twice"
-    if len(records) != data.queries:
-        yield f"{PREDICTIONS}: {len(records)} answers, data.queries is {data.queries}"
-    if users != list(dict.fromkeys(record["user"] for record in records)) or len(users) != data.users:
+    if len(answers) != data.queries:
+        yield f"{PREDICTIONS}: {len(answers)} answers, data.queries is {data.queries}"
+    if users != list(dict.fromkeys(answer.user for answer in answers)) or len(users) != data.users:
         yield f"{SUMS}: not the users of {PREDICTIONS} in their order, or not data.users"
         return
-    invalid = invalid_outputs(task, [record["output"] for record in records])
+    invalid = invalid_outputs(task, [answer.output for answer in answers])
     if invalid != data.invalid_outputs:
         yield f"data.invalid_outputs: {data.invalid_outputs}, recomputed {invalid}"
-    yield from _metric_faults(row.metrics, task, sums, len(records))
+    yield from _metric_faults(row.metrics, task, sums, len(answers))
     try:
         known = golds(row)
     except InputError as error:
         yield str(error)
         return
     if known is not None:
-        yield from _gold_faults(row, task, records, known, sums)
+        yield from _gold_faults(row, task, answers, known, sums)
 
 
 def _gold_faults(
     row: Row,
     task: Task,
-    records: Sequence[Mapping[str, str]],
+    answers: Sequence[Answer],
     golds: Mapping[str, str],
     sums: Mapping[str, Additive],
 ) -> Iterator[str]:
     """What does not follow from predictions and golds."""
-    different = {record["id"] for record in records} ^ set(golds)
+    different = {answer.id for answer in answers} ^ set(golds)
     if different:
         yield f"{PREDICTIONS}: answers and golds are of different queries, one is {min(different)!r}"
         return
-    outputs, users = [record["output"] for record in records], [record["user"] for record in records]
-    fresh = additive(task, outputs, [golds[record["id"]] for record in records], users)
+    outputs, users = [answer.output for answer in answers], [answer.user for answer in answers]
+    fresh = additive(task, outputs, [golds[answer.id] for answer in answers], users)
     for key, metric in fresh.items():
         # Both are in the order of the users' first answers.
         if not np.allclose(metric.sums, sums[key].sums, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
             yield f"{SUMS}: {key} does not follow from predictions and golds"
-    yield from _metric_faults(row.metrics, task, fresh, len(records), "predictions and golds")
+    yield from _metric_faults(row.metrics, task, fresh, len(answers), "predictions and golds")
 
 
 def _hash_faults(folder: Path, artifacts: Mapping[str, str]) -> Iterator[str]:

@@ -1,10 +1,20 @@
 """Rows as types: what a run becomes on a leaderboard, and how it is read, checked and described."""
 
-from lampbench.rows._read import RowError, migrated, one_line, read_row, read_run_row, row_faults, row_schema, run_id
+from lampbench.rows._read import (
+    RowError,
+    one_line,
+    read_record,
+    read_row,
+    read_run_row,
+    row_faults,
+    row_schema,
+    run_id,
+)
 from lampbench.rows._types import (
     LARGEST,
     PHASES,
     SCHEMA_VERSION,
+    Answer,
     BackboneIdentity,
     Check,
     Cost,
@@ -29,6 +39,7 @@ __all__ = [
     "LARGEST",
     "PHASES",
     "SCHEMA_VERSION",
+    "Answer",
     "BackboneIdentity",
     "Check",
     "Cost",
@@ -48,8 +59,8 @@ __all__ = [
     "StateBytes",
     "Tokens",
     "UserSeconds",
-    "migrated",
     "one_line",
+    "read_record",
     "read_row",
     "read_run_row",
     "row_faults",

@@ -8,7 +8,7 @@ import re
 import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
@@ -20,11 +20,12 @@ _RUN_ID_LENGTH = 12
 _DEEPEST = 50
 _HASH, _ARTIFACTS = re.compile("[0-9a-f]{64}"), ("predictions.jsonl", "user_sums.json")
 _FINISHED = msgspec.json.Decoder(Row)
+_T = TypeVar("_T")
 _WORDS = {"int": "integer", "float": "number", "str": "string", "bool": "boolean"}
 
 
 class RowError(InputError):
-    """A file is not a valid row.
+    """A file is not a valid row, or not the record that it should be.
 
     Attributes:
         faults: What is wrong with it, one line each.
@@ -69,10 +70,16 @@ def read_run_row(path: Path) -> RunRow:
     """
     raw = _raw(path, _content(path))
     kind: type[RunRow] = Row if raw.get("status") == "success" else RunRow
-    faults = list(_shape_faults(raw, kind))
-    if faults:
-        raise RowError(path, list(map(one_line, faults)))
-    return msgspec.convert(raw, kind)
+    return _converted(path, raw, kind)
+
+
+def read_record(path: Path, kind: type[_T]) -> _T:
+    """A JSON file as a record.
+
+    Raises:
+        RowError: It is missing or not valid JSON, or has another shape.
+    """
+    return _converted(path, _parsed(path, _content(path)), kind)
 
 
 def migrated(raw: Any) -> dict[str, Any]:
@@ -131,13 +138,27 @@ def _content(path: Path) -> bytes:
         raise RowError(path, [str(error.strerror)]) from None
 
 
-def _raw(path: Path, content: bytes) -> dict[str, Any]:
+def _parsed(path: Path, content: bytes) -> Any:
     try:
-        return migrated(json.loads(content.decode("utf-8"), parse_constant=_refuse))
-    except InputError as error:
-        raise RowError(path, [one_line(str(error))]) from None
+        return json.loads(content.decode("utf-8"), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise RowError(path, [f"not valid JSON ({error})"]) from None
+
+
+def _raw(path: Path, content: bytes) -> dict[str, Any]:
+    try:
+        return migrated(_parsed(path, content))
+    except RowError:
+        raise
+    except InputError as error:
+        raise RowError(path, [one_line(str(error))]) from None
+
+
+def _converted(path: Path, raw: Any, kind: type[_T]) -> _T:
+    faults = list(_shape_faults(raw, kind))
+    if faults:
+        raise RowError(path, list(map(one_line, faults)))
+    return msgspec.convert(raw, kind)
 
 
 def _refuse(constant: str) -> Any:
@@ -176,7 +197,7 @@ def _shape_faults(value: Any, kind: Any, place: str = "") -> Iterator[str]:
             for name, part, own in _parts(value, kind)
             for fault in _shape_faults(part, own, f"{place}.{name}".lstrip("."))
         ]
-        yield from inner or [f"{place or 'the row'}: {_said(str(error), value)}"]
+        yield from inner or [f"{place}: {_said(str(error), value)}" if place else _said(str(error), value)]
 
 
 def _parts(value: Any, kind: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -36,6 +36,11 @@ def _name(kind: str) -> Meta:
 class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """A part of a row. Null is "not measured"; there is no NaN."""
 
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON values, as ``row.json`` holds it."""
+        value: dict[str, Any] = msgspec.to_builtins(self)
+        return value
+
 
 class BackboneIdentity(Record, frozen=True):
     """The language model of a run. ``device`` is its kind, such as ``cuda``."""
@@ -75,11 +80,6 @@ class Identity(Record, frozen=True):
     def decoding_mode(self) -> str | None:
         """``greedy``, ``sampled`` or ``labels``; None without a backbone."""
         return None if self.decoding is None else str(self.decoding["mode"])
-
-    def to_json(self) -> dict[str, Any]:
-        """The identity as JSON values, as it is hashed."""
-        value: dict[str, Any] = msgspec.to_builtins(self)
-        return value
 
 
 class LeakCount(Record, frozen=True):
@@ -252,7 +252,15 @@ class Check(Record, frozen=True):
     @property
     def found(self) -> dict[str, Any]:
         """What was seen, by name."""
-        return {key: value for key, value in msgspec.to_builtins(self).items() if key != "passed"}
+        return {key: value for key, value in self.to_json().items() if key != "passed"}
+
+
+class Answer(Struct, frozen=True, gc=False):
+    """One line of ``predictions.jsonl``: a query's id, its user's, and the method's output."""
+
+    id: str
+    user: str
+    output: str
 
 
 class RunRow(Record, frozen=True, kw_only=True):
@@ -271,11 +279,6 @@ class RunRow(Record, frozen=True, kw_only=True):
     checks: dict[str, Check] | None = None
     artifacts: dict[str, Sha256] | None = None
     error: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The row as JSON values."""
-        value: dict[str, Any] = msgspec.to_builtins(self)
-        return value
 
 
 class Row(RunRow, frozen=True, kw_only=True):

@@ -13,31 +13,11 @@ from typing import Any, Literal
 from msgspec.structs import replace
 
 import lampbench
+from lampbench import rows
 from lampbench.core import Parameters
 from lampbench.data import Dataset
 from lampbench.metrics import Score, invalid_outputs
-from lampbench.rows import (
-    PHASES,
-    SCHEMA_VERSION,
-    BackboneIdentity,
-    Check,
-    Cost,
-    Data,
-    Environment,
-    Identity,
-    Interval,
-    LeakCount,
-    MetricValue,
-    Origin,
-    ParameterCounts,
-    PhaseSeconds,
-    Provenance,
-    Row,
-    RunRow,
-    StateBytes,
-    Tokens,
-    UserSeconds,
-)
+from lampbench.rows import PHASES, SCHEMA_VERSION
 from lampbench.runner._environment import environment, source_commit
 from lampbench.runner._folder import RunFolder, bytes_under
 from lampbench.runner._plan import Plan
@@ -52,24 +32,24 @@ def open_row(
     status: Literal["success", "failed", "incomplete"],
     error: str | None = None,
     where: Mapping[str, Any] | None = None,
-) -> RunRow:
+) -> rows.RunRow:
     """The row of a run that has no result (yet): what was run, where, and how far it came.
 
     ``where`` is the environment of what ran it; None for this process.
     """
     commit, dirty = source_commit()
     sessions = [event for event in folder.journal() if event["event"] == "session_start"]
-    return RunRow(
+    return rows.RunRow(
         run_id=plan.run_id,
         status=status,
         identity=_identity(plan.identity),
         data=_data(dataset),
-        environment=Environment(**(where or environment(plan.backbone.device if plan.backbone else "cpu"))),
-        provenance=Provenance(
+        environment=rows.Environment(**(where or environment(plan.backbone.device if plan.backbone else "cpu"))),
+        provenance=rows.Provenance(
             version=lampbench.__version__,
             commit=commit,
             dirty=dirty,
-            plugin=Origin(plan.plugin.distribution, plan.plugin.value),
+            plugin=rows.Origin(plan.plugin.distribution, plan.plugin.value),
             # The command, and not where it is installed; a file may have any bytes as its name.
             argv=(
                 Path(sys.argv[0]).name,
@@ -92,7 +72,7 @@ def finished_row(
     swapped: Mapping[str, Score] | None,
     checks: Mapping[str, Mapping[str, Any]],
     where: Mapping[str, Any] | None = None,
-) -> Row:
+) -> rows.Row:
     """The row of a finished run: everything above with metrics, cost, checks and artifacts.
 
     ``swapped`` are the scores with other users' states, where that was asked for; ``checks`` what the
@@ -103,11 +83,11 @@ def finished_row(
     outputs = list(folder.predictions().values())
     data = replace(opened.data, invalid_outputs=invalid_outputs(plan.task, outputs), **_cut_prompts(events))
     users = dataset.users
-    state = StateBytes(
+    state = rows.StateBytes(
         shared=bytes_under(folder.shared_state),
         per_user=round(sum(bytes_under(folder.user_state(user.id)) for user in users) / len(users)),
     )
-    return Row(
+    return rows.Row(
         run_id=opened.run_id,
         status="success",
         identity=opened.identity,
@@ -119,7 +99,7 @@ def finished_row(
         provenance=opened.provenance,
         checks={
             "parameters": _parameter_check(events, parameters),
-            **{name: Check(**found) for name, found in checks.items()},
+            **{name: rows.Check(**found) for name, found in checks.items()},
         },
         artifacts={
             path.name: _sha256(path) for path in (folder.official_path, folder.predictions_path, folder.sums_path)
@@ -132,13 +112,13 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _identity(values: Mapping[str, Any]) -> Identity:
+def _identity(values: Mapping[str, Any]) -> rows.Identity:
     backbone = values["backbone"]
-    return Identity(**{**values, "backbone": BackboneIdentity(**backbone) if backbone else None})
+    return rows.Identity(**{**values, "backbone": rows.BackboneIdentity(**backbone) if backbone else None})
 
 
-def _data(data: Dataset) -> Data:
-    return Data(
+def _data(data: Dataset) -> rows.Data:
+    return rows.Data(
         label=data.label,
         users=len(data.users),
         queries=len(data.queries),
@@ -146,38 +126,38 @@ def _data(data: Dataset) -> Data:
         shared_users=len(data.shared),
         shared_queries=sum(len(user.queries) for user in data.shared),
         source_hashes=dict(data.sources),
-        leaks={leak.name: LeakCount(leak.count, leak.of, leak.examples) for leak in data.leaks},
+        leaks={leak.name: rows.LeakCount(leak.count, leak.of, leak.examples) for leak in data.leaks},
         notes=tuple(data.notes),
     )
 
 
-def _metric(score: Score) -> MetricValue:
+def _metric(score: Score) -> rows.MetricValue:
     """A metric in the shape of every other; null is "not measured" or not a finite number."""
-    return MetricValue(
+    return rows.MetricValue(
         value=score.micro.value,
         ci95=score.micro.ci95,
         stderr=score.micro.stderr,
         n=score.n,
         n_users=score.n_users,
-        macro=None if score.macro is None else Interval(score.macro.value, score.macro.ci95, score.macro.stderr),
+        macro=None if score.macro is None else rows.Interval(score.macro.value, score.macro.ci95, score.macro.stderr),
         higher_is_better=score.higher_is_better,
         primary=score.primary,
     )
 
 
-def _cost(events: Sequence[Mapping[str, Any]], parameters: Parameters, state: StateBytes) -> Cost:
+def _cost(events: Sequence[Mapping[str, Any]], parameters: Parameters, state: rows.StateBytes) -> rows.Cost:
     """What all sessions of the run cost together, from its journal."""
     measured = [event for event in events if event["event"] in PHASES]
     by_phase = {phase: [event for event in measured if event["event"] == phase] for phase in PHASES}
     seconds = {phase: sum(event["seconds"] for event in own) if own else None for phase, own in by_phase.items()}
     untracked = sum(event["untracked"] for event in events if event["event"] == "session_end")
-    return Cost(
-        parameters=ParameterCounts(parameters.shared, parameters.per_user),
-        seconds=PhaseSeconds(**seconds, untracked=untracked),
+    return rows.Cost(
+        parameters=rows.ParameterCounts(parameters.shared, parameters.per_user),
+        seconds=rows.PhaseSeconds(**seconds, untracked=untracked),
         elapsed=sum(map(_elapsed, _sessions(events))),
         seconds_per_user=_spread(by_phase["adapt"]),
         memory={phase: _peak(event["memory"] for event in own) for phase, own in by_phase.items() if own},
-        tokens=Tokens(
+        tokens=rows.Tokens(
             train=_total(by_phase["fit_shared"] + by_phase["adapt"], "train_tokens"),
             prompt=_total(by_phase["predict"], "prompt_tokens"),
             generated=_total(by_phase["predict"], "generated_tokens"),
@@ -222,7 +202,7 @@ def _cut_prompts(events: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
     }
 
 
-def _parameter_check(events: Sequence[Mapping[str, Any]], reported: Parameters) -> Check:
+def _parameter_check(events: Sequence[Mapping[str, Any]], reported: Parameters) -> rows.Check:
     """Whether the method's own count is what an optimizer held, stage by stage; null: not checked."""
     counts = {
         phase: [event["optimizer_parameters"] for event in events if event["event"] == phase]
@@ -230,9 +210,9 @@ def _parameter_check(events: Sequence[Mapping[str, Any]], reported: Parameters) 
     }
     said = {"fit_shared": reported.shared, "adapt": reported.per_user}
     if any(count is None for own in counts.values() for count in own):
-        return Check(passed=None, optimizers_held=None, reported=said)
+        return rows.Check(passed=None, optimizers_held=None, reported=said)
     held = {phase: max(own, default=0) for phase, own in counts.items()}
-    return Check(passed=held == said, optimizers_held=held, reported=said)
+    return rows.Check(passed=held == said, optimizers_held=held, reported=said)
 
 
 def _sha256(path: Path) -> str:
@@ -254,10 +234,10 @@ def _peak(memories: Iterable[Mapping[str, int | None]]) -> dict[str, int | None]
     return peaks
 
 
-def _spread(events: Sequence[Mapping[str, Any]]) -> UserSeconds | None:
+def _spread(events: Sequence[Mapping[str, Any]]) -> rows.UserSeconds | None:
     """Seconds of adaptation a user; users adapted together share their time equally."""
     seconds = [event["seconds"] / len(event["users"]) for event in events for _ in event["users"]]
     if not seconds:
         return None
     percentiles = quantiles(seconds, n=20, method="inclusive") if len(seconds) > 1 else seconds * 19
-    return UserSeconds(mean=fmean(seconds), p50=percentiles[9], p95=percentiles[18])
+    return rows.UserSeconds(mean=fmean(seconds), p50=percentiles[9], p95=percentiles[18])

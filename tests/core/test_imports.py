@@ -32,6 +32,7 @@ LAYERS = (
     "data",
     "metrics",
     "tasks",
+    "rows",
     "core",
 )
 

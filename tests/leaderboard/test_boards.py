@@ -231,7 +231,7 @@ def test_what_is_added_is_what_was_run_and_stays(root: Path) -> None:
             "schema version 9; this LampBench knows 1 to 2",
         ),
         (lambda run: edit(run, status="incomplete"), "status 'incomplete'; only finished runs"),
-        (lambda run: edit(run, surprise=1), "the row: contains unknown field surprise"),
+        (lambda run: edit(run, surprise=1), "contains unknown field surprise"),
         (lambda run: (run / "predictions.jsonl").write_text(""), "not the file that the row names"),
         (lambda run: (run / "user_sums.json").unlink(), r"user_sums\.json: No such file"),
     ],

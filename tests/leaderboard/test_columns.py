@@ -7,11 +7,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from board_rows import made_run
 
-from lampbench.core import Metric
 from lampbench.leaderboard import COLUMNS, Board, Cell, Column, add, boards, columns, read_results, write_boards
 from lampbench.leaderboard.site import write_site
 from lampbench.metrics import Estimate
@@ -68,10 +69,14 @@ def test_a_column_added_to_the_list_is_in_every_format(
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_every_metric_of_a_task_is_in_every_format(board: Board, count: int, tmp_path: Path) -> None:
-    metrics = [board.task.primary, *(Metric(f"score {n}", n % 2 == 0) for n in range(1, count))]
+    primary = board.task.primary
+    metrics = [primary, *(replace(primary, key=f"score {n}", higher_is_better=n % 2 == 0) for n in range(1, count))]
     scores = {metric.key: Estimate(0.1234 + n / 10, (0.1, 0.9)) for n, metric in enumerate(metrics)}
     entries = [replace(entry, scores={key: (value, None) for key, value in scores.items()}) for entry in board.entries]
-    shown = replace(board, task=replace(board.task, metrics=tuple(metrics)), entries=tuple(entries))
+    task: Any = SimpleNamespace(
+        name=board.task.name, version=1, about=board.task.about, metrics=tuple(metrics), primary=primary
+    )
+    shown = replace(board, task=task, entries=tuple(entries))
     for kind, text in written([shown], tmp_path).items():
         for n, metric in enumerate(metrics):
             assert metric.key in text, kind

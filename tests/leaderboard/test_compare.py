@@ -26,7 +26,7 @@ def test_a_difference_is_first_minus_second_and_users_are_counted(tmp_path: Path
     assert made.differences["accuracy"].p < 0.001
     assert made.moved.helped + made.moved.unchanged + made.moved.hurt == len(better.users) == 48
     assert made.moved.helped > 40
-    answers = [[record["output"] for record in read_predictions(own.folder)] for own in (better, base)]
+    answers = [[answer.output for answer in read_predictions(own.folder)] for own in (better, base)]
     assert made.changed == pytest.approx(np.mean([a != b for a, b in zip(*answers, strict=True)]))
     changes = [abs(change) for _, change in made.users]
     assert changes == sorted(changes, reverse=True)

@@ -136,7 +136,7 @@ PLANTED: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: edit(f, lambda row: row["cost"].pop("tokens")),
         "cost: missing required field tokens",
     ),
-    "an unknown field": (lambda f: edit(f, lambda row: row.update(sota=True)), "the row: contains unknown field sota"),
+    "an unknown field": (lambda f: edit(f, lambda row: row.update(sota=True)), "contains unknown field sota"),
     "a field of another type": (
         lambda f: edit(f, lambda row: row["cost"]["parameters"].update(per_user="few")),
         "cost.parameters.per_user: expected integer, found string",

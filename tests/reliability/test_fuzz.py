@@ -335,8 +335,8 @@ def test_packed_answers_of_any_bytes_are_read_or_refused(data: st.DataObject, re
         | st.binary(max_size=40)
     )
     results.write(packed=packed)
-    for record in one_line_or(lambda: read_predictions(results.place)) or ():
-        assert {type(record[key]) for key in ("id", "user", "output")} == {str}
+    for answer in one_line_or(lambda: read_predictions(results.place)) or ():
+        assert {type(answer.id), type(answer.user), type(answer.output)} == {str}
     assert list(result_faults(results.place, KNOWN, COUNT))
 
 

@@ -14,9 +14,8 @@ from lampbench.core import InputError, new_folder
 from lampbench.leaderboard import _columns
 from lampbench.leaderboard._board import Board
 from lampbench.leaderboard._overview import sections
-from lampbench.leaderboard._published import ABOUT, HEADERS, REASONS, published
+from lampbench.leaderboard._published import ABOUT, HEADERS, REASONS, Reported, published
 from lampbench.leaderboard._render import SYNTHETIC
-from lampbench.leaderboard._reported import Reported
 from lampbench.leaderboard.site._pages import board_page, method_page
 from lampbench.leaderboard.site._places import (
     PUBLISHED,

@@ -1,4 +1,4 @@
-"""Trainable parameters, counted again from a row's config by the method itself; no weights are loaded."""
+"""What rows are checked against: the golds of their queries, and trainable parameters counted again."""
 
 from __future__ import annotations
 
@@ -9,12 +9,47 @@ from pathlib import Path
 from typing import Any
 
 from lampbench.core import InputError, Method, Parameters, canonical_json, config_from, tasks
-from lampbench.rows import BackboneIdentity, Identity
+from lampbench.data import Dataset, read_outputs
+from lampbench.rows import BackboneIdentity, Identity, Row
 from lampbench.runner import load_method, load_protocol
+
+_MINI = "mini"
+
+
+class KnownGolds:
+    """Finds golds by a row's protocol or in files of LaMP's outputs format.
+
+    Raises:
+        InputError: A file is wrong; or, when called, a row claims to be of mini and is not.
+    """
+
+    def __init__(self, files: Iterable[Path] = ()) -> None:
+        self._given = {query: gold for path in files for query, gold in read_outputs(path, None).by_id.items()}
+        self._mini = cache(_mini_data)
+
+    def __call__(self, row: Row) -> Mapping[str, str] | None:
+        """Query id -> gold of all the row's queries; None where they are not at hand."""
+        protocol, _ = load_protocol(row.identity.protocol)
+        if _MINI in (row.identity.protocol, protocol.origin):
+            return self._of_mini(row.identity)
+        return self._given or None
+
+    def _of_mini(self, identity: Identity) -> Mapping[str, str]:
+        data = self._mini(identity.protocol, identity.task)
+        if data.hash != identity.protocol_hash:
+            raise InputError(
+                f"protocol_hash {identity.protocol_hash[:12]}…, but {identity.protocol} of this LampBench has "
+                f"{data.hash[:12]}…"
+            )
+        return data.golds if identity.limit is None else data.first_users(identity.limit).golds
+
+
+def _mini_data(protocol: str, task: str) -> Dataset:
+    return load_protocol(protocol)[0].load(tasks().load(task), None)
 
 
 class Recount:
-    """Builds a row's method on its backbone without weights, and asks it for its count.
+    """Builds a row's method on its backbone without loading weights, and asks it for its count.
 
     Args:
         models: Model folders, beside the protocols' own, that rows may name.
