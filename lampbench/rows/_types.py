@@ -14,8 +14,9 @@ PHASES = ("load", "fit_shared", "adapt", "predict", "score")
 # Numbers beyond this cannot be computed with.
 LARGEST = 1e300
 
-Count = Annotated[int, Meta(ge=0)]
-Positive = Annotated[int, Meta(ge=1)]
+# Counts and bytes; 63 bits hold what any run measures.
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Positive = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Number = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
 Seconds = Annotated[float, Meta(ge=0, le=LARGEST)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
