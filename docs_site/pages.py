@@ -4,8 +4,8 @@ The pages of methods, tasks, metrics and protocols come from what is installed, 
 the contract comes from the docstrings of the classes that plug-ins derive from. Nothing is written
 into the repository.
 
-Where the folder that ``LAMPBENCH_BOARDS`` names (default ``leaderboards/site``) has an ``index.html``,
-it becomes ``leaderboards/`` of the site, with an entry in the menu.
+If ``LAMPBENCH_BOARDS`` names a folder that ``lampbench leaderboard build --site`` made, it becomes ``leaderboards/``
+of the site, with an entry in the menu.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.nav import Link, Navigation
 
 from lampbench import AdapterMethod, Method, PromptMethod, Task
 from lampbench.core import HistoryItem, Metric, Registry, config_fields, methods, metrics, protocols, tasks
+from lampbench.leaderboard import column_list
 
 _BOARDS = "leaderboards"
 # Prompts are long lines; all of them is to be seen.
@@ -34,7 +36,7 @@ _ENTRY = re.compile(r"^    (\S.*?): (.*)$")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the made pages, and the boards' site where there is one."""
+    """Add the generated pages, and the site of the boards if there is one."""
     for name, page in _PAGES.items():
         files.append(File.generated(config, name, content=page()))
     files.append(File.generated(config, "site.css", content=_STYLE))
@@ -46,7 +48,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_nav(nav: Navigation, config: MkDocsConfig, files: Files) -> Navigation:
-    """Put the boards into the menu where they are part of the site."""
+    """Put the boards into the menu if they are part of the site."""
     if _board_files(config):
         nav.items.append(Link("Boards", f"{_BOARDS}/"))
     return nav
@@ -87,6 +89,17 @@ def protocols_page() -> str:
         "More in [Data](data.md#protocols).",
         protocols(),
         _protocol_parts,
+    )
+
+
+def columns_page() -> str:
+    """Every column of the boards of the installed tasks."""
+    return _page(
+        [
+            "# Columns of the boards",
+            "What every column says. [Read the board](read-the-board.md) shows how to use them.",
+            column_list(tasks().load(name) for name in tasks().names()),
+        ]
     )
 
 
@@ -227,13 +240,15 @@ def _page(parts: Iterable[str]) -> str:
 
 def _boards_folder(config: MkDocsConfig) -> Path:
     root = Path(config.config_file_path).parent
-    return root / os.environ.get("LAMPBENCH_BOARDS", f"{_BOARDS}/site")
+    return root / os.environ["LAMPBENCH_BOARDS"]
 
 
 def _board_files(config: MkDocsConfig) -> list[Path]:
+    if not os.environ.get("LAMPBENCH_BOARDS"):
+        return []
     folder = _boards_folder(config)
     if not (folder / "index.html").is_file():
-        return []
+        raise PluginError(f"{folder}: no site of the boards; expected one made by lampbench leaderboard build --site")
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
@@ -242,5 +257,6 @@ _PAGES: Mapping[str, Callable[[], str]] = {
     "tasks.md": tasks_page,
     "metrics.md": metrics_page,
     "protocols.md": protocols_page,
+    "columns.md": columns_page,
     "contract.md": contract_page,
 }

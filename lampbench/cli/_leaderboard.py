@@ -49,15 +49,16 @@ def add(runs: Sequence[Path], root: Path) -> None:
 
 @leaderboard.command()
 @_ROOT
-@click.option("--latex", is_flag=True, help="Write LaTeX tables, too.")
-def build(root: Path, latex: bool) -> None:
-    """Make the boards of results/ below --root: Markdown, CSV, JSON, an overview, and a site.
+@click.option("--latex", is_flag=True, help="Also write LaTeX tables.")
+@click.option("--site", metavar="DIR", type=click.Path(path_type=Path), help="Also build a static site in DIR.")
+def build(root: Path, latex: bool, site: Path | None) -> None:
+    """Make the boards of results/ below --root: Markdown, CSV, JSON and an overview.
 
-    Papers' numbers from reported/ go to published.md and to a page of the site, beside ours and never among
-    them; shifts/report.html, made by lampbench analyze shifts, becomes a page. The same results give the same bytes.
+    Published numbers from reported/ go to published.md and to a page of the site, beside ours and never among
+    them; shifts/report.html, made by lampbench analyze shifts, becomes a page of the site. The same results give
+    the same bytes.
     """
     from lampbench.leaderboard import boards, read_reported, read_results, reported_page, write_boards
-    from lampbench.leaderboard.site import write_site
 
     made, reported = boards(read_results(root)), read_reported(root)
     if not made and not reported:
@@ -65,10 +66,14 @@ def build(root: Path, latex: bool) -> None:
     written = write_boards(made, root, ("md", "csv", "json", *(("tex",) if latex else ())))
     if reported:
         (root / "published.md").write_text(reported_page(reported, made), encoding="utf-8")
-    shifts = root / "shifts" / "report.html"
-    written += write_site(made, root / "site", reported, shifts if shifts.is_file() else None)
     entries = sum(len(board.entries) for board in made)
-    click.echo(f"{len(made)} boards, {entries} entries; {len(written)} files in {root}, begin at site/index.html")
+    click.echo(f"{len(made)} boards, {entries} entries; {len(written)} files in {root}, start at README.md")
+    if site:
+        from lampbench.leaderboard.site import write_site
+
+        shifts = root / "shifts" / "report.html"
+        pages = write_site(made, site, reported, shifts if shifts.is_file() else None)
+        click.echo(f"{len(pages)} files in {site}, start at index.html")
 
 
 @click.command()
@@ -112,7 +117,7 @@ def compare(runs: Sequence[Path], golds: Sequence[Path]) -> None:
 def validate(paths: Sequence[Path], golds: Sequence[Path], models: Sequence[Path], since: str | None) -> int:
     """Check results below PATHS: schema, place, hashes, and every number that can be recomputed.
 
-    One line a fault; exit status 1 where there is one.
+    Prints one line per fault; the exit status is 1 if there is any.
     """
     from lampbench.leaderboard import KnownGolds, Recount
     from lampbench.leaderboard import validate as faults_of

@@ -12,7 +12,7 @@ from lampbench.rows import PHASES, Data, Row, RunRow
 
 
 def run_table(rows: Sequence[RunRow]) -> str:
-    """Rows of ``row.json`` as one table: scores, parameters, seconds a phase, run id."""
+    """Rows of ``row.json`` as one table: all scores, parameters, seconds per phase, run id."""
     headers = ["method", "task", "primary", "secondary", "shared params", "params/user"]
     headers += [*(f"{phase} s" for phase in PHASES), "run"]
     align = ("left", "left", *["right"] * (len(headers) - 3), "left")
@@ -20,7 +20,7 @@ def run_table(rows: Sequence[RunRow]) -> str:
 
 
 def run_notes(rows: Sequence[RunRow]) -> list[str]:
-    """What a reader of the table must know, one line a kind of note and task."""
+    """What a reader of the table must know, one line per kind of note and task."""
     of_data: dict[str, None] = {}
     notes: dict[str, list[str]] = defaultdict(list)
     for row in rows:
@@ -64,11 +64,12 @@ def _cells(row: RunRow) -> list[str]:
     if not isinstance(row, Row):
         return [*names, row.status.upper(), *[""] * (3 + len(PHASES)), row.run_id]
     primary_first = sorted(row.metrics.items(), key=lambda entry: not entry[1].primary)
-    scores = [_score(key, metric.value) for key, metric in primary_first]
+    primary, *others = (_score(key, metric.value) for key, metric in primary_first)
     parameters, seconds = row.cost.parameters, row.cost.seconds.by_phase
     return [
         *names,
-        *[*scores, ""][:2],
+        primary,
+        ", ".join(others),
         f"{parameters.shared:,}",
         f"{parameters.per_user:,}",
         *("–" if seconds[phase] is None else f"{seconds[phase]:.2f}" for phase in PHASES),

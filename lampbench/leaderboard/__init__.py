@@ -1,9 +1,10 @@
 """From finished runs to boards: results, comparison, ranking, validation."""
 
 from lampbench.leaderboard._board import Board, Entry, boards
+from lampbench.leaderboard._columns import COLUMNS, Cell, Column, columns
 from lampbench.leaderboard._compare import Comparison, Moved, adjusted, check_comparable, compare, query_changes
 from lampbench.leaderboard._published import Reported, ReportedRow, read_reported, reported_page
-from lampbench.leaderboard._render import board_json, write_boards
+from lampbench.leaderboard._render import board_json, column_list, write_boards
 from lampbench.leaderboard._results import (
     Result,
     add,
@@ -16,7 +17,10 @@ from lampbench.leaderboard._truth import KnownGolds, Recount
 from lampbench.leaderboard._validate import result_faults, validate
 
 __all__ = [
+    "COLUMNS",
     "Board",
+    "Cell",
+    "Column",
     "Comparison",
     "Entry",
     "KnownGolds",
@@ -30,6 +34,8 @@ __all__ = [
     "board_json",
     "boards",
     "check_comparable",
+    "column_list",
+    "columns",
     "compare",
     "query_changes",
     "read_predictions",

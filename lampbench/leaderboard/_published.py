@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 from lampbench.core import InputError, Metric, Task, tasks
 from lampbench.leaderboard._board import Board, Entry
+from lampbench.leaderboard._columns import ABSENT, number, score
 from lampbench.rows import read_record
 
 ABOUT = (
@@ -19,9 +20,6 @@ ABOUT = (
     "our runs of the same method under the same protocol, where there are any, and are ranked with none of them."
 )
 REASONS = "Why ours may differ"
-_EMPTY = "–"
-
-
 _Text = Annotated[str, Meta(min_length=1)]
 
 
@@ -96,7 +94,7 @@ class OurScore:
     @property
     def model(self) -> str:
         """The backbone, with the entry's name if the board has several entries of its method."""
-        model = self.board.backbone or _EMPTY
+        model = self.board.backbone or ABSENT
         return model if self.entry.name == self.entry.method else f"{model}, {self.entry.name}"
 
 
@@ -118,10 +116,10 @@ class PublishedScore:
             self.method,
             self.task.name,
             self.metric.key,
-            f"{self.published:.3f}",
-            _EMPTY if value is None else f"{value:.4f}",
-            _EMPTY if value is None else f"{value - self.published:+.4f}",
-            self.ours.model if self.ours else _EMPTY,
+            number(self.published, ".3f"),
+            score(value),
+            number(None if value is None else value - self.published, "+.4f"),
+            self.ours.model if self.ours else ABSENT,
         )
 
 
@@ -136,6 +134,12 @@ class Published:
     reported: Reported
     scores: tuple[PublishedScore, ...]
 
+    @property
+    def beside(self) -> str:
+        """How many numbers the source has, and how many of ours stand beside them."""
+        ours = {(own.method, own.task.name, own.metric.key): own.ours is not None for own in self.scores}
+        return f"{len(ours)} numbers as printed, ours beside {sum(ours.values()) or 'none'} of them"
+
 
 def read_reported(root: Path) -> list[Reported]:
     """Every file of ``reported/`` below ``root``, in order of name.
@@ -149,7 +153,7 @@ def read_reported(root: Path) -> list[Reported]:
 def published(reported: Sequence[Reported], boards: Sequence[Board]) -> list[Published]:
     """Every source beside the ranked entries of the same method, task and protocol, run on all of its users."""
     return [
-        Published(own, tuple(score for row in own.rows for score in _scores(row, own.protocol, boards)))
+        Published(own, tuple(line for row in own.rows for line in _scores(row, own.protocol, boards)))
         for own in reported
     ]
 
@@ -160,7 +164,7 @@ def reported_page(reported: Sequence[Reported], boards: Sequence[Board]) -> str:
     for own in published(reported, boards):
         source = own.reported
         parts += [f"## {source.source}", f"Protocol {source.protocol}, model {source.backbone}."]
-        table = [score.cells for score in own.scores]
+        table = [line.cells for line in own.scores]
         parts.append(tabulate(table, headers=HEADERS, tablefmt="github", disable_numparse=True))
         parts.append(f"{REASONS}:\n\n" + "\n".join(f"* {reason}" for reason in source.reasons))
     return "\n\n".join(parts) + "\n"
@@ -184,10 +188,10 @@ def _row(row: _Row, where: str) -> ReportedRow:
 def _scores(row: ReportedRow, protocol: str, boards: Sequence[Board]) -> Iterator[PublishedScore]:
     metrics = {metric.key: metric for metric in row.task.metrics}
     entries = list(_entries(row, protocol, boards))
-    for key, number in row.metrics.items():
+    for key, printed in row.metrics.items():
         ours: list[OurScore | None] = [OurScore(board, entry, entry.scores[key][0].value) for board, entry in entries]
         for own in ours or [None]:
-            yield PublishedScore(row.method, row.task, metrics[key], number, own)
+            yield PublishedScore(row.method, row.task, metrics[key], printed, own)
 
 
 def _entries(row: ReportedRow, protocol: str, boards: Sequence[Board]) -> Iterator[tuple[Board, Entry]]:

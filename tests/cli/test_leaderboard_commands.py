@@ -40,6 +40,10 @@ def test_from_runs_to_valid_boards(finished: Path, tmp_path: Path) -> None:
     assert lampbench("leaderboard", "add", runs, *root, cwd=tmp_path).stdout.count("there already") == 4
     text = lampbench("leaderboard", "build", *root, "--latex", cwd=tmp_path).stdout
     assert "1 boards, 4 entries" in text
+    assert not list(tmp_path.rglob("*.html"))
+    text = lampbench("leaderboard", "build", *root, "--site", "pages", cwd=tmp_path).stdout
+    assert "files in pages, start at index.html" in text
+    assert "lamp3" in (tmp_path / "pages" / "index.html").read_text()
     page = (tmp_path / "boards" / "mini" / "lamp3.md").read_text()
     assert all(f" {method} " in page for method in ("majority", "zero-shot", "rag", "reft"))
     assert "first 3 users" in page

@@ -55,10 +55,10 @@ def test_a_published_number_is_on_no_board(tmp_path: Path) -> None:
 
 def test_a_build_shows_published_numbers_where_nothing_was_run_yet(tmp_path: Path) -> None:
     root = write(tmp_path / "boards", reported())
-    built = CliRunner().invoke(leaderboard, ["build", "--root", str(root)])
+    built = CliRunner().invoke(leaderboard, ["build", "--root", str(root), "--site", str(tmp_path / "site")])
     assert built.exit_code == 0, built.output
     assert "## A paper" in (root / "published.md").read_text()
-    assert ">A paper</h2>" in (root / "site" / "published.html").read_text()
+    assert ">A paper</h2>" in (tmp_path / "site" / "published.html").read_text()
 
 
 @pytest.mark.parametrize(

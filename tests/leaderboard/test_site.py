@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,14 +13,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import msgspec
 import pytest
 from board_rows import answers, made_row, mini_data
-from lampbench.leaderboard._reported import ReportedRow
 
 from lampbench.core import InputError, tasks
-from lampbench.leaderboard import Board, Reported, Result, boards, reported_page
+from lampbench.leaderboard import Board, Entry, Reported, ReportedRow, Result, boards, columns, reported_page
 from lampbench.leaderboard.site import write_site
-from lampbench.metrics import additive
+from lampbench.metrics import Estimate, additive
+from lampbench.rows import Row
 
 Change = Callable[[dict[str, Any]], None]
 NOTE = "mini (synthetic): invented users; these scores compare with no score on LaMP."
@@ -47,7 +49,7 @@ def made(task: str, method: str, quality: float, seed: int = 0, change: Change |
     users = [query.user_id for query in data.queries]
     sums = additive(tasks().load(task), outputs, [data.golds[query.id] for query in data.queries], users)
     row = made_row(task, method, outputs, with_seed)
-    return Result(Path("nowhere"), row, tuple(dict.fromkeys(users)), sums)
+    return Result(Path("nowhere"), msgspec.convert(row, Row), tuple(dict.fromkeys(users)), sums)
 
 
 def costing(parameters: int, seconds: float | None, hardware: str = "one", passed: bool = True) -> Change:
@@ -165,7 +167,7 @@ def test_the_same_results_give_the_same_bytes(site: Path, tmp_path: Path) -> Non
 
 
 def test_there_is_a_page_for_each_board_run_and_method(site: Path, shown: Sequence[Board]) -> None:
-    runs = {result.row["run_id"] for board in shown for entry in board.entries for result in entry.results}
+    runs = {result.row.run_id for board in shown for entry in board.entries for result in entry.results}
     assert {path.stem for path in (site / "runs").iterdir()} == runs
     assert {path.stem for path in (site / "methods").iterdir()} == {*METHODS, "latest-nowhere"}
     assert len(list((site / "boards").iterdir())) == len(shown) == 3
@@ -215,7 +217,7 @@ def test_whatever_a_row_says_is_text(tmp_path: Path) -> None:
         row["data"] |= {"label": HOSTILE, "notes": [HOSTILE], "source_hashes": {HOSTILE: HOSTILE}}
         row["environment"] |= {"hardware_class": HOSTILE, "packages": {HOSTILE: HOSTILE}}
         row["provenance"] |= {"argv": [HOSTILE], "version": HOSTILE, "commit": HOSTILE, "finished": HOSTILE}
-        row["checks"] = {HOSTILE: {"passed": False, HOSTILE: HOSTILE}}
+        row["checks"] = {HOSTILE: {"passed": False, "way": HOSTILE, "error": HOSTILE, "reported": {HOSTILE: 1}}}
         row["data"]["leaks"] = {HOSTILE: {"count": 1, "of": 1, "examples": [HOSTILE]}}
 
     def other(row: dict[str, Any]) -> None:
@@ -228,7 +230,7 @@ def test_whatever_a_row_says_is_text(tmp_path: Path) -> None:
     )
     made_boards = boards([result, another])
     row = ReportedRow(HOSTILE, tasks().load("lamp2m"), {"accuracy": 0.5})
-    paper = Reported(HOSTILE, HOSTILE, result.identity["protocol"], HOSTILE, (HOSTILE,), (row,))
+    paper = Reported(HOSTILE, HOSTILE, result.row.identity.protocol, HOSTILE, (HOSTILE,), (row,))
     written = write_site(made_boards, tmp_path / "site", [paper])
     names = [path.relative_to(tmp_path / "site") for path in written]
     assert all(re.fullmatch(r"[a-z0-9._/-]+", name.as_posix()) for name in names)
@@ -281,14 +283,11 @@ def test_what_is_not_ranked_stands_apart_with_its_reason(site: Path) -> None:
 
 
 def test_a_board_shows_every_column_of_the_other_formats(site: Path) -> None:
-    from lampbench.leaderboard._render import _COLUMNS
-
     html = board_path(site, "lamp2m").read_text(encoding="utf-8")
     head = Page(board_path(site, "lamp2m")).text
-    others = {"primary": "accuracy", "secondary": "f1"}
-    assert not [name for name in _COLUMNS if others.get(name, name) not in head]
+    assert not [own.title for own in columns(tasks().load("lamp2m")) if own.cell and own.title not in head]
     (row,) = [row for row in grid(html, "<tbody data-ranked").rows if row[1] == "perfit"]
-    score, swapped = row[2], row[9]
+    score, swapped = row[2], row[8]
     assert re.fullmatch(r"0\.\d{4} \[0\.\d{4}, 0\.\d{4}\]", score)
     assert swapped == "–"
 
@@ -323,16 +322,22 @@ def front_of(site: Path, task: str, key: str) -> set[str]:
     return marked
 
 
-def test_fronts_of_many_points_agree_with_brute_force() -> None:
-    import random
-
-    from lampbench.leaderboard.site._plot_costs import pareto
-
+def test_fronts_of_many_points_agree_with_brute_force(shown: Sequence[Board], tmp_path: Path) -> None:
+    (board,) = [board for board in shown if board.task.name == "lamp2m"]
     draw = random.Random(1)
-    for _ in range(200):
-        points = [(float(draw.randint(0, 6)), float(draw.randint(0, 6))) for _ in range(draw.randint(1, 12))]
+    for trial in range(20):
+        points = [(draw.randint(0, 6) / 10, draw.randint(0, 6)) for _ in range(draw.randint(1, 12))]
+        entries = tuple(placed(board.entries[0], f"entry {n}", *point) for n, point in enumerate(points))
+        write_site([replace(board, entries=entries)], tmp_path / str(trial))
         beaten = [any(o != own and o[0] >= own[0] and o[1] <= own[1] for o in points) for own in points]
-        assert pareto(points) == [not own for own in beaten]
+        expected = {f"entry {n}" for n, own in enumerate(beaten) if not own}
+        assert front_of(tmp_path / str(trial), "lamp2m", "params") == expected
+
+
+def placed(entry: Entry, name: str, score: float, parameters: int) -> Entry:
+    """The entry with another name, score and cost."""
+    scores = {key: (Estimate(score), None) for key in entry.scores}
+    return replace(entry, name=name, scores=scores, user_parameters=parameters)
 
 
 def test_time_is_compared_on_the_same_hardware_only(tmp_path: Path) -> None:
@@ -350,22 +355,22 @@ def test_a_run_says_how_it_was_made_and_who_was_served_worst(site: Path, shown: 
     (board,) = [board for board in shown if board.task.name == "lamp2m"]
     (entry,) = [entry for entry in board.entries if entry.name == "perfit"]
     result = entry.results[0]
-    path = site / "runs" / f"{result.row['run_id']}.html"
+    path = site / "runs" / f"{result.row.run_id}.html"
     text = Page(path).text
-    for expected in ("seed 0", "one", result.identity["protocol_hash"], "cannot tell", "numpy"):
+    for expected in ("seed 0", "one", result.row.identity.protocol_hash, "cannot tell", "numpy"):
         assert expected in text
     own = result.sums["accuracy"].own
     rows = grid(path.read_text(encoding="utf-8"), "Users with the lowest own score").rows
     assert [float(score) for _, score in rows] == pytest.approx(sorted(own)[:10], abs=5e-5)
     assert all(own[result.users.index(user)] == pytest.approx(float(score), abs=5e-5) for user, score in rows)
-    other = f"{entry.results[1].row['run_id']}.html"
+    other = f"{entry.results[1].row.run_id}.html"
     assert other in path.read_text(encoding="utf-8")
 
 
 def test_for_errors_the_largest_are_the_worst(site: Path, shown: Sequence[Board]) -> None:
     (board,) = [board for board in shown if board.task.name == "lamp3"]
     result = board.entries[0].results[0]
-    html = (site / "runs" / f"{result.row['run_id']}.html").read_text(encoding="utf-8")
+    html = (site / "runs" / f"{result.row.run_id}.html").read_text(encoding="utf-8")
     rows = grid(html, "Users with the largest own error").rows
     assert float(rows[0][1]) == pytest.approx(max(result.sums["MAE"].own), abs=5e-5)
 
@@ -390,7 +395,7 @@ def test_a_method_without_a_model_is_one_page_on_several_boards(tmp_path: Path) 
     ]
     write_site(boards(rows), tmp_path / "site")
     assert len(list((tmp_path / "site" / "boards").iterdir())) == 3
-    html = (tmp_path / "site" / "runs" / f"{rows[0].row['run_id']}.html").read_text(encoding="utf-8")
+    html = (tmp_path / "site" / "runs" / f"{rows[0].row.run_id}.html").read_text(encoding="utf-8")
     assert len(set(re.findall(r"boards/[^\"#]+\.html", html))) == 3
 
 
@@ -402,7 +407,7 @@ def test_two_boards_of_one_task_are_told_apart(tmp_path: Path) -> None:
     write_site(boards(rows), tmp_path / "site")
     text = Page(tmp_path / "site" / "index.html").text
     assert "version 1, protocol abababab" in text
-    assert f"version 1, protocol {rows[0].identity['protocol_hash'][:8]}" in text
+    assert f"version 1, protocol {rows[0].row.identity.protocol_hash[:8]}" in text
 
 
 def published_rows(html: str) -> list[tuple[str, ...]]:
@@ -443,7 +448,7 @@ def test_a_published_number_comes_with_source_protocol_model_and_our_entry(site:
     value = oppu.scores["accuracy"][0].value
     assert value is not None
     assert published_rows(html)[0][3:6] == ("0.613", f"{value:.4f}", f"{value - 0.6125:+.4f}")
-    row = f"boards/{board_path(site, 'lamp2m').name}#entry-{oppu.results[0].row['run_id']}"
+    row = f"boards/{board_path(site, 'lamp2m').name}#entry-{oppu.results[0].row.run_id}"
     assert f'<a href="{row}">{value:.4f}</a>' in html
 
 
@@ -505,15 +510,16 @@ def test_a_site_replaces_a_site_and_nothing_else(shown: Sequence[Board], tmp_pat
 def test_a_build_that_fails_leaves_the_old_site(
     shown: Sequence[Board], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lampbench.leaderboard.site import _write
-
     write_site(shown[:1], tmp_path / "site")
     before = contents(tmp_path / "site")
+    write = Path.write_bytes
 
-    def fails(place: object) -> None:
-        raise OSError("no space left")
+    def fails(path: Path, content: bytes) -> int:
+        if path.parent.name == "runs":
+            raise OSError("no space left")
+        return write(path, content)
 
-    monkeypatch.setattr(_write, "run_view", fails)
+    monkeypatch.setattr(Path, "write_bytes", fails)
     with pytest.raises(OSError, match="no space left"):
         write_site(shown, tmp_path / "site")
     assert contents(tmp_path / "site") == before

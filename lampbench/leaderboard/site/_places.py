@@ -1,32 +1,33 @@
-"""What pages there are, where each lies, and what they have to do with each other."""
+"""What pages there are, where each lies, what they have to do with each other, and the small tables in them."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from lampbench.core import digest
 from lampbench.leaderboard._board import Board, Entry
+from lampbench.leaderboard._columns import ABSENT
+from lampbench.leaderboard._overview import model_name
 from lampbench.leaderboard._results import Result
 
 PUBLISHED = "published.html"
 SHIFTS = "shifts.html"
-_BOARD_KEYS = ("task", "task_version", "protocol", "protocol_hash", "limit", "prompt_hash")
 
 
 @dataclass(frozen=True)
-class BoardPlace:
+class Place:
     """A board and its page.
 
     Attributes:
         path: Relative to the site's root, as every path here.
-        base: A result that the board's facts are read from.
     """
 
     board: Board
     path: str
-    base: Result
 
     @property
     def name(self) -> str:
@@ -36,14 +37,14 @@ class BoardPlace:
     @property
     def model(self) -> str:
         """Backbone and decoding in words."""
-        return f"{self.board.backbone}, {self.board.decoding} decoding" if self.board.backbone else "no language model"
+        return model_name(self.board)
 
 
 @dataclass(frozen=True)
 class Listing:
     """An entry on a board."""
 
-    place: BoardPlace
+    place: Place
     entry: Entry
 
     @property
@@ -54,52 +55,66 @@ class Listing:
 
 @dataclass(frozen=True)
 class RunPlace:
-    """A run, its page, and the entries it is part of (a run without a backbone is on several boards)."""
+    """A run and the entries it is part of: a run without a backbone is on several boards."""
 
     result: Result
-    path: str
-    listings: tuple[Listing, ...]
-
-
-@dataclass(frozen=True)
-class MethodPlace:
-    """A method, its page, and all its entries."""
-
-    name: str
-    path: str
     listings: tuple[Listing, ...]
 
 
 @dataclass(frozen=True)
 class Site:
-    """Every page with its place.
+    """Every page.
 
     Attributes:
-        runs: By run id.
-        methods: By name.
+        runs: In order of run id.
+        methods: Name -> all entries of the method.
     """
 
-    boards: tuple[BoardPlace, ...]
-    runs: Mapping[str, RunPlace]
-    methods: Mapping[str, MethodPlace]
+    places: tuple[Place, ...]
+    runs: tuple[RunPlace, ...]
+    methods: Mapping[str, tuple[Listing, ...]]
+
+    def place(self, board: Board) -> Place:
+        """The place of one of the site's boards."""
+        return next(own for own in self.places if own.board is board)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A name and what it stands for; ``code`` sets the text in the font of code."""
+
+    name: str
+    text: str
+    code: bool
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A small table of text.
+
+    Attributes:
+        about: A sentence under the heading.
+        text_columns: How many columns, from the left, hold words; the others hold numbers.
+    """
+
+    title: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    text_columns: int = 1
+    about: str = ""
 
 
 def site_of(boards: Iterable[Board]) -> Site:
-    """The pages of these boards, the same whatever the boards' order."""
+    """The pages of these boards, the same whatever the order of the boards."""
     places = sorted((_place(board) for board in boards), key=lambda own: (own.board.protocol, own.path))
-    listings = [Listing(place, entry) for place in places for entry in place.board.entries]
     by_run: dict[str, list[tuple[Result, Listing]]] = {}
     by_method: dict[str, list[Listing]] = {}
-    for listing in listings:
+    for listing in (Listing(place, entry) for place in places for entry in place.board.entries):
         by_method.setdefault(listing.entry.method, []).append(listing)
         for result in listing.entry.results:
             by_run.setdefault(result.row.run_id, []).append((result, listing))
-    runs = {
-        run: RunPlace(own[0][0], run_path(own[0][0]), tuple(listing for _, listing in own))
-        for run, own in sorted(by_run.items())
-    }
-    methods = {name: MethodPlace(name, method_path(name), tuple(own)) for name, own in sorted(by_method.items())}
-    return Site(tuple(places), runs, methods)
+    runs = tuple(RunPlace(own[0][0], tuple(listing for _, listing in own)) for _, own in sorted(by_run.items()))
+    return Site(tuple(places), runs, {name: tuple(own) for name, own in sorted(by_method.items())})
 
 
 def run_path(result: Result) -> str:
@@ -118,23 +133,53 @@ def anchor(entry: Entry) -> str:
 
 
 def file_name(text: str) -> str:
-    """The text where it is a plain lower-case name, else one made of it.
+    """The text if it is a plain lower-case name, else a name made of it.
 
-    Rows are anybody's, and some file systems fold case.
+    Anyone may have written a row, and some file systems fold case.
     """
     plain = _plain(text)
     return plain if plain == text else f"{plain}-{digest(text)[:8]}"
 
 
-def _place(board: Board) -> BoardPlace:
+def shortened(text: str, length: int) -> str:
+    """The text, its middle left out if it is longer than ``length``."""
+    if len(text) <= length:
+        return text
+    head = (length - 1) * 2 // 3
+    return f"{text[:head]}…{text[len(text) - (length - 1 - head) :]}"
+
+
+def text_of(value: Any) -> str:
+    """A value of a row as text: strings as they are, null as a dash, everything else as JSON."""
+    if value is None:
+        return ABSENT
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def facts(values: Mapping[str, Any], code: Iterable[str] = ()) -> tuple[Fact, ...]:
+    """Facts in the given order; those named in ``code`` are set in the font of code."""
+    return tuple(Fact(name, text_of(value), name in code) for name, value in values.items())
+
+
+def pairs(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Names and values as rows, in order of name."""
+    return tuple((name, text_of(values[name])) for name in sorted(values))
+
+
+def _place(board: Board) -> Place:
     identity, backbone = board.base.identity, board.base.identity.backbone
     telling = [
-        *(getattr(identity, key) for key in _BOARD_KEYS),
-        *(getattr(backbone, key, None) for key in ("id", "revision", "dtype")),
+        identity.task,
+        identity.task_version,
+        identity.protocol,
+        identity.protocol_hash,
+        identity.limit,
+        identity.prompt_hash,
+        *((backbone.id, backbone.revision, backbone.dtype) if backbone else (None, None, None)),
         identity.decoding_mode,
     ]
     stem = f"{_plain(board.protocol)}-{_plain(board.task.name)}-{digest(telling)[:8]}"
-    return BoardPlace(board, f"boards/{stem}.html", board.base)
+    return Place(board, f"boards/{stem}.html")
 
 
 def _plain(text: str) -> str:

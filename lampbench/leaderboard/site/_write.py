@@ -1,4 +1,4 @@
-"""Writes the site: every page from its view, whole or not at all."""
+"""Writes the site: every page from its template, whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,19 +11,33 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lampbench.core import InputError, new_folder
+from lampbench.leaderboard import _columns
 from lampbench.leaderboard._board import Board
-from lampbench.leaderboard._published import Reported
-from lampbench.leaderboard.site._board_page import board_view
-from lampbench.leaderboard.site._index_page import sections
-from lampbench.leaderboard.site._method_page import method_view
-from lampbench.leaderboard.site._places import PUBLISHED, SHIFTS, site_of
-from lampbench.leaderboard.site._published_page import published_view
-from lampbench.leaderboard.site._run_page import run_view
+from lampbench.leaderboard._overview import sections
+from lampbench.leaderboard._published import ABOUT, HEADERS, REASONS, Reported, published
+from lampbench.leaderboard._render import SYNTHETIC
+from lampbench.leaderboard.site._pages import board_page, method_page
+from lampbench.leaderboard.site._places import (
+    PUBLISHED,
+    SHIFTS,
+    Listing,
+    anchor,
+    file_name,
+    method_path,
+    run_path,
+    shortened,
+    site_of,
+)
+from lampbench.leaderboard.site._run_page import run_page
 
 _PACKAGE = "lampbench.leaderboard.site"
 _ASSETS = ("site.css", "site.js")
 # In every page that is written here: what tells a site from a folder that must not be replaced.
 _MARK = '<meta name="generator" content="LampBench">'
+_IN_TEMPLATES = (
+    *(_columns.score, _columns.interval, _columns.number, _columns.good_end, _columns.best_first, _columns.meanings),
+    *(anchor, file_name, method_path, run_path, shortened),
+)
 
 
 def write_site(
@@ -31,7 +45,7 @@ def write_site(
 ) -> list[Path]:
     """Write the site of these boards into ``out``, which is replaced whole or not at all.
 
-    Papers' numbers have a page of their own, where there are any. ``shifts`` is a report of ``lampbench analyze
+    Published numbers, if there are any, have a page of their own. ``shifts`` is a report of ``lampbench analyze
     shifts``: it becomes a page, which PerFit's own links to. The same boards and numbers give the same bytes.
 
     Returns:
@@ -69,47 +83,41 @@ def _files(boards: Sequence[Board], reported: Sequence[Reported], shifts: Path |
     for name in _ASSETS:
         yield f"assets/{name}", resources.files(_PACKAGE).joinpath("assets", name).read_bytes()
     site = site_of(boards)
-    published = published_view(reported, boards, site)
-    pages = _Pages(PUBLISHED if reported else "")
-    yield pages.file("index.html", "index.html", site=site, sections=sections(site), sources=published.sources)
-    if reported:
-        yield pages.file(PUBLISHED, "published.html", view=published)
-    for board in site.boards:
-        yield pages.file(board.path, "board.html", view=board_view(board))
-    for run in site.runs.values():
-        yield pages.file(run.path, "run.html", view=run_view(run))
-    if shifts:
-        yield SHIFTS, shifts.read_bytes()
-    for method in site.methods.values():
-        own = SHIFTS if shifts and method.name == "perfit" else ""
-        yield pages.file(method.path, "method.html", view=method_view(method), shifts=own)
+    sources = published(reported, boards)
+    environment = _environment(published=PUBLISHED if reported else "", site=site)
 
-
-class _Pages:
-    """Templates, filled.
-
-    Args:
-        published: The page of papers' numbers, which every page links to; empty where there is none.
-    """
-
-    def __init__(self, published: str) -> None:
-        # Everything in a row is anybody's text: all of it is escaped, wherever it goes.
-        self._environment = Environment(
-            loader=PackageLoader(_PACKAGE),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-        )
-        self._environment.globals["published"] = published
-
-    def file(self, path: str, template: str, **values: Any) -> tuple[str, bytes]:
-        """A page and where it goes."""
-        root = "../" * path.count("/")
-        text = self._environment.get_template(template).render(root=root, path=path, **values)
+    def page(path: str, template: str, **values: Any) -> tuple[str, bytes]:
+        text = environment.get_template(template).render(root="../" * path.count("/"), path=path, **values)
         # JSON may hold halves of surrogate pairs, which no file can.
         return path, text.encode("utf-8", "replace")
+
+    yield page("index.html", "index.html", sections=sections(place.board for place in site.places), sources=sources)
+    if reported:
+        yield page(PUBLISHED, "published.html", about=ABOUT, headers=HEADERS, why=REASONS, sources=sources)
+    for place in site.places:
+        yield page(place.path, "board.html", **board_page(place))
+    for run in site.runs:
+        yield page(run_path(run.result), "run.html", **run_page(run))
+    if shifts:
+        yield SHIFTS, shifts.read_bytes()
+    for method, listings in site.methods.items():
+        own = SHIFTS if shifts and method == "perfit" else ""
+        yield page(method_path(method), "method.html", **method_page(method, listings), shifts=own)
+
+
+def _environment(**values: Any) -> Environment:
+    """Templates; anyone may have written a row, so all of its text is escaped, wherever it goes."""
+    environment = Environment(
+        loader=PackageLoader(_PACKAGE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.globals |= values | {"listing": Listing, "synthetic": SYNTHETIC, "ABSENT": _columns.ABSENT}
+    environment.globals |= {function.__name__: function for function in _IN_TEMPLATES}
+    return environment
 
 
 def _check_replaceable(out: Path) -> None:

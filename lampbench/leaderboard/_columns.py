@@ -1,0 +1,335 @@
+"""The columns of a board, each written once: Markdown, CSV, JSON, LaTeX and HTML go over the same list.
+
+A new column made of an existing field is one more :class:`Column` in :data:`COLUMNS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lampbench.core import Metric, Task
+from lampbench.leaderboard._board import Entry
+from lampbench.leaderboard._compare import Moved
+from lampbench.metrics import Estimate
+
+ABSENT = "–"
+LEVEL = 0.05
+Order = Literal["ascending", "descending"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a table shows of a value.
+
+    Attributes:
+        detail: What pages write smaller, after the text: an interval.
+        sort: What the column is sorted by; None goes last, whatever the order.
+    """
+
+    text: str
+    detail: str = ""
+    sort: float | str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.detail}".rstrip()
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a board.
+
+    Attributes:
+        title: The heading, the same in every table.
+        group: The heading above several columns side by side.
+        value: Reads the value off an entry, not rounded: a number, a text or a record.
+        cell: What tables show of a value; None if the column is in JSON and CSV only.
+        meaning: What the column says; every table is explained by it.
+        path: Keys that lead to the value in JSON, which CSV joins by dots; empty if the column is in tables only.
+        unit: What pages write small under the title.
+        first: The order that puts the best first.
+        numeric: Whether it is sorted as numbers.
+    """
+
+    title: str
+    group: str
+    value: Callable[[Entry], Any]
+    cell: Callable[[Any], Cell] | None
+    meaning: str = ""
+    path: tuple[str, ...] = ()
+    unit: str = ""
+    first: Order = "ascending"
+    numeric: bool = True
+
+    def show(self, entry: Entry) -> Cell:
+        """The cell of an entry; empty if the column is not in tables."""
+        return self.cell(self.value(entry)) if self.cell else Cell("")
+
+
+def columns(task: Task) -> tuple[Column, ...]:
+    """Every column of the task's boards, from left to right: those of its metrics, and those of every task."""
+    return (*_NAMES, *map(_score, task.metrics), *_of_primary(task.primary), *COLUMNS)
+
+
+def table_columns(task: Task) -> tuple[Column, ...]:
+    """The columns that tables show."""
+    return tuple(column for column in columns(task) if column.cell)
+
+
+def meanings(tasks: Iterable[Task]) -> dict[tuple[str, ...], str]:
+    """Titles of the columns that tables show -> what they say; titles with the same meaning are joined."""
+    titles: dict[str, dict[str, None]] = {}
+    for task in tasks:
+        for column in table_columns(task):
+            titles.setdefault(column.meaning, {})[column.title] = None
+    return {tuple(own): meaning for meaning, own in titles.items()}
+
+
+def good_end(metric: Metric) -> str:
+    """Which end of a metric is good, in words."""
+    return "higher is better" if metric.higher_is_better else "lower is better"
+
+
+def best_first(metric: Metric) -> Order:
+    """The order that puts a metric's best value first."""
+    return "descending" if metric.higher_is_better else "ascending"
+
+
+def number(value: float | None, style: str) -> str:
+    """A number in a format; a dash for None."""
+    return ABSENT if value is None else f"{value:{style}}"
+
+
+def count(value: float | None) -> str:
+    """A whole number with its thousands apart."""
+    return number(value, ",.0f")
+
+
+def score(value: float | None) -> str:
+    """A metric's value."""
+    return number(value, ".4f")
+
+
+def share(value: float | None) -> str:
+    """A share as a percentage."""
+    return number(value, ".1%")
+
+
+def seconds(value: float | None) -> str:
+    """Seconds to the millisecond; a shorter time says so instead of reading as nothing."""
+    return "<0.001" if value is not None and 0 < value < 0.0005 else number(value, ",.3f")
+
+
+def megabytes(value: float | None) -> str:
+    """Bytes as whole megabytes of a million."""
+    return count(None if value is None else value / 1e6)
+
+
+def interval(estimate: Estimate | None, sign: str = "") -> str:
+    """The 95% interval in brackets; empty if there is none."""
+    if estimate is None or estimate.value is None or estimate.ci95 is None:
+        return ""
+    low, high = estimate.ci95
+    return f"[{low:{sign}.4f}, {high:{sign}.4f}]"
+
+
+def _number(
+    title: str,
+    group: str,
+    value: Callable[[Entry], float | None],
+    form: Callable[[Any], str],
+    meaning: str,
+    *,
+    path: tuple[str, ...] = (),
+    unit: str = "",
+    first: Order = "ascending",
+) -> Column:
+    """A column of one number, sorted by the number itself."""
+    return Column(title, group, value, lambda own: Cell(form(own), sort=own), meaning, path, unit, first)
+
+
+def _cost(
+    title: str, key: str, value: Callable[[Entry], float | None], form: Callable[[Any], str], meaning: str
+) -> Column:
+    return _number(title, "cost", value, form, meaning, path=("cost", key))
+
+
+def _saved(title: str, key: str, value: Callable[[Entry], float | None], meaning: str) -> Column:
+    return _number(title, "cost", value, share, meaning, path=("cost", key), unit="of OPPU's", first="descending")
+
+
+def _words(
+    title: str,
+    group: str,
+    value: Callable[[Entry], str],
+    meaning: str,
+    *,
+    path: tuple[str, ...] = (),
+    first: Order = "ascending",
+) -> Column:
+    """A column of a text, sorted without regard to case."""
+    return Column(title, group, value, lambda own: Cell(own, sort=own.lower()), meaning, path, "", first, numeric=False)
+
+
+def _estimate(estimate: Estimate | None, sign: str = "") -> Cell:
+    value = estimate.value if estimate else None
+    return Cell(number(value, f"{sign}.4f"), interval(estimate, sign), value)
+
+
+def _one_digit(value: float | None) -> str:
+    return number(value, ",.1f")
+
+
+def _p(value: float | None) -> str:
+    return "<0.001" if value is not None and value < 0.001 else number(value, ".3f")
+
+
+def _moved(moved: Moved | None) -> Cell:
+    return Cell(f"{moved.helped}/{moved.hurt}", sort=moved.helped - moved.hurt) if moved else Cell(ABSENT)
+
+
+def _versions(entry: Entry) -> str:
+    return ", ".join(sorted({result.row.provenance.version for result in entry.results}))
+
+
+def _date(entry: Entry) -> str:
+    return max(str(result.row.provenance.finished)[:10] for result in entry.results)
+
+
+def _runs(entry: Entry) -> list[dict[str, Any]]:
+    return [{"run_id": result.row.run_id, "seed": result.row.identity.seed} for result in entry.results]
+
+
+_NAMES = (
+    _number(
+        "rank",
+        "",
+        lambda e: e.rank,
+        lambda rank: "not ranked" if rank is None else str(rank),
+        "Of the rank group. From the best score down, a group ends at the first entry that is significantly worse than "
+        "the group's best (permutation test over users, 5%); the place of that entry is the next rank. Entries of one "
+        "rank cannot be told apart from the best of their group.",
+        path=("rank",),
+    ),
+    _words(
+        "method", "", lambda e: e.name, "The name, with the settings that tell several configs of one method apart."
+    ),
+    Column("unranked", "", lambda e: e.unranked, None, path=("unranked",)),
+)
+
+
+def _score(metric: Metric) -> Column:
+    """The scores of one metric; JSON holds the mean over users beside them."""
+    return Column(
+        metric.key,
+        "score",
+        lambda e: dict(zip(("micro", "macro"), e.scores[metric.key], strict=True)),
+        lambda scores: _estimate(scores["micro"]),
+        "Over all queries, the mean over seeds, with a 95% interval from a bootstrap over users.",
+        path=("scores", metric.key),
+        unit=good_end(metric),
+        first=best_first(metric),
+    )
+
+
+def _of_primary(metric: Metric) -> tuple[Column, ...]:
+    return (
+        Column(
+            "over users",
+            "score",
+            lambda e: e.scores[metric.key][1],
+            _estimate,
+            "The primary metric as the mean of users' own scores: a user with many queries counts as much as one with "
+            "few. Absent if a user has no score of their own (macro-F1).",
+            unit=f"{metric.key}, {good_end(metric)}",
+            first=best_first(metric),
+        ),
+        Column(
+            "against zero-shot",
+            "against zero-shot",
+            lambda e: e.gain,
+            lambda gain: _estimate(gain.differences[metric.key].micro if gain else None, "+"),
+            "The difference of the primary metric to the same model without history, on the same queries.",
+            path=("against_zero_shot",),
+            unit=f"{metric.key}, {good_end(metric)}",
+            first=best_first(metric),
+        ),
+    )
+
+
+COLUMNS: tuple[Column, ...] = (
+    _number(
+        "p",
+        "against zero-shot",
+        lambda e: e.gain.p if e.gain else None,
+        _p,
+        "Of that difference: permuted by user, adjusted by Holm for all entries of the board.",
+        unit="Holm",
+    ),
+    Column(
+        "users helped/hurt",
+        "against zero-shot",
+        lambda e: e.gain.moved if e.gain else None,
+        _moved,
+        "How many users score better, and how many worse, than with zero-shot.",
+        first="descending",
+    ),
+    _number(
+        "left with another's state",
+        "against zero-shot",
+        lambda e: e.gain.swapped if e.gain and e.gain.p < LEVEL else None,
+        share,
+        "The share of a significant gain that is left when every user has the next user's state (--swap-test). Near "
+        "0%, or below: the gain is personal. Near 100%: anyone's state would do.",
+        unit="share of the gain",
+    ),
+    _number(
+        "invalid",
+        "answers",
+        lambda e: e.invalid,
+        share,
+        "Answers that are no answer of the task: empty, a label that does not exist, no number from 1 to 5.",
+        path=("invalid",),
+        unit="share of answers",
+    ),
+    _cost(
+        "shared params",
+        "shared_parameters",
+        lambda e: e.shared_parameters,
+        count,
+        "Trainable parameters of the stage that all users share, as the optimizers held them.",
+    ),
+    _cost(
+        "params/user",
+        "user_parameters",
+        lambda e: e.user_parameters,
+        count,
+        "Trainable parameters of one user, as the optimizers held them.",
+    ),
+    _saved(
+        "params saved",
+        "parameter_reduction",
+        lambda e: e.parameter_reduction,
+        "Of a user's trainable parameters, against OPPU's on this board: 1 - this / OPPU's.",
+    ),
+    _cost("bytes/user", "user_bytes", lambda e: e.user_bytes, count, "What the state of one user takes on disk."),
+    _cost(
+        "s/user", "seconds_per_user", lambda e: e.seconds_per_user, seconds, "Seconds to adapt to one user, the mean."
+    ),
+    _cost("shared s", "shared_seconds", lambda e: e.shared_seconds, _one_digit, "Seconds of the shared stage."),
+    _saved(
+        "time saved",
+        "time_reduction",
+        lambda e: e.time_reduction,
+        "Of a user's seconds, against OPPU's; only if all these runs were on one class of hardware.",
+    ),
+    _cost("ms/query", "ms_per_query", lambda e: e.query_ms, _one_digit, "Milliseconds to answer one query."),
+    _cost("tokens/query", "tokens_per_query", lambda e: e.query_tokens, count, "Tokens of the prompt of one query."),
+    _cost("peak MB", "peak_bytes", lambda e: e.peak_bytes, megabytes, "The highest memory of any phase."),
+    _number("seeds", "runs", lambda e: len(e.results), str, "How many runs are averaged.", first="descending"),
+    _words("hardware", "runs", lambda e: e.hardware, "The class of machine that the runs were on.", path=("hardware",)),
+    _words("version", "runs", _versions, "LampBench's version.", first="descending"),
+    _words("date", "runs", _date, "When the last of the runs ended.", first="descending"),
+    Column("runs", "", _runs, None, path=("runs",)),
+)

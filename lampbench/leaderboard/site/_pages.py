@@ -1,0 +1,104 @@
+"""What the pages of a board and of a method show; their templates say how."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from markupsafe import Markup
+
+from lampbench.core import ConfigField, InputError, config_fields, methods
+from lampbench.leaderboard._columns import table_columns
+from lampbench.leaderboard.site._places import Fact, Listing, Place, Sheet, facts, text_of
+from lampbench.leaderboard.site._plots import cost_plots, score_plot, user_plot
+from lampbench.runner import load_method
+
+
+def board_page(place: Place) -> dict[str, Any]:
+    """What the template of a board's page shows."""
+    board = place.board
+    columns = table_columns(board.task)
+    return {
+        "place": place,
+        "board": board,
+        "facts": _board_facts(place),
+        "columns": columns,
+        "groups": [(title, len(list(own))) for title, own in groupby(columns, key=lambda column: column.group)],
+        "ranked": [entry for entry in board.entries if entry.rank is not None],
+        "unranked": [entry for entry in board.entries if entry.rank is None],
+        "scores": score_plot(board),
+        "costs": cost_plots(board),
+        "users": user_plot(board),
+    }
+
+
+def _board_facts(place: Place) -> tuple[Fact, ...]:
+    board, identity = place.board, place.board.base.identity
+    backbone = identity.backbone
+    values = {
+        "task": f"{board.task.name}, version {identity.task_version}",
+        "users": f"{board.users:,}" + (f" (the first {board.limit:,})" if board.limit else ""),
+        "queries": f"{board.queries:,}",
+        "protocol": board.protocol,
+        "backbone": backbone and backbone.id,
+        "revision": backbone and backbone.revision,
+        "dtype": backbone and backbone.dtype,
+        "decoding": board.decoding,
+        "protocol hash": board.protocol_hash,
+        "prompt hash": identity.prompt_hash,
+    }
+    return facts(values, code=("protocol hash", "prompt hash", "revision"))
+
+
+def method_page(name: str, listings: Sequence[Listing]) -> dict[str, Any]:
+    """What the template of a method's page shows; ``missing`` says why there is no description."""
+    labels = sorted({own.place.board.label for own in listings if own.place.board.label})
+    page = {"name": name, "listings": listings, "labels": labels, "missing": "", "settings": None}
+    if name not in methods().names():
+        return page | {"missing": "It is not installed where this page was made."}
+    try:
+        return page | _description(name)
+    except InputError as error:
+        return page | {"missing": f"It cannot be loaded: {error}"}
+    except Exception as error:  # a stranger's Config must not keep the others from being shown
+        return page | {"missing": f"Its settings cannot be read: {type(error).__name__}: {error}"}
+
+
+def _description(name: str) -> dict[str, Any]:
+    method, plugin = load_method(name), methods().plugin(name)
+    values = {
+        "paper": method.paper or None,
+        "version": method.version,
+        "language model": "needed" if method.needs_backbone else "none",
+        "engines": ", ".join(method.engines) or None,
+        "distribution": plugin.distribution,
+        "entry point": plugin.value,
+    }
+    # Not inspect.getdoc, which would show a class without a docstring as the manual of its base class.
+    docs = docstring_html(inspect.cleandoc(method.__doc__ or ""))
+    settings = _settings(config_fields(method.Config))
+    return {"docs": docs, "facts": facts(values, code=("entry point",)), "settings": settings}
+
+
+def _settings(fields: Sequence[ConfigField]) -> Sheet:
+    rows = tuple((f.name, f.type, "none" if f.default is None else text_of(f.default), f.help) for f in fields)
+    return Sheet("Settings", ("setting", "type", "default", "what it does"), rows, 4)
+
+
+def docstring_html(docstring: str) -> Markup:
+    """A docstring as paragraphs and literal blocks, with code told from words."""
+    return Markup("").join(_block(part) for part in re.split(r"\n\s*\n", docstring.strip("\n")) if part.strip())
+
+
+def _block(part: str) -> Markup:
+    if all(line.startswith((" ", "\t")) for line in part.splitlines()):
+        return Markup('<pre class="scroll" tabindex="0"><code>{}</code></pre>\n').format(textwrap.dedent(part))
+    text = re.sub(r"::$", ":", " ".join(part.split()))
+    # ``code`` and :role:`names` are code; the rest is words.
+    words = re.split(r"``(.+?)``|(?::\w+:)?`([^`]+)`", text)
+    spans = [Markup("<code>{}</code>").format(own) if place % 3 else own for place, own in enumerate(words) if own]
+    return Markup("<p>{}</p>\n").format(Markup("").join(spans))
