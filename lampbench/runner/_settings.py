@@ -75,7 +75,7 @@ class Settings:
         unit="GIB", most=_LARGEST,
     )  # fmt: skip
     threads: int | None = _option(
-        None, "Limits", "Threads on the CPU. Default: one per available core, at most 8.", most=1024
+        None, "Limits", "Threads on the CPU. Default: OMP_NUM_THREADS, or one per available core, at most 8.", most=1024
     )
     out: Path = _option(Path("runs"), "Where", "The folder for results.")
     executor: Literal["local", "ray"] = _option(
