@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import gzip
 import hashlib
+import json
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,7 +30,6 @@ from lampbench.runner import load_protocol
 ROW, PREDICTIONS, SUMS = "row.json", "predictions.jsonl.gz", "user_sums.json"
 # Hundreds of times what a run over all of LaMP answers: a small file can unpack to any size.
 _MOST_ANSWERS = 256 << 20
-_ANSWER = msgspec.json.Decoder(Answer)
 _TOO_MANY = f"its answers have more than {_MOST_ANSWERS >> 20} MiB, which no results folder takes"
 
 
@@ -133,12 +133,13 @@ def read_predictions(folder: Path) -> list[Answer]:
     answers = []
     try:
         raw = unpacked(path) if path == packed else path.read_bytes()
-        for number, line in enumerate(filter(None, raw.split(b"\n")), 1):
+        for number, line in enumerate(filter(None, raw.decode("utf-8").split("\n")), 1):
             try:
-                answers.append(_ANSWER.decode(line))
+                # An output may hold half of a surrogate pair, which msgspec's own decoder refuses.
+                answers.append(msgspec.convert(json.loads(line), Answer))
             except msgspec.ValidationError:
                 raise InputError(f"{path}: line {number}: expected id, user and output, all strings") from None
-    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     return answers
 

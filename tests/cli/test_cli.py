@@ -207,7 +207,7 @@ def test_list_names_every_plugin_and_where_it_comes_from(tmp_path: Path) -> None
 def test_describe_shows_paper_and_settings_with_types_and_defaults(tmp_path: Path) -> None:
     text = lampbench("describe", "perfit", cwd=tmp_path).stdout
     assert "ICLR 2026" in text
-    assert re.search(r"learning_rate +float or none +none +AdamW learning rate \(lamp 0.0001, mini 0.008\)", text)
+    assert re.search(r"learning_rate +float or none +none +AdamW learning rate \(published: 0.0001\)", text)
     assert re.search(r"weight_decay +float +0.01 +AdamW weight decay", text)
     assert re.search(r"layers +list of int or none +none +decoder layers", text)
     facts = json.loads(lampbench("describe", "lamp3", "--json", cwd=tmp_path).stdout)

@@ -199,7 +199,9 @@ def test_every_protocol_can_be_described_without_data(tmp_path: Path) -> None:
 
 def test_wrong_descriptions_are_refused(tmp_path: Path) -> None:
     assert "unknown protocol 'minni'; did you mean 'mini'" in refused("describe", "protocol", "minni", cwd=tmp_path)
-    assert "expected NAME, or method or task or protocol and NAME" in refused("describe", "a", "b", cwd=tmp_path)
+    assert "expected NAME, or method or task or metric or protocol and NAME" in refused(
+        "describe", "a", "b", cwd=tmp_path
+    )
     assert "describe a protocol; 'rag' is a method" in refused("describe", "rag", "--task", "lamp5", cwd=tmp_path)
     assert "--strict needs --task" in refused("describe", "mini", "--strict", cwd=tmp_path)
     assert "--split names no split" in refused(

@@ -1,5 +1,6 @@
 """Two methods on the same queries."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,16 @@ def test_answers_to_other_questions_are_not_compared(tmp_path: Path, key: str, v
     other = result(tmp_path, "oppu", 0.8, change=lambda row: row["identity"].update({key: value}))
     with pytest.raises(InputError, match=f"its {key} is .*; only answers to the same queries can be compared"):
         compare([other], [base], ("a", "b"))
+
+
+def test_any_string_is_read_as_an_answer(tmp_path: Path) -> None:
+    outputs = ["\ud800 half", "\0", "two\nlines", "\u2028", ""]
+    lines = [json.dumps({"id": str(i), "user": "u", "output": output}) for i, output in enumerate(outputs)]
+    (tmp_path / "predictions.jsonl").write_text("\n".join(lines) + "\n")
+    assert [answer.output for answer in read_predictions(tmp_path)] == outputs
+    (tmp_path / "predictions.jsonl").write_text("\n".join([*lines, '{"id": "5", "user": 3, "output": ""}']))
+    with pytest.raises(InputError, match="line 6: expected id, user and output, all strings"):
+        read_predictions(tmp_path)
 
 
 def test_several_comparisons_are_adjusted(tmp_path: Path) -> None:
