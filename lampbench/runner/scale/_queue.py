@@ -104,21 +104,18 @@ class Queue:
         try:
             messages = self._ray.get(next(stream))
         except StopIteration:
-            self._end(stream)
+            self._idle.append(self._given.pop(stream).worker)
+            # First, so that no worker waits while this process scores a run.
+            self._give_out()
             self._done_work += given.unit.work
             if given.run.row is None:
                 given.run.done(given.unit.name)
         except self._ray.exceptions.RayError as error:
-            self._end(stream)
             self._missed(given, error)
+            self._idle.append(self._given.pop(stream).worker)
         else:
             if given.run.row is None:
                 take(messages, given.run.sink(given.unit.name))
-
-    def _end(self, stream: Any) -> None:
-        self._idle.append(self._given.pop(stream).worker)
-        # First, so that no worker waits while this process scores a run.
-        self._give_out()
 
     def _listen(self) -> None:
         """Pass a wish to stop on."""
