@@ -77,7 +77,7 @@ class Backbone(Protocol):
         """Where it runs, such as ``cpu`` or ``cuda``."""
 
     def answer(self, task: Task, prompts: Sequence[Prompt]) -> list[str]:
-        """One answer a prompt, decoded as the run asks (greedy, sampled or label scoring)."""
+        """One answer per prompt, decoded as the run asks (greedy, sampled or label scoring)."""
 
     def write(self, prompts: Sequence[Prompt], max_new_tokens: int, sampling: Sampling | None) -> list[str]:
         """Free text after each prompt, over several lines; greedy where ``sampling`` is None."""
@@ -92,7 +92,7 @@ class Method(ABC):
         latest = "my_package:Latest"
 
     For methods that only change the prompt, derive from :class:`lampbench.PromptMethod`; for
-    methods that train an adapter a user, from :class:`lampbench.AdapterMethod`. Both leave little
+    methods that train one adapter per user, from :class:`lampbench.AdapterMethod`. Both leave little
     to write. Deriving from this class gives full control.
 
     **What a method gets.** The runner builds it with ``task``, ``config`` (an instance of
@@ -105,7 +105,7 @@ class Method(ABC):
     1. ``fit_shared(users)``: once, with the users of the shared split and their labelled queries.
     2. ``adapt(users)``: evaluated users, at most ``users_at_once`` a call, in any order. What
        happens to one user must not depend on the others.
-    3. ``predict(queries)``: one string a query, in order. A user who was never adapted, or was
+    3. ``predict(queries)``: one string per query, in order. A user who was never adapted, or was
        forgotten, gets what the method does without that user's history.
     4. ``save_shared`` / ``save_user`` after the stage; ``load_shared`` / ``load_user`` instead of
        it, in a continued run. What is not saved is made again by ``fit_shared`` and ``adapt``.
@@ -188,7 +188,7 @@ class Method(ABC):
 
     @abstractmethod
     def predict(self, queries: Sequence[Query]) -> Sequence[str]:
-        """One answer a query, in order."""
+        """One answer per query, in order."""
 
     def forget(self, user_id: str) -> None:
         """Drop everything learned from the user."""

@@ -32,7 +32,7 @@ class Summary:
 
     Attributes:
         users, shared_users: How many are evaluated, and how many are shared.
-        queries, shared_queries: Queries a user.
+        queries, shared_queries: Queries per user.
         history, shared_history: Items a history.
         labels: Gold -> how many queries have it; empty for tasks whose golds are texts.
         gold_words: Words a gold; None for tasks with labels.
@@ -53,8 +53,8 @@ class TokenSummary:
     """Tokens under one tokenizer, nothing cut, without BOS and EOS.
 
     Attributes:
-        prompts: Tokens a query's plain prompt.
-        histories: Tokens a user's history as training examples.
+        prompts: Tokens of each query's plain prompt.
+        histories: Tokens of each user's history as training examples.
         shared: Tokens a shared query as a training example.
     """
 

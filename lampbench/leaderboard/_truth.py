@@ -98,7 +98,7 @@ class Recount:
                 task=tasks().load(identity.task), config=config, seed=identity.seed, backbone=backbone
             )
             return method.parameters()
-        except Exception as error:  # whatever a stranger's method raises is this row's fault alone
+        except Exception as error:  # whatever a third party's method raises is this row's fault alone
             raise InputError(f"{owner} does not run with it: {type(error).__name__}: {error}") from error
 
     def _backbone(self, protocol: str, wanted: BackboneIdentity) -> Any:

@@ -103,7 +103,7 @@ class Planner:
             return self._plan(method, plugin, method_type, the_task, overrides)
         except LampBenchError:
             raise
-        except (Exception, SystemExit) as error:  # a stranger's supports, resolve or Config
+        except (Exception, SystemExit) as error:  # a third party's supports, resolve or Config
             raise InputError(
                 f"plug-in {method!r} of {plugin.distribution} fails before it runs: {type(error).__name__}: {error}"
             ) from error

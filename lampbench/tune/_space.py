@@ -58,7 +58,7 @@ def space_of(method: str, kind: type[Method], task: Task, context: RunContext, f
     """
     try:
         declared = dict(kind.search_space(task, context))
-    except Exception as error:  # a stranger's
+    except Exception as error:  # a third party's code
         raise InputError(f"{method}: search_space fails: {type(error).__name__}: {error}") from error
     candidates = {name: values for name, values in declared.items() if name not in fixed}
     if not candidates:

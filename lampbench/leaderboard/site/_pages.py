@@ -64,7 +64,7 @@ def method_page(name: str, listings: Sequence[Listing]) -> dict[str, Any]:
         return page | _description(name)
     except InputError as error:
         return page | {"missing": f"It cannot be loaded: {error}"}
-    except Exception as error:  # a stranger's Config must not keep the others from being shown
+    except Exception as error:  # a third party's Config must not keep the others from being shown
         return page | {"missing": f"Its settings cannot be read: {type(error).__name__}: {error}"}
 
 
