@@ -157,8 +157,8 @@ def test_a_protocol_is_described_in_numbers(tmp_path: Path) -> None:
     for part in (
         "lamp3 under folder",
         "users: 3 evaluated, 2 shared",
-        "queries a user: median 2, largest 2, 6 in all",
-        "history items a user: median 7, largest 9, 21 in all",
+        "queries per user: median 2, largest 2, 6 in all",
+        "history items per user: median 7, largest 9, 21 in all",
         "answers: ",
         "words an answer: ",
         "tokens (model, without BOS and EOS): a prompt: median ",
