@@ -37,7 +37,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     """Runs the command line in this process, in an empty folder that has ``afile`` and ``adir``."""
     monkeypatch.chdir(tmp_path)
     # Of the process, which goes on.
-    monkeypatch.setattr("lampbench.cli._executor.limit_memory", lambda *limits: None)
+    monkeypatch.setattr("lampbench.runner._local.limit_memory", lambda *limits: None)
     (tmp_path / "afile").write_text("x")
     (tmp_path / "adir").mkdir()
 
