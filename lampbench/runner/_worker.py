@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lampbench.core import AskedUser, InputError, LampBenchError, Method, Prediction, Query
+from lampbench.core import AskedUser, InputError, LampBenchError, Method, Parameters, Prediction, Query
 from lampbench.runner._checks import Checks, Guards, answers_of, history_digest
 from lampbench.runner._failures import StorageError, TimeLimitError, cause, storing
 from lampbench.runner._folder import RunFolder
@@ -195,7 +195,10 @@ class _Task:
         self.sink.asked(answers)
 
     def _log_shard(self, method: Method, checks: Checks) -> None:
-        found = {"parameters": asdict(method.parameters()), "checks": checks, "guarded": sorted(self.unit.guarded)}
+        parameters = method.parameters()
+        if not isinstance(parameters, Parameters):
+            raise LampBenchError(f"parameters returned {parameters!r}; expected lampbench.Parameters")
+        found = {"parameters": asdict(parameters), "checks": checks, "guarded": sorted(self.unit.guarded)}
         self.sink.log({"event": "shard", "id": self.unit.name, **found})
 
     def _guards(self, method: Method) -> Guards | None:

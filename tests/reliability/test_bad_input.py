@@ -97,7 +97,7 @@ OPTIONS: Sequence[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("run", "--fly"), ("No such option '--fly'",)),
     (("run", "--method"), ("'--method' requires an argument",)),
     (("run", "--method", "majority"), ("Missing option '--task'",)),
-    (("list", "things"), ("'things' is not one of 'methods', 'tasks', 'protocols'",)),
+    (("list", "things"), ("'things' is not one of 'methods', 'tasks', 'metrics', 'protocols'",)),
     ((*MAJORITY, *DATA, "--seed", "x"), ("seed: expected int, found 'x'",)),
     ((*MAJORITY, *DATA, "--users", "-1"), ("users must be at least 1, found -1",)),
     ((*MAJORITY, *DATA, "--engine", "none"), ("engine: expected 'stacked' | 'solo', found 'none'",)),
@@ -647,7 +647,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "raises outside of all errors": ({"predict": raises(OutsideError("far out"))}, "OutsideError: far out"),
     "recurses": ({"predict": lambda self, queries: self.predict(queries)}, "RecursionError: "),
     "too few": ({"predict": gives(lambda q: ["x"])}, "returned 1 answers for "),
-    "too many": ({"predict": gives(lambda q: ["x"] * (len(q) + 1))}, "expected one string a query"),
+    "too many": ({"predict": gives(lambda q: ["x"] * (len(q) + 1))}, "expected one string per query"),
     "none": ({"predict": gives(lambda q: None)}, "predict returned a NoneType for "),
     "one string": ({"predict": gives(lambda q: "x" * len(q))}, "predict returned a str for "),
     "bytes": ({"predict": gives(lambda q: b"x" * len(q))}, "predict returned a bytes for "),
@@ -655,7 +655,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a dictionary": ({"predict": gives(lambda q: {x.id: "x" for x in q})}, "predict returned a dict for "),
     "numbers": ({"predict": gives(lambda q: [1.0] * len(q))}, "predict returned 1.0 for query "),
     "nones": ({"predict": gives(lambda q: [None] * len(q))}, "predict returned None for query "),
-    "no parameters": ({"parameters": lambda self: None}, "AttributeError: "),
+    "no parameters": ({"parameters": lambda self: None}, "parameters returned None; expected lampbench.Parameters"),
 }
 
 
