@@ -179,7 +179,7 @@ class Run:
 
     def log(self, event: dict[str, Any]) -> None:
         """Write an event to the journal."""
-        self._tracked += event.get("seconds", 0.0)
+        self._tracked += event.get("seconds", 0.0) - event.get("charged", 0.0)
         if event["event"] == "shard":
             event["at"] = self.elapsed
         self.record.log(event)
@@ -302,7 +302,7 @@ class Run:
     def _log_end(self) -> None:
         """Write the session, and what of it no phase accounts for, to the journal."""
         # While workers work, this process waits: their time is in their own events.
-        untracked = 0.0 if self._where else self.elapsed - self._tracked
+        untracked = 0.0 if self._where else max(0.0, self.elapsed - self._tracked)
         self.log({"event": "session_end", "time": now(), "untracked": untracked, "elapsed": self.elapsed})
 
 

@@ -99,9 +99,11 @@ class Worker:
         with task.measured("load") as event:
             if plan.backbone:
                 task.backbone = self._loaded_backbone(plan)
-                if plan.run_id not in self._charged:
-                    event["seconds"] += self._load_seconds if self._charged else 0.0
-                    self._charged.add(plan.run_id)
+                if self._charged and plan.run_id not in self._charged:
+                    # An earlier run of this process loaded it.
+                    event["seconds"] += self._load_seconds
+                    event["charged"] = self._load_seconds
+                self._charged.add(plan.run_id)
             method = plan.method_type(
                 task=plan.task, config=plan.config, seed=plan.settings.seed, backbone=task.backbone
             )

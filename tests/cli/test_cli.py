@@ -191,7 +191,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tmp_path: Path) -> N
     assert "Traceback" not in errors
     again = lampbench(*options, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert re.search(r"continues: [0-3] of 3 users", again.stderr)
+    assert re.search(r"resumes: [0-3] of 3 users", again.stderr)
 
 
 def test_list_names_every_plugin_and_where_it_comes_from(tmp_path: Path) -> None:

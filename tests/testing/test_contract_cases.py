@@ -272,7 +272,7 @@ class Plain:
     [
         (Open, "has no default for k"),
         (Misdeclared, "cannot be written as JSON and read again"),
-        (Untyped, "cannot be written as JSON and read again"),
+        (Untyped, "Untyped.options takes <some object>, which is not of its type"),
         (Plain, "expected a dataclass"),
     ],
 )
