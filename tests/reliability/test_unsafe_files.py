@@ -191,7 +191,7 @@ def test_a_run_that_is_gone_on_with_loads_no_pickle_asks_no_network_and_writes_i
         tmp_path,
     )
     assert told["statuses"][:4] == [0, 0, 0, 0], told["stderr"]
-    assert "continues: 3 of 3 users" in told["stderr"]
+    assert "resumes: 3 of 3 users" in told["stderr"]
     assert told["events"] == []
     # torch makes its own cache folder where temporary files go, if it is not there yet.
     torch_cache = str(Path(tempfile.gettempdir()) / "torchinductor_")
