@@ -8,7 +8,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from lampbench.metrics._scores import Estimate, Score, invalid_outputs, metrics_of, score, score_sums
+from lampbench.metrics._scores import (
+    Estimate,
+    Score,
+    invalid_outputs,
+    metrics_of,
+    official_values,
+    score,
+    score_sums,
+)
 
 if TYPE_CHECKING:
     from lampbench.metrics._additive import Additive, additive, per_query, sums_from_json, sums_to_json, terms_of
@@ -29,6 +37,7 @@ __all__ = [
     "holm",
     "invalid_outputs",
     "metrics_of",
+    "official_values",
     "per_query",
     "score",
     "score_sums",
