@@ -21,6 +21,7 @@ from lampbench.metrics._scores import (
 if TYPE_CHECKING:
     from lampbench.metrics._additive import Additive, additive, per_query, sums_from_json, sums_to_json, terms_of
     from lampbench.metrics._evaluate import LabelMetric, RatingMetric, RougeMetric
+    from lampbench.metrics._ranks import rank_groups, told_apart
     from lampbench.metrics._statistics import Difference, Means, difference, holm
 
 __all__ = [
@@ -39,17 +40,20 @@ __all__ = [
     "metrics_of",
     "official_values",
     "per_query",
+    "rank_groups",
     "score",
     "score_sums",
     "sums_from_json",
     "sums_to_json",
     "terms_of",
+    "told_apart",
 ]
 
 # evaluate and datasets take seconds to import, and numpy is not for --help; only code that uses these waits.
 _LATER = {
     "_additive": ("Additive", "additive", "per_query", "sums_from_json", "sums_to_json", "terms_of"),
     "_evaluate": ("LabelMetric", "RatingMetric", "RougeMetric"),
+    "_ranks": ("rank_groups", "told_apart"),
     "_statistics": ("Difference", "Means", "difference", "holm"),
 }
 
