@@ -53,6 +53,8 @@ def rank_groups(
         flips: How many are drawn. All there are, if they are no more.
         seed: Of the flips.
     """
+    if not order:
+        return []
     above = told_apart(means.contributions(order), level=level, flips=flips, seed=seed)
     better = above if higher_is_better else above.T
     ranks: list[int] = []
@@ -76,7 +78,8 @@ def told_apart(own: Array, *, level: float = LEVEL, flips: int = FLIPS, seed: in
     Returns:
         Shape (methods, methods): whether the first is above the second.
     """
-    scale, observed = _studentized(own)
+    with np.errstate(invalid="ignore"):
+        scale, observed = _studentized(own)
     # A pair has no say if its answers are the same, or if they have no number.
     pairs = np.triu(scale > 0, 1)
     still, fewer = pairs.copy(), max(_FEWEST_FLIPS, _MOST_NUMBERS // max(1, int(pairs.sum())))
@@ -87,12 +90,13 @@ def told_apart(own: Array, *, level: float = LEVEL, flips: int = FLIPS, seed: in
             break
         still &= ~found
     separate = pairs & ~still
-    return np.asarray((separate & (observed > 0)) | (separate & (observed < 0)).T)
+    return np.array((separate & (observed > 0)) | (separate & (observed < 0)).T)
 
 
 def _studentized(own: Array) -> tuple[Array, Array]:
-    """Of each pair: 1 / the spread of the difference under flips, 0 if there is none; and the observed difference in
-    this unit. Both of shape (methods, methods).
+    """Of each pair: 1 / the spread of the difference under flips, and the observed difference in this unit.
+
+    Both have shape (methods, methods); a pair without a spread has zeros.
     """
     scale, observed = np.zeros((2, len(own), len(own)))
     for place, first in enumerate(own):
@@ -122,7 +126,7 @@ def _flips(users: int, seed: int, count: int) -> Array:
     if 2 ** (users - 1) <= count:
         # All of them, but for those that only change every sign.
         numbers = np.arange(2 ** (users - 1))[:, None] >> np.arange(users)[None]
-        return np.where(numbers & 1, -1.0, 1.0)
-    signs = np.random.default_rng([seed, users]).integers(0, 2, size=(count, users)) * 2.0 - 1
+        return np.array(1 - 2 * (numbers & 1), dtype=float)
+    signs = 2 * np.random.default_rng([seed, users]).integers(0, 2, size=(count, users)) - 1
     signs[0] = 1
-    return signs
+    return np.array(signs, dtype=float)
