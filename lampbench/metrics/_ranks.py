@@ -78,10 +78,12 @@ def told_apart(own: Array, *, level: float = LEVEL, flips: int = FLIPS, seed: in
     Returns:
         Shape (methods, methods): whether the first is above the second.
     """
-    with np.errstate(invalid="ignore"):
+    numbers = np.asarray(np.isfinite(own).all(axis=1))
+    own = np.where(numbers[:, None], own, 0)
+    with np.errstate(over="ignore"):
         scale, observed = _studentized(own)
     # A pair has no say if its answers are the same, or if they have no number.
-    pairs = np.triu(scale > 0, 1)
+    pairs = np.triu((scale > 0) & np.outer(numbers, numbers), 1)
     still, fewer = pairs.copy(), max(_FEWEST_FLIPS, _MOST_NUMBERS // max(1, int(pairs.sum())))
     flipped = own @ _flips(own.shape[1], seed, min(flips, fewer)).T
     while still.any():
