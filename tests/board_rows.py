@@ -13,7 +13,7 @@ from typing import Any
 
 from lampbench.core import Task, tasks
 from lampbench.data.mini.protocol import MiniProtocol
-from lampbench.metrics import additive, invalid_outputs, score_sums, sums_to_json
+from lampbench.metrics import additive, invalid_outputs, official_values, score_sums, sums_to_json
 from lampbench.rows import run_id
 from lampbench.runner import LocalExecutor, Plan, Planner, Settings
 
@@ -76,7 +76,8 @@ def made_row(
     golds = [mini_data(task).golds[query.id] for query in queries]
     users = [query.user_id for query in queries]
     sums = additive(the_task, outputs, golds, users)
-    row["metrics"] = metrics_json(score_sums(the_task, sums, len(queries)))
+    official = official_values(the_task, outputs, golds)
+    row["metrics"] = metrics_json(score_sums(the_task, sums, len(queries), official=official))
     row["data"]["invalid_outputs"] = invalid_outputs(the_task, outputs)
     row["run_id"] = run_id(row["identity"])
     return row
@@ -94,6 +95,7 @@ def metrics_json(scores: Mapping[str, Any]) -> dict[str, Any]:
             "macro": own.macro and estimate(own.macro),
             "higher_is_better": own.higher_is_better,
             "primary": own.primary,
+            **({} if own.official is None else {"official": str(own.official)}),
         }
         for key, own in scores.items()
     }

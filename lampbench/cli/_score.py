@@ -33,8 +33,10 @@ def score(task: str, predictions: Path, golds: Path, as_json: bool) -> None:
     if invalid:
         click.echo(f"note: {invalid} of {len(in_order)} predictions are no valid answer of {task}", err=True)
     if as_json:
-        click.echo(json.dumps({key: result.value for key, result in scores.items()}))
+        official = {f"{key}-official": str(own.official) for key, own in scores.items() if own.official is not None}
+        click.echo(json.dumps({key: result.value for key, result in scores.items()} | official))
         return
     for key, result in scores.items():
         value = "not finite" if result.value is None else f"{result.value:.4f}"
-        click.echo(f"{key}: {value}  ({len(in_order)} queries)")
+        beside = "" if result.official is None else f"; the official evaluator gives {result.official}"
+        click.echo(f"{key}: {value}  ({len(in_order)} queries{beside})")

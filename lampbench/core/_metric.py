@@ -35,6 +35,8 @@ class Metric:
         per_user: Whether the value over one user's queries says something; macro-F1's does not, since one user
             meets few labels. Without it, there is no average over users.
         linear: Whether the mean of several values is the value of the mean sums, for answers to the same queries.
+        official: The metric as the official evaluator computes it, if that may be another value; reported beside
+            this one if it is, and never ranked by.
     """
 
     key: str
@@ -47,3 +49,4 @@ class Metric:
     bounds: tuple[float, float] = (0.0, math.inf)
     per_user: bool = True
     linear: bool = False
+    official: Metric | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,16 +13,15 @@ from typing import Any
 
 from lampbench.core import Metric, Task, canonical_json, tasks
 from lampbench.leaderboard._compare import Moved, check_comparable, moved, user_changes
+from lampbench.leaderboard._costs import mean, reduction, share, time_reduction, user_seconds
+from lampbench.leaderboard._reference import Reference, reference
 from lampbench.leaderboard._results import Result, no_collection
-from lampbench.metrics import Difference, Estimate, Means, holm
+from lampbench.metrics import Difference, Estimate, Means, holm, rank_groups
 from lampbench.rows import Identity
 
 # A board resamples for every entry; runs themselves record 10,000.
 RESAMPLES = 2000
-_LEVEL = 0.05
-# How many entries are tested against the best of a group at once.
-_AHEAD = 16
-_BASELINE, _REFERENCE = "zero-shot", "oppu"
+_BASELINE, _SAVING = "zero-shot", "oppu"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Entry:
         invalid: The share of answers that are not valid for the task, the mean over seeds.
         seconds_per_user, shared_seconds, query_ms, query_tokens, peak_bytes: Costs, the mean over seeds.
         parameter_reduction, time_reduction: Against OPPU: 1 - this / that, of the parameters per user, and
-            of the seconds per user on the same hardware.
+            of the seconds to adapt to a user and to answer that user's queries, on the same hardware.
     """
 
     name: str
@@ -84,6 +84,12 @@ class Entry:
         return self.results[0].identity.method
 
     @property
+    def averaged(self) -> int:
+        """How many runs are averaged: one if every seed gave the same answers."""
+        answers = {result.row.artifacts["predictions.jsonl"] for result in self.results}
+        return 1 if len(answers) == 1 else len(self.results)
+
+    @property
     def hardware(self) -> str:
         """Where it ran; several classes are joined."""
         return ", ".join(sorted({result.row.environment.hardware_class for result in self.results}))
@@ -98,6 +104,8 @@ class Board:
         protocol: As written on the command line.
         backbone: Its id; None if no entry uses one.
         label: What the data calls itself, such as "mini (synthetic)".
+        baseline: What gains are over.
+        saving: What parameters and seconds are saved against.
         entries: Ranked ones first, best first.
     """
 
@@ -111,6 +119,8 @@ class Board:
     label: str | None
     users: int
     queries: int
+    baseline: Reference
+    saving: Reference
     entries: tuple[Entry, ...]
 
 
@@ -156,12 +166,17 @@ def _board(results: Sequence[Result]) -> Board:
         m.key: Means([[own.sums[m.key] for own in pool] for pool in pools.values()], resamples=RESAMPLES)
         for m in task.metrics
     }
-    ranks = _ranks(pools, means[task.primary.key], task.primary)
-    gains = _gains(pools, means, task.primary)
-    reference = next((pool for pool in pools.values() if _method(pool) == _REFERENCE), None)
+    unranked = {name: _reason(pool, task.primary) for name, pool in pools.items()}
+    ranked = {name: pool for name, pool in pools.items() if unranked[name] is None}
+    ranks = _ranks(pools, unranked.values(), means[task.primary.key], task.primary)
+    baseline, saving = (reference(method, ranked, task) for method in (_BASELINE, _SAVING))
+    gains = _gains(pools, means, task.primary, baseline.entry)
     scores = _scores(pools, means)
     entries = [
-        _entry(name, pool, scores[name], ranks.get(name), gains.get(name), reference) for name, pool in pools.items()
+        _entry(
+            name, pool, scores[name], (ranks.get(name), unranked[name]), gains.get(name), pools.get(saving.entry or "")
+        )
+        for name, pool in pools.items()
     ]
     return Board(
         task=task,
@@ -174,6 +189,8 @@ def _board(results: Sequence[Result]) -> Board:
         label=base.row.data.label,
         users=base.row.data.users,
         queries=base.row.data.queries,
+        baseline=baseline,
+        saving=saving,
         entries=tuple(sorted(entries, key=lambda entry: _order(entry, task.primary))),
     )
 
@@ -204,39 +221,28 @@ def _flat(identity: Identity) -> dict[str, Any]:
     return {**plain["config"]} | {name: plain[name] for name in ("method_version", "engine", "decoding", "backbone")}
 
 
-def _reason(pool: Sequence[Result]) -> str | None:
+def _reason(pool: Sequence[Result], primary: Metric) -> str | None:
     """Why a pool is not ranked."""
     failed = sorted({name for result in pool for name in result.row.failed_checks})
-    return f"failed checks: {', '.join(failed)}" if failed else None
+    if failed:
+        return f"failed checks: {', '.join(failed)}"
+    without = [str(result.identity.seed) for result in pool if not _has_score(result, primary)]
+    seeds = f" (seed {', '.join(without)})" if len(pool) > 1 else ""
+    return f"no score: {primary.key} is not a finite number{seeds}" if without else None
 
 
-def _ranks(pools: Mapping[str, Sequence[Result]], means: Means, primary: Metric) -> dict[str, int]:
-    """Rank groups, from the best score down.
+def _has_score(result: Result, primary: Metric) -> bool:
+    return bool(result.users) and math.isfinite(result.sums[primary.key].micro)
 
-    A group ends with the first entry that is significantly worse than the group's best (permutation
-    test over users, 5%); that entry's place is the next group's rank. What cannot be told apart from
-    the best of its group shares its rank.
-    """
+
+def _ranks(pools: Iterable[str], unranked: Iterable[str | None], means: Means, primary: Metric) -> dict[str, int]:
+    """The ranks of what is ranked."""
     names = list(pools)
     sign = -1 if primary.higher_is_better else 1
-    ranked = (place for place, pool in enumerate(pools.values()) if not _reason(pool))
+    ranked = (place for place, reason in enumerate(unranked) if reason is None)
     order = sorted(ranked, key=lambda place: (sign * means.values[place], names[place]))
-    ranks: dict[str, int] = {}
-    while len(ranks) < len(order):
-        rest = order[len(ranks) :]
-        rank = len(ranks) + 1
-        ranks |= {names[place]: rank for place in rest[: _alike(means, rest)]}
-    return ranks
-
-
-def _alike(means: Means, order: Sequence[int]) -> int:
-    """How many from the first on cannot be told apart from the first."""
-    for start in range(1, len(order), _AHEAD):
-        p_values = means.p_values(order[start : start + _AHEAD], order[0])
-        worse = next((place for place, p in enumerate(p_values, start) if p <= _LEVEL), None)
-        if worse is not None:
-            return worse
-    return len(order)
+    ranks = rank_groups(means, order, higher_is_better=primary.higher_is_better)
+    return {names[place]: rank for place, rank in zip(order, ranks, strict=True)}
 
 
 def _scores(pools: Iterable[str], means: Mapping[str, Means]) -> dict[str, dict[str, tuple[Estimate, Estimate | None]]]:
@@ -245,9 +251,10 @@ def _scores(pools: Iterable[str], means: Mapping[str, Means]) -> dict[str, dict[
     return {name: {key: made[place] for key, made in by_metric.items()} for place, name in enumerate(pools)}
 
 
-def _gains(pools: Mapping[str, Sequence[Result]], means: Mapping[str, Means], primary: Metric) -> dict[str, Gain]:
-    """Every other entry against zero-shot."""
-    base = next((name for name, pool in pools.items() if _method(pool) == _BASELINE), None)
+def _gains(
+    pools: Mapping[str, Sequence[Result]], means: Mapping[str, Means], primary: Metric, base: str | None
+) -> dict[str, Gain]:
+    """Every other entry that has a score against the baseline."""
     if base is None:
         return {}
     by_metric = {key: own.differences(list(pools).index(base)) for key, own in means.items()}
@@ -261,11 +268,12 @@ def _gains(pools: Mapping[str, Sequence[Result]], means: Mapping[str, Means], pr
             _swapped_gain(pool, pools[base], primary),
         )
         for place, (name, pool) in enumerate(others.items())
+        if all(_has_score(result, primary) for result in pool)
     }
 
 
 def _swapped_gain(pool: Sequence[Result], base: Sequence[Result], primary: Metric) -> float | None:
-    swapped = _mean(None if result.row.swap is None else result.row.swap[primary.key] for result in pool)
+    swapped = mean(None if result.row.swap is None else result.row.swap[primary.key] for result in pool)
     if swapped is None:
         return None
     own, plain = (fmean(result.sums[primary.key].micro for result in part) for part in (pool, base))
@@ -277,9 +285,9 @@ def _entry(
     name: str,
     pool: Sequence[Result],
     scores: Mapping[str, tuple[Estimate, Estimate | None]],
-    rank: int | None,
+    ranking: tuple[int | None, str | None],
     gain: Gain | None,
-    reference: Sequence[Result] | None,
+    saving: Sequence[Result] | None,
 ) -> Entry:
     costs = [result.row.cost for result in pool]
     queries = pool[0].row.data.queries
@@ -288,52 +296,23 @@ def _entry(
         name=name,
         results=tuple(pool),
         scores=scores,
-        rank=rank,
-        unranked=_reason(pool),
+        rank=ranking[0],
+        unranked=ranking[1],
         gain=gain,
-        invalid=_mean(_share(result.row.data.invalid_outputs, queries) for result in pool),
+        invalid=mean(share(result.row.data.invalid_outputs, queries) for result in pool),
         shared_parameters=parameters.shared,
         user_parameters=parameters.per_user,
         user_bytes=costs[0].bytes.per_user,
-        seconds_per_user=_mean(map(_user_seconds, pool)),
-        shared_seconds=_mean(cost.seconds.fit_shared for cost in costs),
-        query_ms=_mean(cost.seconds.predict and 1000 * cost.seconds.predict / queries for cost in costs),
-        query_tokens=_mean(cost.tokens.prompt and cost.tokens.prompt / queries for cost in costs),
+        seconds_per_user=mean(map(user_seconds, pool)),
+        shared_seconds=mean(cost.seconds.fit_shared for cost in costs),
+        query_ms=mean(cost.seconds.predict and 1000 * cost.seconds.predict / queries for cost in costs),
+        query_tokens=mean(cost.tokens.prompt and cost.tokens.prompt / queries for cost in costs),
         peak_bytes=max(
             (peak for cost in costs for own in cost.memory.values() for peak in own.values() if peak), default=None
         ),
-        parameter_reduction=_reduction(
-            parameters.per_user, reference[0].row.cost.parameters.per_user if reference else None
-        ),
-        time_reduction=_time_reduction(pool, reference),
+        parameter_reduction=reduction(parameters.per_user, saving[0].row.cost.parameters.per_user if saving else None),
+        time_reduction=time_reduction(pool, saving),
     )
-
-
-def _time_reduction(pool: Sequence[Result], reference: Sequence[Result] | None) -> float | None:
-    """What is saved of OPPU's seconds per user, if both ran on the same class of hardware."""
-    if reference is None or len({r.row.environment.hardware_class for r in [*pool, *reference]}) > 1:
-        return None
-    own, theirs = (_mean(_user_seconds(result) for result in part) for part in (pool, reference))
-    return _reduction(own, theirs)
-
-
-def _user_seconds(result: Result) -> float | None:
-    spread = result.row.cost.seconds_per_user
-    return None if spread is None else spread.mean
-
-
-def _share(count: int | None, of: int) -> float | None:
-    return None if count is None else count / of
-
-
-def _reduction(own: float | None, theirs: float | None) -> float | None:
-    return 1 - own / theirs if own and theirs else None
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = list(values)
-    measured = [value for value in known if value is not None]
-    return fmean(measured) if measured and len(measured) == len(known) else None
 
 
 def _order(entry: Entry, primary: Metric) -> tuple[bool, float, str]:

@@ -208,8 +208,9 @@ _NAMES = (
         lambda e: e.rank,
         lambda rank: "not ranked" if rank is None else str(rank),
         "Of the rank group. From the best score down, a group ends at the first entry that is significantly worse than "
-        "the group's best (permutation test over users, 5%); the place of that entry is the next rank. Entries of one "
-        "rank cannot be told apart from the best of their group.",
+        "the group's best; the place of that entry is the next rank. Entries of one rank cannot be told apart from the "
+        "best of their group. All pairs of entries are tested by permutation over users: the chance that any group of "
+        "a board ends wrongly is at most 5%.",
         path=("rank",),
     ),
     _words(
@@ -250,7 +251,8 @@ def _of_primary(metric: Metric) -> tuple[Column, ...]:
             "against zero-shot",
             lambda e: e.gain,
             lambda gain: _estimate(gain.differences[metric.key].micro if gain else None, "+"),
-            "The difference of the primary metric to the same model without history, on the same queries.",
+            "The difference of the primary metric to the same model without history, on the same queries: to the entry "
+            "of zero-shot that is named with the table, the one with the published or recommended settings.",
             path=("against_zero_shot",),
             unit=f"{metric.key}, {good_end(metric)}",
             first=best_first(metric),
@@ -311,7 +313,8 @@ COLUMNS: tuple[Column, ...] = (
         "params saved",
         "parameter_reduction",
         lambda e: e.parameter_reduction,
-        "Of a user's trainable parameters, against OPPU's on this board: 1 - this / OPPU's.",
+        "Of a user's trainable parameters: 1 - this / OPPU's, which is the entry of oppu that is named with the table, "
+        "the one with the published or recommended settings.",
     ),
     _cost("bytes/user", "user_bytes", lambda e: e.user_bytes, count, "What the state of one user takes on disk."),
     _cost(
@@ -322,12 +325,21 @@ COLUMNS: tuple[Column, ...] = (
         "time saved",
         "time_reduction",
         lambda e: e.time_reduction,
-        "Of a user's seconds, against OPPU's; only if all these runs were on one class of hardware.",
+        "Of the seconds to adapt to one user and to answer that user's queries, against the same entry of oppu; only "
+        "if all these runs were on one class of hardware. The shared stage is not counted.",
     ),
     _cost("ms/query", "ms_per_query", lambda e: e.query_ms, _one_digit, "Milliseconds to answer one query."),
     _cost("tokens/query", "tokens_per_query", lambda e: e.query_tokens, count, "Tokens of the prompt of one query."),
     _cost("peak MB", "peak_bytes", lambda e: e.peak_bytes, megabytes, "The highest memory of any phase."),
-    _number("seeds", "runs", lambda e: len(e.results), str, "How many runs are averaged.", first="descending"),
+    _number(
+        "seeds",
+        "runs",
+        lambda e: e.averaged,
+        str,
+        "How many runs are averaged. Runs that give the same answers with every seed are one.",
+        path=("averaged",),
+        first="descending",
+    ),
     _words("hardware", "runs", lambda e: e.hardware, "The class of machine that the runs were on.", path=("hardware",)),
     _words("version", "runs", _versions, "LampBench's version.", first="descending"),
     _words("date", "runs", _date, "When the last of the runs ended.", first="descending"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,10 +96,11 @@ def user_changes(first: Sequence[Result], second: Sequence[Result], metric: Metr
 
 
 def moved(changes: Any) -> Moved:
-    """Count users by the direction of their change."""
+    """Count users by the direction of their change; users without a score on either side are not counted."""
+    changes = changes[np.isfinite(changes)]
     helped, hurt = int((changes > _TOLERANCE).sum()), int((changes < -_TOLERANCE).sum())
     tenth = np.sort(changes)[: max(1, len(changes) // 10)]
-    return Moved(helped, len(changes) - helped - hurt, hurt, float(tenth.mean()))
+    return Moved(helped, len(changes) - helped - hurt, hurt, float(tenth.mean()) if len(tenth) else math.nan)
 
 
 def _changed(first: Result, second: Result) -> float:

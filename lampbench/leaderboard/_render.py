@@ -51,6 +51,7 @@ def board_json(board: Board) -> dict[str, Any]:
         "label": board.label,
         "users": board.users,
         "queries": board.queries,
+        "references": {"gain": _plain(board.baseline), "saved": _plain(board.saving)},
         "metrics": [{"key": own.key, "higher_is_better": own.higher_is_better} for own in board.task.metrics],
         "entries": [_entry_json(board, entry) for entry in board.entries],
     }
@@ -104,8 +105,17 @@ def _markdown(boards: Sequence[Board]) -> str:
         parts.append(f"**{boards[0].label}**: {SYNTHETIC}")
     for board in boards:
         parts += [f"## {_title(board)}", _markdown_table(*_table(board))]
+        parts.append(references(board))
         parts += [f"Not ranked: {entry.name}: {entry.unranked}." for entry in board.entries if entry.unranked]
     return "\n\n".join([*parts, _NOTE]) + "\n"
+
+
+def references(board: Board) -> str:
+    """What gains and savings of a board are against, in words."""
+    said = []
+    for what, own in (("Gains are over", board.baseline), ("Parameters and time are saved against", board.saving)):
+        said.append(f"{what} {own.entry}." if own.entry else f"{what} nothing here: {own.why}.")
+    return " ".join(said)
 
 
 def _title(board: Board) -> str:
@@ -137,7 +147,7 @@ def _csv(boards: Sequence[Mapping[str, Any]]) -> str:
 
     rows = []
     for board in boards:
-        facts = {key: value for key, value in board.items() if key not in ("metrics", "entries")}
+        facts = {key: value for key, value in board.items() if key not in ("metrics", "entries", "references")}
         rows += [
             {**facts, **entry, "runs": " ".join(run["run_id"] for run in entry["runs"])} for entry in board["entries"]
         ]

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import UNSET
 
 from lampbench.core import InputError, Parameters, Task, methods, tasks
 from lampbench.leaderboard._results import PREDICTIONS, ROW, SUMS, read_predictions, read_sums, result_path, unpacked
-from lampbench.metrics import Additive, additive, invalid_outputs, score_sums
+from lampbench.metrics import Additive, additive, invalid_outputs, official_values, score_sums
 from lampbench.rows import Answer, Identity, MetricValue, Row, RowError, one_line, read_row
 
 _TOLERANCE = 1e-9
@@ -162,6 +163,12 @@ def _gold_faults(
         return
     outputs, users = [answer.output for answer in answers], [answer.user for answer in answers]
     fresh = additive(task, outputs, [golds[answer.id] for answer in answers], users)
+    official = {
+        key: str(own) for key, own in official_values(task, outputs, [golds[own.id] for own in answers]).items()
+    }
+    stated = {key: own.official for key, own in row.metrics.items() if own.official is not UNSET}
+    if stated != official:
+        yield f"metrics: official values {stated}, recomputed from predictions and golds {official}"
     for key, metric in fresh.items():
         # Both are in the order of the users' first answers.
         if not np.allclose(metric.sums, sums[key].sums, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):

@@ -8,11 +8,20 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from lampbench.metrics._scores import Estimate, Score, invalid_outputs, metrics_of, score, score_sums
+from lampbench.metrics._scores import (
+    Estimate,
+    Score,
+    invalid_outputs,
+    metrics_of,
+    official_values,
+    score,
+    score_sums,
+)
 
 if TYPE_CHECKING:
     from lampbench.metrics._additive import Additive, additive, per_query, sums_from_json, sums_to_json, terms_of
     from lampbench.metrics._evaluate import LabelMetric, RatingMetric, RougeMetric
+    from lampbench.metrics._ranks import rank_groups, told_apart
     from lampbench.metrics._statistics import Difference, Means, difference, holm
 
 __all__ = [
@@ -29,18 +38,22 @@ __all__ = [
     "holm",
     "invalid_outputs",
     "metrics_of",
+    "official_values",
     "per_query",
+    "rank_groups",
     "score",
     "score_sums",
     "sums_from_json",
     "sums_to_json",
     "terms_of",
+    "told_apart",
 ]
 
 # evaluate and datasets take seconds to import, and numpy is not for --help; only code that uses these waits.
 _LATER = {
     "_additive": ("Additive", "additive", "per_query", "sums_from_json", "sums_to_json", "terms_of"),
     "_evaluate": ("LabelMetric", "RatingMetric", "RougeMetric"),
+    "_ranks": ("rank_groups", "told_apart"),
     "_statistics": ("Difference", "Means", "difference", "holm"),
 }
 

@@ -120,6 +120,7 @@ def per_query(
     kinds: Iterable[AnswerKind],
     bounds: tuple[float, float],
     root: bool = False,
+    official: Metric | None = None,
 ) -> Metric:
     """A metric that is the mean of a value per query.
 
@@ -131,6 +132,7 @@ def per_query(
         kinds: The kinds of answer that it can score.
         bounds: The lowest and the highest possible value.
         root: Take the square root of the mean.
+        official: As in :class:`lampbench.core.Metric`.
     """
 
     def terms(predictions: Sequence[str], golds: Sequence[str], labels: Sequence[str]) -> Array:
@@ -139,7 +141,7 @@ def per_query(
 
     return Metric(
         key, about, higher_is_better, frozenset(kinds), terms, _root_mean if root else _mean, lambda labels: 2,
-        bounds=bounds, linear=not root,
+        bounds=bounds, linear=not root, official=official,
     )  # fmt: skip
 
 

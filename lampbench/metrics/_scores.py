@@ -38,6 +38,8 @@ class Score:
         macro: The mean over users of each user's own value; None if a user's own value says nothing
             (macro-F1 over labels that one user never meets) or users are unknown.
         n, n_users: Queries and users behind the value.
+        official: Over all queries by the official evaluator, if that gives another value. NaN or infinite if it
+            reads an answer as such a number.
     """
 
     key: str
@@ -47,10 +49,11 @@ class Score:
     n_users: int | None
     higher_is_better: bool
     primary: bool
+    official: float | None = None
 
     @property
     def value(self) -> float | None:
-        """Over all queries; None if it is not finite (a rating "nan" or "inf")."""
+        """Over all queries; None if it is not finite (no queries, or errors too large to add up)."""
         return self.micro.value
 
 
@@ -81,11 +84,35 @@ def score(
     """
     from lampbench.metrics._additive import additive
 
-    return score_sums(task, additive(task, predictions, golds, users), len(golds), by_user=users is not None)
+    sums, official = additive(task, predictions, golds, users), official_values(task, predictions, golds)
+    return score_sums(task, sums, len(golds), by_user=users is not None, official=official)
 
 
-def score_sums(task: Task, sums: Mapping[str, Additive], queries: int, *, by_user: bool = True) -> dict[str, Score]:
-    """As ``score``, from sums over each user's queries (``additive``)."""
+def official_values(task: Task, predictions: Sequence[str], golds: Sequence[str]) -> dict[str, float]:
+    """Metric -> its value by the official evaluator, of the metrics for which that is another value."""
+    from lampbench.metrics._additive import Additive, terms_of
+
+    values = {}
+    for metric in task.metrics:
+        if metric.official is not None and golds:
+            own, theirs = (
+                Additive.of(each, terms_of(each, predictions, golds, task.labels)).micro
+                for each in (metric, metric.official)
+            )
+            if own != theirs:
+                values[metric.key] = theirs
+    return values
+
+
+def score_sums(
+    task: Task,
+    sums: Mapping[str, Additive],
+    queries: int,
+    *,
+    by_user: bool = True,
+    official: Mapping[str, float] | None = None,
+) -> dict[str, Score]:
+    """As ``score``, from sums over each user's queries (``additive``) and ``official_values``."""
     from lampbench.metrics._statistics import estimate
 
     scores: dict[str, Score] = {}
@@ -100,6 +127,7 @@ def score_sums(task: Task, sums: Mapping[str, Additive], queries: int, *, by_use
             n_users=len(own.sums) if by_user else None,
             higher_is_better=metric.higher_is_better,
             primary=not scores,
+            official=(official or {}).get(metric.key),
         )
     return scores
 

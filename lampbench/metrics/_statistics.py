@@ -106,6 +106,20 @@ class Means:
         pairs = zip(self._estimates(values, drawn, own), self.p_values(others, base), strict=True)
         return [Difference(micro, macro, p) for (micro, macro), p in pairs]
 
+    def contributions(self, places: Sequence[int]) -> Array:
+        """What each user adds to each of these methods' values, shape (methods, users).
+
+        It is what the metric changes by if this user alone, of the mean of these methods' answers, is answered by the
+        method. For means over queries the sum over users is the method's value, but for a constant; for other metrics
+        it is so to first order. Who answered a user stays a coin flip under the null, whatever the metric.
+        """
+        with np.errstate(all="ignore"):
+            pooled = np.mean([self._sums[place].mean(axis=1) for place in places], axis=0)
+            rest = pooled.sum(axis=1, keepdims=True) - pooled
+            changed = (rest[:, None] + self._sums[place] for place in places)
+            whole = self._value(pooled.sum(axis=1))
+            return np.array([self._value(np.moveaxis(own, 0, -1)).mean(axis=0) - whole for own in changed])
+
     def p_values(self, places: Sequence[int], base: int) -> list[float]:
         """Two-sided p over queries of methods against one: under the null, who answered a user is a coin flip.
 
@@ -171,12 +185,12 @@ class Means:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment of several p-values, in their order."""
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    adjusted = [0.0] * len(p_values)
+    """Holm's step-down adjustment of several p-values, in their order; NaN, of what could not be tested, stays NaN."""
+    order = sorted((i for i, p in enumerate(p_values) if not math.isnan(p)), key=p_values.__getitem__)
+    adjusted = [math.nan] * len(p_values)
     largest = 0.0
     for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        largest = max(largest, min(1.0, (len(order) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted
 

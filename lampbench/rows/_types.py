@@ -126,13 +126,19 @@ class Interval(Record, frozen=True):
 
 
 class MetricValue(Interval, frozen=True):
-    """A metric over ``n`` queries; ``macro``: the mean of the users' own values, for metrics that have these."""
+    """A metric over ``n`` queries.
+
+    Attributes:
+        macro: The mean of the users' own values, for metrics that have these.
+        official: What the official evaluator gives, if that is another value: a number as text, such as "nan".
+    """
 
     n: Positive
     n_users: Positive | None
     macro: Interval | None
     higher_is_better: bool
     primary: bool
+    official: str | UnsetType = UNSET
 
 
 class ParameterCounts(Record, frozen=True):

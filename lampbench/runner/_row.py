@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean, quantiles
 from typing import Any, Literal
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 import lampbench
@@ -141,6 +142,7 @@ def _metric(score: Score) -> rows.MetricValue:
         macro=None if score.macro is None else rows.Interval(score.macro.value, score.macro.ci95, score.macro.stderr),
         higher_is_better=score.higher_is_better,
         primary=score.primary,
+        official=UNSET if score.official is None else str(score.official),
     )
 
 

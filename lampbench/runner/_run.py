@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 import lampbench
 from lampbench.core import Parameters, Prediction
-from lampbench.metrics import Score, score, score_sums
+from lampbench.metrics import Score, official_values, score, score_sums
 from lampbench.rows import RunRow
 from lampbench.runner._checks import data_checks
 from lampbench.runner._failures import StorageError, cause
@@ -286,7 +286,7 @@ class Run:
         outputs, golds, users = self._columns(record.predictions())
         sums = additive(task, outputs, golds, users)
         record.write(record.sums_path, sums_to_json(users, sums))
-        scores = score_sums(task, sums, len(golds))
+        scores = score_sums(task, sums, len(golds), official=official_values(task, outputs, golds))
         official = [{"id": answer.query_id, "output": answer.output} for answer in ordered]
         label = {"about": self.plan.dataset.label} if self.plan.dataset.label else {}
         record.write(record.official_path, {"task": task.evaluator_name, **label, "golds": official})

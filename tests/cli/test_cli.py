@@ -237,6 +237,15 @@ def test_score_reads_official_files_and_prints_official_keys(tmp_path: Path) -> 
     assert "1 of 6 predictions are no valid answer" in result.stderr
 
 
+def test_score_counts_nan_as_unreadable_and_says_what_the_official_evaluator_gives(tmp_path: Path) -> None:
+    path = predictions_file(tmp_path / "p.json", lambda c: c["golds"][0].update(output="nan"))
+    arguments = ("score", "--task", "lamp3", "--predictions", path, "--golds", GOLDS)
+    scores = json.loads(lampbench(*arguments, "--json", cwd=tmp_path).stdout)
+    assert (scores["MAE-official"], scores["RMSE-official"]) == ("nan", "nan")
+    assert 0 < scores["MAE"] <= 4 / 6
+    assert "; the official evaluator gives nan)" in lampbench(*arguments, cwd=tmp_path).stdout
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from board_rows import made_run
+from board_rows import answers, made_row, made_run, write_run
 
 from lampbench.core import InputError
 from lampbench.leaderboard import Board, add, boards, read_result, read_results, write_boards
@@ -72,6 +72,20 @@ def test_seeds_of_one_config_are_one_entry(root: Path) -> None:
     assert entry.scores["accuracy"][0].value == pytest.approx(sum(values) / 3)
 
 
+def test_runs_with_the_same_answers_whatever_the_seed_are_shown_as_one(root: Path) -> None:
+    for seed in range(3):
+        put(root, "lamp2m", "rag", 0.5, seed)
+        outputs = answers("lamp2m", 0.2)
+
+        def with_seed(row: dict[str, Any], seed: int = seed) -> None:
+            row["identity"]["seed"] = seed
+
+        add(write_run(root.parent / "runs", made_row("lamp2m", "zero-shot", outputs, with_seed), outputs), root)
+    (board,) = made(root)
+    assert {entry.name: entry.averaged for entry in board.entries} == {"rag": 3, "zero-shot": 1}
+    assert all(len(entry.results) == 3 for entry in board.entries)
+
+
 def test_configs_of_one_method_are_told_apart_by_what_differs(root: Path) -> None:
     for k in (1, 4):
         put(
@@ -124,10 +138,11 @@ def test_a_row_that_failed_a_check_is_kept_and_not_ranked(root: Path) -> None:
     assert "Not ranked: rag: failed checks: parameters." in text
 
 
-def cost(seconds: float, parameters: int, hardware: str = "one") -> Any:
+def cost(seconds: float, parameters: int, hardware: str = "one", answering: float = 0.0) -> Any:
     def change(row: dict[str, Any]) -> None:
         row["cost"]["parameters"]["per_user"] = parameters
         row["cost"]["seconds_per_user"] = {"mean": seconds, "p50": seconds, "p95": seconds}
+        row["cost"]["seconds"]["predict"] = answering * row["data"]["users"]
         row["environment"]["hardware_class"] = hardware
 
     return change
@@ -140,6 +155,13 @@ def test_costs_are_compared_with_oppu_and_time_on_the_same_hardware_only(root: P
     (board,) = made(root)
     saved = {entry.name: (entry.parameter_reduction, entry.time_reduction) for entry in board.entries}
     assert saved == {"oppu": (0.0, 0.0), "perfit": (0.9, 0.75), "reft": (0.75, None)}
+
+
+def test_time_saved_counts_answering(root: Path) -> None:
+    put(root, "lamp2m", "oppu", 0.5, change=cost(2.0, 1000, answering=1.0))
+    put(root, "lamp2m", "perfit", 0.5, change=cost(0.5, 100, answering=1.0))
+    (board,) = made(root)
+    assert {entry.name: entry.time_reduction for entry in board.entries}["perfit"] == pytest.approx(0.5)
 
 
 def test_what_is_left_with_another_users_state_is_a_share_of_the_gain(root: Path) -> None:

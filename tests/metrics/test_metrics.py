@@ -4,6 +4,7 @@ import json
 import math
 import socket
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,12 +50,16 @@ def official_f1(predictions: list[str], golds: list[str]) -> float:
 
 
 def official_ratings(predictions: list[str], golds: list[str]) -> list[float]:
+    """As LaMP's evaluator reads them, but for numbers that are not finite: those are as unreadable as words."""
+
     def read(prediction: str, gold: str) -> float:
         try:
-            return float(prediction)
+            if math.isfinite(value := float(prediction)):
+                return value
         except ValueError:
-            y = float(gold)
-            return 1.0 if abs(1 - y) > abs(5 - y) else 5.0
+            pass
+        y = float(gold)
+        return 1.0 if abs(1 - y) > abs(5 - y) else 5.0
 
     return [read(p.strip(), g.strip()) for p, g in zip(predictions, golds, strict=True)]
 
@@ -62,8 +67,7 @@ def official_ratings(predictions: list[str], golds: list[str]) -> list[float]:
 labels_or_noise = st.sampled_from([*LABELS, *UGLY, " comedy ", "Comedy"])
 label_pairs = st.lists(st.tuples(labels_or_noise, st.sampled_from(LABELS)), min_size=1, max_size=40)
 ratings = st.sampled_from(["1", "2", "3", "4", "5"])
-finite_noise = st.sampled_from([text for text in UGLY if text not in ("nan", "inf")])
-rating_pairs = st.lists(st.tuples(ratings | finite_noise | st.floats(-10, 10).map(str), ratings), min_size=1)
+rating_pairs = st.lists(st.tuples(ratings | st.sampled_from(UGLY) | st.floats(-10, 10).map(str), ratings), min_size=1)
 text_pairs = st.lists(st.tuples(st.text() | st.sampled_from(UGLY), st.text(min_size=1)), min_size=1, max_size=6)
 
 
@@ -104,15 +108,33 @@ def test_texts_agree_with_rouge_score(pairs: list[tuple[str, str]]) -> None:
         ("", "2", 3.0),
         (" 4 ", "4", 0.0),
         ("-1", "1", 2.0),
+        ("nan", "4", 3.0),
+        ("inf", "5", 4.0),
+        ("-Infinity", "3", 2.0),
+        ("1e999", "1", 4.0),
     ],
 )
 def test_an_unreadable_rating_counts_as_the_farthest_end(prediction: str, gold: str, error: float) -> None:
     assert score(task("lamp3"), [prediction], [gold])["MAE"].value == error
 
 
-@pytest.mark.parametrize("prediction", ["nan", "inf", "-inf", "1e308"])
-def test_a_rating_that_is_not_finite_has_no_score_and_no_nan_in_json(prediction: str) -> None:
-    scores = score(task("lamp3"), [prediction, prediction], ["4", "5"], ["a", "b"])
+@pytest.mark.parametrize("prediction", ["nan", "inf", "-inf"])
+def test_an_answer_that_is_no_finite_number_is_scored_as_unreadable_and_the_official_value_stands_beside(
+    prediction: str,
+) -> None:
+    golds, users = ["4", "5", "2"], ["a", "b", "b"]
+    unreadable = score(task("lamp3"), ["five", "5", "2"], golds, users)
+    scores = score(task("lamp3"), [prediction, "5", "2"], golds, users)
+    for key, own in scores.items():
+        assert own.official is not None
+        assert not math.isfinite(own.official)
+        assert own == replace(unreadable[key], official=own.official)
+        assert unreadable[key].official is None
+    assert invalid_outputs(task("lamp3"), [prediction]) == 1
+
+
+def test_errors_too_large_to_add_up_have_no_score_and_no_nan_in_json() -> None:
+    scores = score(task("lamp3"), ["1e308", "1e308"], ["4", "5"], ["a", "b"])
     assert scores["MAE"].value is None
     assert scores["RMSE"].macro == Estimate(None)
     json.dumps({key: result.value for key, result in scores.items()}, allow_nan=False)

@@ -196,6 +196,13 @@ def test_one_user_has_no_interval() -> None:
     assert (micro.value, micro.ci95, micro.stderr, macro.ci95) == (0.5, None, None, None)
 
 
+def test_what_could_not_be_tested_does_not_count_for_holm_and_disturbs_no_other() -> None:
+    adjusted = holm([math.nan, 0.04, 0.01, math.nan, 0.03])
+    assert math.isnan(adjusted[0])
+    assert math.isnan(adjusted[3])
+    assert [adjusted[place] for place in (1, 2, 4)] == pytest.approx(holm([0.04, 0.01, 0.03])) == [0.06, 0.03, 0.06]
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_is_its_definition(p_values: list[float]) -> None:
     adjusted = holm(p_values)

@@ -161,7 +161,7 @@ def score_plot(board: Board) -> ScorePlot | None:
         for place, (entry, micro, _) in enumerate(drawn)
     )
     bottom = top + row_height * len(rows)
-    baseline = next((axis.at(value) for entry, _, value in drawn if entry.method == "zero-shot"), None)
+    baseline = next((axis.at(value) for entry, _, value in drawn if entry.name == board.baseline.entry), None)
     frame = Frame(_WIDTH, bottom + 40, _LEFT, _RIGHT, top, bottom)
     return ScorePlot(primary, frame, row_height, axis, rows, baseline, len(known) - len(drawn))
 
@@ -178,7 +178,7 @@ def cost_plots(board: Board) -> list[CostPlot]:
 def user_plot(board: Board) -> UserPlot | None:
     """The best ranked entries; None if there is no zero-shot, or users have no score of their own."""
     primary, row_height, top = board.task.primary, 34, 10
-    base = next((entry for entry in board.entries if entry.method == "zero-shot" and entry.gain is None), None)
+    base = next((entry for entry in board.entries if entry.name == board.baseline.entry), None)
     others = [entry for entry in board.entries if entry.rank is not None and entry.gain is not None]
     if base is None or not others or not base.results[0].sums[primary.key].per_user:
         return None
