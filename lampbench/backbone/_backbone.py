@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -133,6 +134,18 @@ class TransformersBackbone:
     def write(self, prompts: Sequence[Prompt], max_new_tokens: int, sampling: Sampling | None = None) -> list[str]:
         """Free text after each prompt until EOS, stripped; greedy if ``sampling`` is None."""
         return self._write(prompts, max_new_tokens, sampling, self._stop_at_eos(), ())
+
+    @contextmanager
+    def listening(self) -> Iterator[list[str]]:
+        """Yields a list that gets a hash of the logits of each forward pass inside the ``with`` block."""
+        heard: list[str] = []
+
+        def hear(module: Any, arguments: Any, output: Any) -> None:
+            # Bytes of any dtype: numpy knows no bfloat16.
+            heard.append(hashlib.sha256(output[0].float().cpu().numpy().tobytes()).hexdigest())
+
+        with self.model.register_forward_hook(hear):
+            yield heard
 
     def warm_up(self) -> None:
         """One short pass, so that no phase pays for what the first use of a device costs."""

@@ -193,6 +193,10 @@ class Method(ABC):
     def forget(self, user_id: str) -> None:
         """Drop everything learned from the user."""
 
+    def moved(self, user_id: str) -> bool | None:
+        """Whether ``adapt`` moved the user's parameters from where they started; None: the method does not tell."""
+        return None
+
     def save_shared(self, folder: Path) -> None:
         """Write the shared state into an empty folder; writing nothing means there is none."""
 
