@@ -36,7 +36,7 @@ class RunContext:
         protocol: The name of the protocol that the data comes from.
         shape: The backbone's, or None for methods that use no backbone.
         method: The name that the method is registered under.
-        recommended: Field of the config -> value: what the protocol recommends for this method.
+        recommended: Field of the config -> value: what the protocol recommends for this method on this backbone.
     """
 
     protocol: str

@@ -96,7 +96,7 @@ class Guards:
 
         Each query is asked alone, so that what differs is never the rounding of another batch.
         """
-        listening = getattr(self._method.backbone, "listening", None)
+        listening: Any = getattr(self._method.backbone, "listening", None)
         found: dict[str, Sequence[str]] = {}
         for query in self._sample if listening else ():
             with listening() as found[query.id]:
