@@ -36,9 +36,9 @@ OPPU_SAMPLING = Sampling(temperature=0.1, top_k=10, top_p=0.9)
 class Decoding:
     """How answers are made.
 
-    ``greedy`` and ``sampled`` write text until a newline or EOS. ``labels`` scores every label of
-    the task (log-probability of its tokens and EOS) and answers the best; its rows never compare
-    with written answers.
+    ``greedy`` and ``sampled`` write text until EOS, or a newline if the task's answers are one line.
+    ``labels`` scores every label of the task (log-probability of its tokens and EOS) and answers
+    the best; its rows never compare with written answers.
     """
 
     mode: DecodingMode = "greedy"
@@ -123,7 +123,8 @@ class TransformersBackbone:
         if self.decoding.mode == "labels":
             return self._best_labels(task, prompts, adapters)
         sampling = OPPU_SAMPLING if self.decoding.mode == "sampled" else None
-        return self._write(prompts, self.answer_room(task), sampling, self.stop_at_newline(), adapters)
+        stop = self.stop_at_newline() if task.one_line else self._stop_at_eos()
+        return self._write(prompts, self.answer_room(task), sampling, stop, adapters)
 
     def answer_room(self, task: Task) -> int:
         """How many tokens a prompt of ``task`` leaves free for a written answer."""

@@ -44,7 +44,7 @@ def test_the_target_is_never_cut(tokenizer: Any, source: str, target: str, name:
     prompt_ids, target_ids = encoder.pair(pair)
     assert len(prompt_ids) + len(target_ids) <= 2048
     assert target_ids[-1] == tokenizer.eos_token_id
-    assert text_of(tokenizer, target_ids[:-1]) == f" {target}"
+    assert text_of(tokenizer, target_ids[:-1]) == f" {task(name).training_target(target)}"
     assert text_of(tokenizer, prompt_ids).endswith(pair.prompt.tail)
 
 
