@@ -215,6 +215,8 @@ class Planner:
             "seed": settings.seed,
         }
         if backbone:
+            from lampbench.backbone import MAX_SEQUENCE
+
             identity["backbone"] = {
                 "id": backbone.source.id,
                 "revision": backbone.source.revision,
@@ -225,6 +227,9 @@ class Planner:
             # In float32 predictions do not depend on the batch size; below it, rounding may.
             if backbone.dtype != "float32" and identity["decoding"] is not None:
                 identity["decoding"]["batch_size"] = settings.batch_size
+            # Earlier, test prompts were cut as training sequences are.
+            if backbone.shape.context > MAX_SEQUENCE and identity["decoding"] is not None:
+                identity["decoding"]["context"] = backbone.shape.context
         return identity
 
 
