@@ -103,6 +103,24 @@ def test_an_answer_ends_at_a_newline_and_leaves_out_the_prompt(backbone: Any) ->
             assert not answer.startswith(prompt.head)
 
 
+@pytest.mark.parametrize("limit", [1, 5])
+def test_an_answer_has_at_most_the_tokens_that_the_task_allows(limit: int) -> None:
+    backbone = load_backbone()
+    own = replace(task("lamp5"), max_new_tokens=limit)
+    prompts = prompts_of("lamp5")
+    backbone.answer(own, prompts)
+    # The tiny model writes on until it is stopped.
+    assert backbone.usage.generated_tokens == limit * len(prompts)
+    assert backbone.answer_room(own) == limit
+
+
+def test_a_label_may_take_more_tokens_than_the_task_allows() -> None:
+    backbone = load_backbone()
+    own = replace(task("lamp2m"), max_new_tokens=1)
+    longest = max(len(backbone.encoder.continuation(own.prompt(""), label)) for label in own.labels)
+    assert backbone.answer_room(own) == longest > 1
+
+
 def test_answers_of_several_lines_end_at_eos_only(backbone: Any) -> None:
     prompts = prompts_of("lamp7")
     long = replace(task("lamp7"), one_line=False)
