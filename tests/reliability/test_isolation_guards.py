@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lampbench_methods.reft import Reft
 from lampbench_methods.user_lora import UserLora
 from runs import plan, run, with_method
 from support import dataset
 
+from lampbench import PromptMethod
 from lampbench.core import AskedUser, Method, Query, User, derive_seed
 from lampbench.rows import Check, RunRow
 
@@ -151,6 +153,26 @@ def test_a_null_result_is_a_result(tmp_path: Path) -> None:
 def test_parameters_that_did_not_move_are_found(tmp_path: Path) -> None:
     checks = user_lora(tmp_path, Unmoving).checks or {}
     assert checks["adaptation"] == Check(passed=False, asked=3, changed=0, users=3, moved=0, applied=0)
+
+
+def test_a_random_start_that_was_not_trained_is_found_though_it_changes_answers(tmp_path: Path) -> None:
+    class Untrained(Reft):
+        def adapt(self, users: Sequence[User]) -> None:
+            super().adapt(users)
+            self._states = {user: self.start(derive_seed(self.seed, "user", user)) for user in self._states}
+
+    made = plan(tmp_path, "reft", overrides={"start": "random"})
+    found = run(dataclasses.replace(made, method_type=Untrained), tmp_path).checks["adaptation"]
+    assert (found.passed, found.moved, found.applied) == (False, 0, 3)
+
+
+def test_a_context_that_is_empty_fails_nothing(tmp_path: Path) -> None:
+    class Silent(PromptMethod):
+        def context(self, user: User, query: Query) -> str:
+            return ""
+
+    found = run(with_method(plan(tmp_path, "zero-shot"), Silent), tmp_path).checks["adaptation"]
+    assert found == Check(passed=None, asked=3, changed=0, applied=0)
 
 
 @pytest.mark.parametrize(("kind", "applied"), [(Unapplied, 0), (Halfway, 2)])
