@@ -17,7 +17,7 @@ from lampbench.adapters._intervention_spec import InterventionSpec
 from lampbench.adapters._lora_spec import LoraSpec
 from lampbench.adapters._memory import Capacity, EngineOptions, PassRoom, capacity
 from lampbench.adapters._optimizer import Snapshots, StackedAdamW
-from lampbench.adapters._spec import AdapterSpec, Bank, EvaluatedBank, SoloAdapter, State
+from lampbench.adapters._spec import AdapterSpec, Bank, EvaluatedBank, SoloAdapter, State, differ
 from lampbench.adapters._training import Recipe, TrainingJob, batch_loss, train_alone
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "TrainingJob",
     "batch_loss",
     "capacity",
+    "differ",
     "dropout_mask",
     "edit_parameters",
     "identity_edit",

@@ -136,6 +136,12 @@ class EvaluatedBank:
     backward: Callable[[], None] = lambda: None
 
 
+def differ(first: State, second: State) -> bool:
+    """Whether two states of one spec differ by more than the rounding of taking them out of a bank."""
+    pairs = ((tensor.cpu().double(), second[name].cpu().double()) for name, tensor in first.items())
+    return not all(torch.allclose(own, other, rtol=1e-5, atol=1e-8) for own, other in pairs)
+
+
 def exact(logits: Tensor) -> Tensor:
     """Logits in float32 at least: what a loss is computed from."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

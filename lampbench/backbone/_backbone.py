@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -35,9 +36,9 @@ OPPU_SAMPLING = Sampling(temperature=0.1, top_k=10, top_p=0.9)
 class Decoding:
     """How answers are made.
 
-    ``greedy`` and ``sampled`` write text until a newline or EOS. ``labels`` scores every label of
-    the task (log-probability of its tokens and EOS) and answers the best; its rows never compare
-    with written answers.
+    ``greedy`` and ``sampled`` write text until EOS, or a newline if the task's answers are one line.
+    ``labels`` scores every label of the task (log-probability of its tokens and EOS) and answers
+    the best; its rows never compare with written answers.
     """
 
     mode: DecodingMode = "greedy"
@@ -122,7 +123,8 @@ class TransformersBackbone:
         if self.decoding.mode == "labels":
             return self._best_labels(task, prompts, adapters)
         sampling = OPPU_SAMPLING if self.decoding.mode == "sampled" else None
-        return self._write(prompts, self.answer_room(task), sampling, self.stop_at_newline(), adapters)
+        stop = self.stop_at_newline() if task.one_line else self._stop_at_eos()
+        return self._write(prompts, self.answer_room(task), sampling, stop, adapters)
 
     def answer_room(self, task: Task) -> int:
         """How many tokens a prompt of ``task`` leaves free for a written answer."""
@@ -133,6 +135,18 @@ class TransformersBackbone:
     def write(self, prompts: Sequence[Prompt], max_new_tokens: int, sampling: Sampling | None = None) -> list[str]:
         """Free text after each prompt until EOS, stripped; greedy if ``sampling`` is None."""
         return self._write(prompts, max_new_tokens, sampling, self._stop_at_eos(), ())
+
+    @contextmanager
+    def listening(self) -> Iterator[list[str]]:
+        """Yields a list that gets a hash of the logits of each forward pass inside the ``with`` block."""
+        heard: list[str] = []
+
+        def hear(module: Any, arguments: Any, output: Any) -> None:
+            # Bytes of any dtype: numpy knows no bfloat16.
+            heard.append(hashlib.sha256(output[0].float().cpu().numpy().tobytes()).hexdigest())
+
+        with self.model.register_forward_hook(hear):
+            yield heard
 
     def warm_up(self) -> None:
         """One short pass, so that no phase pays for what the first use of a device costs."""

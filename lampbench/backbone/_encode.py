@@ -9,7 +9,7 @@ from typing import Any
 
 from lampbench.core import InputError, Pair, Prompt, continuation
 
-# OPPU's released code cuts every training and test sequence here.
+# OPPU's released code cuts training sequences here, and test prompts nowhere.
 MAX_SEQUENCE = 2048
 
 
@@ -33,6 +33,9 @@ class Usage:
 class PromptEncoder:
     """Encodes prompts for one tokenizer within one context length.
 
+    A prompt to be answered may fill the context but for the answer; a training example has at most
+    ``MAX_SEQUENCE`` tokens, or the context if that is shorter.
+
     A BOS token goes first if the tokenizer has one that is not also its EOS. The rule is ours,
     because versions of transformers disagree on what the same tokenizer files mean.
     """
@@ -40,7 +43,8 @@ class PromptEncoder:
     def __init__(self, tokenizer: Any, context: int, usage: Usage | None = None) -> None:
         self.tokenizer = tokenizer
         self.eos = int(tokenizer.eos_token_id)
-        self.limit = min(context, MAX_SEQUENCE)
+        self.context = context
+        self.training_limit = min(context, MAX_SEQUENCE)
         self.usage = usage or Usage()
         bos = tokenizer.bos_token_id
         self._first = [int(bos)] if bos is not None and bos != self.eos else []
@@ -53,7 +57,7 @@ class PromptEncoder:
         Raises:
             InputError: The instruction and the target field alone do not fit.
         """
-        return self._ids(self._fit(prompt, "", self.limit - max_new_tokens).text)
+        return self._ids(self._fit(prompt, "", self.context - max_new_tokens).text)
 
     def pair(self, pair: Pair) -> tuple[list[int], list[int]]:
         """Ids of a training example's prompt, and of its target with EOS; the target is never cut.
@@ -62,7 +66,7 @@ class PromptEncoder:
             InputError: Instruction, target field and target alone do not fit.
         """
         target = continuation(pair.target)
-        return self._split(self._fit(pair.prompt, target, self.limit).text, target)
+        return self._split(self._fit(pair.prompt, target, self.training_limit).text, target)
 
     def continuation(self, prompt: Prompt, answer: str) -> list[int]:
         """Ids that ``answer`` adds after ``prompt``, with EOS."""
@@ -102,7 +106,7 @@ class PromptEncoder:
         if not fits(cut(0)):
             raise InputError(
                 f"{prompt.id or 'a prompt'}: the instruction, target field and target need "
-                f"{len(self._ids(cut(0).text))} tokens and more, but only {max(0, room)} of {self.limit} are free; "
+                f"{len(self._ids(cut(0).text))} tokens and more, but only {max(0, room)} of {self.context} are free; "
                 "use a model with a longer context"
             )
         return cut(_largest(len(prompt.source), lambda length: fits(cut(length))))

@@ -15,6 +15,7 @@ from lampbench.adapters import (
     Snapshots,
     State,
     TrainingJob,
+    differ,
     train_alone,
     train_together,
 )
@@ -125,6 +126,10 @@ class AdapterMethod(Method):
         """Drop the user's adapter and history."""
         self._states.pop(user_id, None)
         self._users.pop(user_id, None)
+
+    def moved(self, user_id: str) -> bool:
+        """Whether the user's adapter differs, by more than rounding, from where it began."""
+        return differ(self._states[user_id], self.start(derive_seed(self.seed, "user", user_id)))
 
     def save_user(self, user_id: str, folder: Path) -> None:
         """Write the user's adapter."""

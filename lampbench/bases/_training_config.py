@@ -27,7 +27,7 @@ class TrainingConfig:
 
     preset: str = setting(
         "auto",
-        "fills what is not set: lamp (published), a protocol that recommends settings such as mini, or by the protocol",
+        "fills what is not set: lamp (published), a protocol that recommends settings such as mini, or by the run",
     )
     learning_rate: float | None = setting(None, "AdamW learning rate")
     weight_decay: float = setting(1e-2, "AdamW weight decay")
@@ -61,8 +61,8 @@ class TrainingConfig:
 def filled(config: Any, context: RunContext) -> Any:
     """A :class:`TrainingConfig` with its open fields taken from the preset.
 
-    ``auto`` is what the run's protocol recommends for the method, or else the published settings; ``lamp`` is the
-    published settings; any other name is what the protocol of that name recommends.
+    ``auto`` is what the run's protocol recommends for the method on the run's model, or else the published settings;
+    ``lamp`` is the published settings; any other name is what the protocol of that name recommends.
 
     Raises:
         InputError: There is no protocol of that name, or it recommends nothing for the method.

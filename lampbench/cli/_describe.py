@@ -156,6 +156,7 @@ def _task_facts(task: Task) -> dict[str, Any]:
         "instruction": task.instruction,
         "prompt": task.prompt("<text>").text,
         "history item": f"{task.item_source or '(nothing)'} -> {task.item_target}",
+        "answers": "one line; newlines in training targets become spaces" if task.one_line else "any text",
         "labels": list(task.labels) or None,
         "metrics": [f"{m.key} ({'higher' if m.higher_is_better else 'lower'} is better)" for m in task.metrics],
     }

@@ -36,7 +36,7 @@ class RunContext:
         protocol: The name of the protocol that the data comes from.
         shape: The backbone's, or None for methods that use no backbone.
         method: The name that the method is registered under.
-        recommended: Field of the config -> value: what the protocol recommends for this method.
+        recommended: Field of the config -> value: what the protocol recommends for this method on this backbone.
     """
 
     protocol: str
@@ -192,6 +192,10 @@ class Method(ABC):
 
     def forget(self, user_id: str) -> None:
         """Drop everything learned from the user."""
+
+    def moved(self, user_id: str) -> bool | None:
+        """Whether ``adapt`` moved the user's parameters from where they started; None: the method does not tell."""
+        return None
 
     def save_shared(self, folder: Path) -> None:
         """Write the shared state into an empty folder; writing nothing means there is none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from lampbench.core._metric import AnswerKind, Metric
 from lampbench.core._registry import metrics
 from lampbench.core._types import HistoryItem, Pair, Prompt
 
+_LINE_BREAK = re.compile(r"\s*\n\s*")
 _ANY_QUESTION = "Describe this user's preferences and style in a few sentences."
 
 
@@ -50,6 +52,9 @@ class Task:
         max_new_tokens: The longest answer that a model may give, in tokens.
         scored_by: The names of the task's metrics, the primary one first.
         accepts: Whether an output, stripped, is a valid answer.
+        one_line: Whether an answer is one line. A model's answer then ends at the first newline, and in training
+            targets newlines, with the whitespace around them, are one space; otherwise both keep them. Golds and
+            history items in a context stay as they are.
         before_target: What separates the source text from the target word.
         labels: All valid answers in the one fixed order, or empty.
         training_words: The longest source text of a training example, in words (OPPU: 768).
@@ -76,6 +81,7 @@ class Task:
     max_new_tokens: int
     scored_by: tuple[str, ...]
     accepts: Callable[[str], bool]
+    one_line: bool = True
     before_target: str = " "
     labels: tuple[str, ...] = ()
     training_words: int = 768
@@ -114,12 +120,16 @@ class Task:
     def pair(self, item: HistoryItem) -> Pair:
         """A history item as a training example; without a source side, the bare target field asks."""
         if self.item_source is None:
-            return Pair(Prompt("", "", f"{self.target_word}:", id=item.id), item.target)
+            return Pair(Prompt("", "", f"{self.target_word}:", id=item.id), self.training_target(item.target))
         return self.example(item.source, item.target, item.id)
 
     def example(self, text: str, target: str, id: str = "") -> Pair:
         """A text and its target as a training example, the text cut to ``training_words`` words."""
-        return Pair(self.prompt(_first_words(text, self.training_words), id), target)
+        return Pair(self.prompt(_first_words(text, self.training_words), id), self.training_target(target))
+
+    def training_target(self, target: str) -> str:
+        """A target as a model is trained to write it: if answers are one line, newlines become one space."""
+        return _LINE_BREAK.sub(" ", target).strip() if self.one_line and "\n" in target else target
 
     def render(self, item: HistoryItem, words: int | None = None) -> str:
         """A history item as a line of a prompt's context, its text cut to ``words`` (or ``retrieved_words``) words."""
@@ -136,13 +146,13 @@ class Task:
     def prompt_hash(self) -> str:
         """A hash over everything that the task puts before a model or a retriever, filled with placeholders.
 
-        It covers the templates and their separators, where the target starts, word limits, how history items stand in
-        a prompt's context, the retrieval query, and the question for a written profile.
+        It covers the templates and their separators, where the target starts, what becomes of its newlines, word
+        limits, how history items stand in a prompt's context, the retrieval query, and the question for a profile.
         """
         item, query = HistoryItem("", "<source>", "<target>"), "<text>"
         long = " ".join(f"w{number}" for number in range(1 + max(self.training_words, self.retrieved_words)))
         context = [self.render(item), self.render(item)]
-        pairs = [self.pair(item), self.example(long, "<target>")]
+        pairs = [self.pair(item), self.example(long, "<target>"), self.example(query, "<two>\n<lines>")]
         return digest(
             [
                 self.prompt(query).text,

@@ -142,7 +142,8 @@ class Protocol(ABC):
         about: Its line in ``lampbench list protocols``.
         default_model: The backbone that is used if the user names none, or None if one must be named.
         recommended: Method -> field of its config -> value: settings for this data in place of published ones. They
-            fill what the user leaves open.
+            fill what the user leaves open. If the protocol has a ``default_model`` they are for that one: runs on
+            another model take the published settings.
         say: Gets a line for the user when something takes long.
     """
 

@@ -249,6 +249,8 @@ class Check(Record, frozen=True):
     passed: bool | None
     asked: Count | UnsetType = UNSET
     changed: Count | UnsetType = UNSET
+    moved: Count | UnsetType = UNSET
+    applied: Count | UnsetType = UNSET
     users: Count | UnsetType = UNSET
     different: Count | UnsetType = UNSET
     optimizers_held: dict[str, Count] | UnsetType | None = UNSET

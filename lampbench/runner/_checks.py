@@ -46,6 +46,7 @@ class Guards:
         stranger = f"stranger-{digest([asked.user.id for asked in everyone])[:16]}"
         self._strangers = [replace(query, id=f"{stranger}-{query.id}", user_id=stranger) for query in self._sample]
         self._before = self._round()
+        self._logits = self._heard()
 
     def after(self, reload: Callable[[User], None]) -> Checks:
         """The checks, once all users are adapted; afterwards these users may have been forgotten.
@@ -54,19 +55,53 @@ class Guards:
             reload: Restores a user's saved state.
         """
         adapted = self._round()
+        adaptation = self._adaptation(adapted.own)
         for user in self._users:
             self._method.forget(user.id)
         forgotten = self._round()
         for user in self._users:
             reload(user)
         reloaded = self._round()
-        changed = sum(answer != self._before.own[query] for query, answer in adapted.own.items())
         return {
             "fresh": _same(self._before.strangers, adapted.strangers, forgotten.strangers),
             "forget": _same(self._before.own, forgotten.own),
             "reload": _same(adapted.own, reloaded.own),
-            "adaptation": {"passed": changed > 0, "asked": len(adapted.own), "changed": changed},
+            "adaptation": adaptation,
         }
+
+    def _adaptation(self, adapted: Answers) -> dict[str, Any]:
+        """Whether adapting moved every user's parameters, and the backbone's logits with them.
+
+        Answers that stay the same are a result, not a failure; of a method without parameters they are all there is.
+        """
+        learners = {user.id for user in self._users if user.history}
+        found = {
+            "asked": len(adapted),
+            "changed": sum(answer != self._before.own[query] for query, answer in adapted.items()),
+        }
+        moved = [self._method.moved(user) for user in sorted(learners)]
+        if None not in moved:
+            found |= {"users": len(moved), "moved": moved.count(True)}
+        logits = self._heard()
+        asked = [query.id for query in self._sample if query.user_id in learners and logits.get(query.id)]
+        if asked:
+            found["applied"] = sum(logits[query] != self._logits[query] for query in asked)
+        trains = self._method.parameters().per_user > 0
+        idle = found.get("moved", 0) < found.get("users", 0) or found.get("applied", 0) < len(asked)
+        seen = any(found.get(name, 0) for name in ("changed", "moved", "applied"))
+        return {"passed": False if trains and idle else seen or None, **found}
+
+    def _heard(self) -> dict[str, Sequence[str]]:
+        """Query id -> hashes of the logits that answered it; empty if the backbone gives none.
+
+        Each query is asked alone, so that what differs is never the rounding of another batch.
+        """
+        listening: Any = getattr(self._method.backbone, "listening", None)
+        found: dict[str, Sequence[str]] = {}
+        for query in self._sample if listening else ():
+            with listening() as found[query.id]:
+                answers_of(self._method, [query])
+        return found
 
     def _round(self) -> _Round:
         answers = answers_of(self._method, [*self._sample, *self._strangers])
@@ -99,8 +134,8 @@ def together(parts: Iterable[Mapping[str, Mapping[str, Any]]]) -> Checks:
     found: Checks = {}
     for part in parts:
         for name, check in part.items():
-            known = found.get(name)
-            found[name] = dict(check) if known is None else _both(name, known, check)
+            own = _as_found_now(name, check)
+            found[name] = _both(found[name], own) if name in found else own
     return found
 
 
@@ -131,11 +166,19 @@ def _fields(item: HistoryItem) -> list[str]:
     return [item.id, item.source, item.target, item.date]
 
 
-def _both(name: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+def _both(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     counts = {key: first[key] + value for key, value in second.items() if key in first and type(value) is int}
-    # One answer that adapting changed is enough; every other promise is kept only if all parts keep it.
-    both = any if name == "adaptation" else all
-    return {**first, **second, **counts, "passed": both((first["passed"], second["passed"]))}
+    verdicts = (first["passed"], second["passed"])
+    # A promise is kept only if all parts keep it; a part that could not tell (null) leaves it to the others.
+    passed = False if False in verdicts else True if True in verdicts else None
+    return {**first, **second, **counts, "passed": passed}
+
+
+def _as_found_now(name: str, check: Mapping[str, Any]) -> dict[str, Any]:
+    """A finding in a journal; the first release failed parts of a run whose answers adapting did not change."""
+    if name == "adaptation" and check["passed"] is False and not {"moved", "applied"} & set(check):
+        return {**check, "passed": None}
+    return dict(check)
 
 
 def _same(first: Answers, *others: Answers) -> dict[str, Any]:

@@ -86,6 +86,8 @@ class Planner:
     ) -> None:
         self._protocol, name = load_protocol(settings.protocol) if protocol is None else (protocol, settings.protocol)
         self._protocol.say = say
+        # A note on the whole command, said once.
+        self._note = cache(say)
         self.settings = replace(settings, protocol=name)
         self._dataset = cache(self._load_dataset)
         self._backbone = cache(self._describe_backbone)
@@ -128,7 +130,7 @@ class Planner:
         config = config_from(method_type.Config, overrides, method)
         origin = self._protocol.origin or self.settings.protocol
         shape = backbone.shape if backbone else None
-        context = RunContext(origin, shape, method, self._protocol.recommended.get(method, {}))
+        context = RunContext(origin, shape, method, self._recommended(method, backbone is not None))
         config = method_type.resolve(config, task, context)
         identity = self._identity(method, method_type, task, dataset, config, backbone, decoding)
         run_id = digest(identity)[:_RUN_ID_LENGTH]
@@ -151,6 +153,18 @@ class Planner:
         if found and self.settings.strict:
             raise InputError(f"--strict: {task.name}: {'; '.join(found)}")
         return dataset, time.perf_counter() - start
+
+    def _recommended(self, method: str, uses_model: bool) -> Mapping[str, Any]:
+        """What the protocol recommends for the method: settings for its own model, if it brings one."""
+        found, own, chosen = self._protocol.recommended.get(method, {}), self._protocol.default_model, self._model()
+        if not found or not uses_model or own is None or Path(str(chosen)).resolve() == Path(own).resolve():
+            return found
+        name = self._protocol.origin or self.settings.protocol
+        self._note(
+            f"the settings that {name} recommends are for its model {Path(own).name}; "
+            f"{Path(str(chosen)).name} gets the published ones"
+        )
+        return {}
 
     def _model(self) -> str | None:
         return self.settings.model or self._protocol.default_model
@@ -201,6 +215,8 @@ class Planner:
             "seed": settings.seed,
         }
         if backbone:
+            from lampbench.backbone import MAX_SEQUENCE
+
             identity["backbone"] = {
                 "id": backbone.source.id,
                 "revision": backbone.source.revision,
@@ -211,6 +227,9 @@ class Planner:
             # In float32 predictions do not depend on the batch size; below it, rounding may.
             if backbone.dtype != "float32" and identity["decoding"] is not None:
                 identity["decoding"]["batch_size"] = settings.batch_size
+            # Earlier, test prompts were cut as training sequences are.
+            if backbone.shape.context > MAX_SEQUENCE and identity["decoding"] is not None:
+                identity["decoding"]["context"] = backbone.shape.context
         return identity
 
 

@@ -122,7 +122,7 @@ class Missing:
 
     def units(self) -> list[Waiting]:
         """What can be done now, once all that was given out before has ended; empty: the run can be scored."""
-        for stage in (self._fit, self._shards, self._swap, self._look, self._unadapted):
+        for stage in (self._fit, self._shards, self._swap, self._look):
             units = list(stage())
             if units:
                 return units
@@ -143,13 +143,7 @@ class Missing:
     @property
     def checks(self) -> Checks:
         """What the guards found in all units."""
-        found = together(shard["checks"] for shard in self._record.shards)
-        if "adaptation" in found and not found["adaptation"]["passed"]:
-            asked, answered = self._answers("unadapted"), self._record.predictions()
-            changed = sum(output != answered[query] for query, output in asked.items())
-            seen = found["adaptation"]["asked"] + len(asked)
-            found["adaptation"] = {"passed": changed > 0, "asked": seen, "changed": changed}
-        return found
+        return together(shard["checks"] for shard in self._record.shards)
 
     def _fit(self) -> Iterator[Waiting]:
         if has_shared_stage(self._plan.method_type) and not self._record.has_shared_state:
@@ -198,16 +192,6 @@ class Missing:
         """A look at the method, if an earlier release did the run and left no word of its parameters."""
         if self.parameters is None:
             yield Waiting("ask", "look", (), 0.0, lambda: self._unit("ask", "look", ()))
-
-    def _unadapted(self) -> Iterator[Waiting]:
-        """Users as if never adapted, shard by shard until one answer differs."""
-        found = self.checks.get("adaptation")
-        if found is not None and not found["passed"]:
-
-            def make(name: str, places: Sequence[int]) -> Unit:
-                return self._unit("ask", name, [self._data.evaluated[place] for place in places])
-
-            yield from list(self._asking("unadapted", make))[:1]
 
     def _asking(self, what: str, make: Callable[[str, Sequence[int]], Unit]) -> Iterator[Waiting]:
         """Units that ask all users again, but for those whose answers are there."""

@@ -4,7 +4,8 @@ from lampbench.core import Places, Task
 
 TASK = Task(
     name="lamp7",
-    version=1,
+    # 2: tweets of several lines are trained as one line.
+    version=2,
     official=("LaMP_7",),
     about="a tweet paraphrased in the user's style",
     kind="text",

@@ -160,7 +160,7 @@ def prompts(subject: TaskSubject) -> None:
     if not short.text.endswith(ending):
         broken(f"the prompt ends in {short.text[-40:]!r}; expected {ending!r}, after which a model answers")
     for item in items:
-        if item.target not in task.render(item) or task.pair(item).target != item.target:
+        if item.target not in task.render(item) or task.pair(item).target != task.training_target(item.target):
             broken(f"the target {item.target!r} of a history item is not in {task.render(item)!r}, or not trained on")
     least = len(words(task.prompt("").text).input_ids) + max(task.max_new_tokens, len(words(target).input_ids) + 2)
     for room in (least + 2, least + 40, max(_LIMIT, least + 80)):
@@ -171,7 +171,7 @@ def prompts(subject: TaskSubject) -> None:
         for text in (asked, words.text(trained)):
             if task.instruction not in text or not text.endswith(ending):
                 broken(f"with room for {room} tokens, the instruction or {ending!r} is cut from the prompt: {text!r}")
-        if words.text(learned[:-1]) != continuation(target):
+        if words.text(learned[:-1]) != continuation(task.training_target(target)):
             broken(f"with room for {room} tokens, the target {target!r} is trained as {words.text(learned[:-1])!r}")
 
 

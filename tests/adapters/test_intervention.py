@@ -278,3 +278,23 @@ def test_a_bf16_backbone_gets_its_own_dtype_back() -> None:
 def test_a_rank_as_large_as_the_width_is_refused() -> None:
     with pytest.raises(ValueError, match=r"the rank \(24\) must be below"):
         Intervention(random_edit(WIDTH, WIDTH, torch.Generator().manual_seed(0)))
+
+
+def test_a_random_start_fills_the_bounds_of_pyrefts() -> None:
+    width, rank = 400, 40
+    bound = width**-0.5
+
+    def fills(tensor: torch.Tensor | None, low: float, high: float) -> bool:
+        assert tensor is not None
+        margin = 0.15 * (high - low)
+        return bool(low <= tensor.min() <= low + margin and high - margin <= tensor.max() <= high)
+
+    starts = {kind: random_edit(width, rank, torch.Generator().manual_seed(0), torch.float64, kind) for kind in KINDS}
+    for kind, start in starts.items():
+        if kind in ("consreft", "lobireft"):
+            assert start.weight is None
+            assert fills(start.bias, 0.0, 1.0)
+        else:
+            assert fills(start.weight, -bound, bound)
+            assert fills(start.bias, -bound, bound)
+    assert fills(starts["noreft"].rotation, -bound, bound)

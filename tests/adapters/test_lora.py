@@ -8,7 +8,7 @@ import pytest
 import torch
 from support import load_backbone, model_folders, task
 
-from lampbench.adapters import LoraSpec, State
+from lampbench.adapters import LoraSpec, State, row_key
 from lampbench.backbone import PassWindow
 from lampbench.core import InputError
 
@@ -158,3 +158,50 @@ def test_in_bf16_masters_stay_in_float32_and_training_moves_them() -> None:
         )
         assert any(not torch.equal(state[name], start[name]) for name in start)
         assert all(tensor.isfinite().all() for tensor in state.values())
+
+
+def added(backbone: Any, adapter: Any, rows: int) -> torch.Tensor:
+    """What LoRA adds to the first layer's q_proj, shape (rows, columns, outputs)."""
+    ids = IDS[:1].expand(rows, -1)
+    zeros = torch.zeros(rows, dtype=torch.long)
+    window = PassWindow(zeros, zeros + ids.shape[1], torch.arange(rows), ids.shape[1])
+    place, found = backbone.layers[0].self_attn, []
+
+    def keep(module: Any, arguments: Any, output: torch.Tensor) -> None:
+        plain = torch.nn.functional.linear(arguments[0], module.weight, module.bias)
+        found.append(output - plain)
+
+    with torch.no_grad(), adapter.attach(backbone.layers, window), place.q_proj.register_forward_hook(keep):
+        backbone.model(ids)
+    return found[0]
+
+
+@pytest.mark.parametrize("engine", ["stacked", "solo"])
+def test_dropout_leaves_the_mean_of_what_is_added_as_it_is(engine: str) -> None:
+    backbone, rows = load_backbone(), 512
+    spec = LoraSpec(4, 6.0, 0.5, ("q_proj",), (0,))
+    state, keys = trained(backbone, 1, spec), torch.tensor([row_key(0, 0, row) for row in range(rows)])
+    expected = added(backbone, spec.frozen(backbone, [state]), 1)[0]
+    if engine == "stacked":
+        bank = spec.bank(backbone, 1)
+        bank.put(0, state)
+        found = added(backbone, bank.evaluated().adapter(torch.zeros(rows, dtype=torch.long), keys), rows)
+    else:
+        with spec.alone(backbone, state) as alone:
+            found = added(backbone, alone.adapter(keys), rows)
+    # Half the inputs are dropped: without scaling up, half of the mean would be left.
+    slope = float((found.mean(0) * expected).sum() / expected.square().sum())
+    assert slope == pytest.approx(1.0, abs=0.1)
+    assert not torch.allclose(found[0], expected, atol=1e-3)
+
+
+def test_a_lora_starts_as_pefts_does_within_its_bounds(backbone: Any) -> None:
+    for name, tensor in SPEC.fresh(backbone, 0).items():
+        if ".lora_B." in name:
+            assert not tensor.any()
+            continue
+        bound = tensor.shape[1] ** -0.5
+        assert tensor.abs().max() <= bound
+        assert min(tensor.max(), -tensor.min()) > 0.9 * bound
+        # Uniform, and not only within.
+        assert float(tensor.std()) == pytest.approx(bound / 3**0.5, rel=0.15)

@@ -91,3 +91,18 @@ def test_rates_follow_the_order_in_which_users_are_named(order: list[int]) -> No
             p.grad = torch.ones_like(p)
         optimizer.step(users, [0.1 * (1 + user) for user in users])
     assert all(torch.equal(p, other) for p, other in zip(stacked, sorted_, strict=True))
+
+
+def test_gradients_below_the_clip_are_not_made_larger() -> None:
+    # Adam does not see one factor on all gradients; it sees one per step.
+    stacked, alone = parameters(), [torch.nn.Parameter(p[0].detach().clone()) for p in parameters()]
+    ours = StackedAdamW(stacked, USERS, weight_decay=0.0, clip=1.0)
+    theirs = torch.optim.AdamW(alone, lr=0.1, weight_decay=0.0)
+    for size in (1e-2, 1e-3, 1e-1):
+        for p, own in zip(stacked, alone, strict=True):
+            p.grad = torch.full_like(p, size)
+            own.grad = torch.full_like(own, size)
+        ours.step([0], [0.1])
+        theirs.step()
+    for p, own in zip(stacked, alone, strict=True):
+        torch.testing.assert_close(p[0], own, atol=1e-12, rtol=1e-12)

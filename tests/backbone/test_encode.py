@@ -44,7 +44,7 @@ def test_the_target_is_never_cut(tokenizer: Any, source: str, target: str, name:
     prompt_ids, target_ids = encoder.pair(pair)
     assert len(prompt_ids) + len(target_ids) <= 2048
     assert target_ids[-1] == tokenizer.eos_token_id
-    assert text_of(tokenizer, target_ids[:-1]) == f" {target}"
+    assert text_of(tokenizer, target_ids[:-1]) == f" {task(name).training_target(target)}"
     assert text_of(tokenizer, prompt_ids).endswith(pair.prompt.tail)
 
 
@@ -79,9 +79,25 @@ def test_a_context_too_short_for_the_template_is_an_error_with_numbers(tokenizer
         PromptEncoder(tokenizer, 30).prompt(task("lamp2m").prompt("text", "query 7"), 10)
 
 
-def test_no_sequence_is_longer_than_the_cut_off(tokenizer: Any) -> None:
-    encoder = PromptEncoder(tokenizer, 100_000)
-    assert len(encoder.prompt(task("lamp5").prompt("word " * 9000), 64)) == MAX_SEQUENCE - 64
+def test_test_prompts_fill_the_context_and_training_sequences_end_at_2048(tokenizer: Any) -> None:
+    encoder = PromptEncoder(tokenizer, 4000)
+    long = "word " * 9000
+    assert len(encoder.prompt(task("lamp5").prompt(long), 64)) == 4000 - 64
+    prompt, target = encoder.pair(Pair(task("lamp5").prompt(long), "a title"))
+    assert len(prompt) + len(target) == MAX_SEQUENCE == 2048
+    # A test prompt between both lengths is whole.
+    whole = task("lamp5").prompt("text").with_context(["ab " * 100] * 15)
+    ids = encoder.prompt(whole, 64)
+    assert MAX_SEQUENCE < len(ids) < 4000 - 64
+    assert text_of(tokenizer, ids) == whole.text
+    assert encoder.usage.cut_contexts == 0
+
+
+@pytest.mark.parametrize("context", [512, 2048])
+def test_a_short_context_limits_training_and_test_alike(tokenizer: Any, context: int) -> None:
+    encoder, prompt = PromptEncoder(tokenizer, context), task("lamp5").prompt("word " * 9000)
+    assert len(encoder.prompt(prompt, 64)) == context - 64
+    assert sum(map(len, encoder.pair(Pair(prompt, "a title")))) == context
 
 
 @pytest.mark.parametrize("folder", model_folders())

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,33 @@ def test_an_answer_ends_at_a_newline_and_leaves_out_the_prompt(backbone: Any) ->
         for prompt, answer in zip(prompts_of(name), backbone.answer(task(name), prompts_of(name)), strict=True):
             assert "\n" not in answer
             assert not answer.startswith(prompt.head)
+
+
+@pytest.mark.parametrize("limit", [1, 5])
+def test_an_answer_has_at_most_the_tokens_that_the_task_allows(limit: int) -> None:
+    backbone = load_backbone()
+    own = replace(task("lamp5"), max_new_tokens=limit)
+    prompts = prompts_of("lamp5")
+    backbone.answer(own, prompts)
+    # The tiny model writes on until it is stopped.
+    assert backbone.usage.generated_tokens == limit * len(prompts)
+    assert backbone.answer_room(own) == limit
+
+
+def test_a_label_may_take_more_tokens_than_the_task_allows() -> None:
+    backbone = load_backbone()
+    own = replace(task("lamp2m"), max_new_tokens=1)
+    longest = max(len(backbone.encoder.continuation(own.prompt(""), label)) for label in own.labels)
+    assert backbone.answer_room(own) == longest > 1
+
+
+def test_answers_of_several_lines_end_at_eos_only(backbone: Any) -> None:
+    prompts = prompts_of("lamp7")
+    long = replace(task("lamp7"), one_line=False)
+    lines, texts = backbone.answer(task("lamp7"), prompts), backbone.answer(long, prompts)
+    assert any("\n" in text for text in texts)
+    assert [text.split("\n")[0].strip() for text in texts] != texts
+    assert all(len(text) >= len(line) for line, text in zip(lines, texts, strict=True))
 
 
 def test_every_token_with_a_newline_stops(backbone: Any) -> None:

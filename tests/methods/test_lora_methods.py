@@ -7,6 +7,7 @@ import pytest
 import torch
 from lampbench_methods.lora import Lora
 from lampbench_methods.oppu import Oppu
+from lampbench_methods.pag import PROFILE_TOKENS, ProfileWriter
 from lampbench_methods.user_lora import UserLora
 from support import dataset, load_backbone, mini_run, task
 
@@ -139,6 +140,42 @@ def test_a_profile_goes_before_every_prompt_and_is_saved_with_the_user(tmp_path:
     assert again.predict(own) == expected
     again.forget(user.id)
     assert user.id not in again._profiles
+
+
+@pytest.mark.parametrize("engine", ["stacked", "solo"])
+def test_stage_one_trains_on_prompts_with_the_shared_users_context(engine: str) -> None:
+    data, method = dataset("lamp5"), quick(Oppu, retriever="recency", k=1, profile=True, profile_items=2, task_epochs=1)
+    method.engine = engine
+    trained: list[Pair] = []
+    real = method.backbone.encoder.pair
+
+    def pair(example: Pair) -> Any:
+        trained.append(example)
+        return real(example)
+
+    method.backbone.encoder.pair = pair
+    method.fit_shared(data.shared)
+    shown = {example.prompt.id: example.prompt.context for example in trained}
+    writer = ProfileWriter(task("lamp5"), load_backbone(), 0, 2, PROFILE_TOKENS)
+    assert shown
+    for shared in data.shared:
+        (profile,) = writer.write([shared.user])
+        for labelled in shared.queries:
+            newest = task("lamp5").render(shared.user.history[-1])
+            assert shown[labelled.query.id] == (f"{profile}\n", newest)
+
+
+def test_profiles_are_written_by_the_raw_backbone(tmp_path: Path) -> None:
+    data = dataset("lamp5")
+    method = quick(Oppu, profile=True, profile_items=2, user_epochs=1)
+    method.fit_shared(data.shared)
+    method.adapt(data.users[:1])
+    method.save_user(data.users[0].id, tmp_path)
+    raw, merged = (
+        ProfileWriter(task("lamp5"), backbone, 0, 2, PROFILE_TOKENS).write(data.users[:1])
+        for backbone in (load_backbone(), method.backbone)
+    )
+    assert [(tmp_path / "profile.txt").read_text()] == raw != merged
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,19 @@ def weight_of(edits: Edits, layer: int) -> torch.Tensor:
     return weight
 
 
+@pytest.mark.parametrize("start", ["random", "identity"])
+def test_the_user_part_of_stage_one_starts_as_the_collective_part_does(backbone: Any, start: str) -> None:
+    # At this rate stage 1 leaves both where they started.
+    method = perfit(backbone, learning_rate=1e-12, shared_start=start)
+    method.fit_shared(dataset("lamp5").shared)
+    h = torch.randn(4, backbone.shape.width, generator=torch.Generator().manual_seed(0))
+    parts = method.unadapted()
+    assert len(parts) == 2
+    for edits in parts:
+        for edit in edits.layers.values():
+            assert torch.allclose(edit(h), h, atol=1e-4) == (start == "identity")
+
+
 def test_users_can_start_from_no_shift(backbone: Any) -> None:
     method = perfit(backbone, user_start="identity")
     method.fit_shared(dataset("lamp5").shared)

@@ -27,6 +27,7 @@ class Recorder:
     def __init__(self, reply: str = "a reply\nof two lines") -> None:
         self.prompts: list[Prompt] = []
         self.written: list[Prompt] = []
+        self.longest: list[int] = []
         self.reply = reply
 
     def answer(self, the_task: Task, prompts: list[Prompt]) -> list[str]:
@@ -35,6 +36,7 @@ class Recorder:
 
     def write(self, prompts: list[Prompt], max_new_tokens: int, sampling: Any) -> list[str]:
         self.written += prompts
+        self.longest.append(max_new_tokens)
         return [self.reply] * len(prompts)
 
 
@@ -97,6 +99,15 @@ def test_pag_asks_for_a_profile_and_puts_it_first() -> None:
     assert "template that this author's titles follow" in asked
     assert all(f"abstract: source {w} title: target {w}\n" in asked for w in ("tea", "ore", "ice"))
     assert backbone.prompts[0].text == f"a reply of two lines\nabstract: source ore title: target ore\n\n{PLAIN}"
+
+
+@pytest.mark.parametrize(("settings", "tokens"), [({}, 200), ({"max_new_tokens": "7"}, 7)])
+def test_pag_limits_the_profile_and_the_items_it_is_written_from(settings: dict[str, str], tokens: int) -> None:
+    words = [f"w{n}" for n in range(500)]
+    backbone = Recorder()
+    build("pag", backbone, **settings).adapt([User("u", (HistoryItem("i", " ".join(words), "target"),))])
+    assert backbone.longest == [tokens]
+    assert backbone.written[0].context == (f"abstract: {' '.join(words[:200])} title: target\n",)
 
 
 def test_pag_samples_items_by_user() -> None:

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lampbench_methods.reft import Reft
+from lampbench_methods.user_lora import UserLora
 from runs import plan, run, with_method
 from support import dataset
 
-from lampbench.core import AskedUser, Method, Query, User
-from lampbench.rows import Check
+from lampbench import PromptMethod
+from lampbench.core import AskedUser, Method, Query, User, derive_seed
+from lampbench.rows import Check, RunRow
 
 ISOLATION = ("fresh", "forget", "reload", "adaptation", "training_data")
 
@@ -89,7 +92,6 @@ def test_a_method_that_keeps_users_apart_passes(tmp_path: Path) -> None:
         (Leaky, {"fresh"}),
         (Clinging, {"forget"}),
         (Amnesiac, {"reload"}),
-        (Idle, {"adaptation"}),
         (Brittle, {"isolation"}),
     ],
 )
@@ -101,10 +103,112 @@ def test_each_guard_fails_where_its_promise_is_broken(tmp_path: Path, kind: type
 def test_built_in_methods_pass_in_their_own_runs(tmp_path: Path, name: str) -> None:
     faster = {} if name in ("majority", "rag", "pag") else {"learning_rate": 0.03}
     row = run(plan(tmp_path, name, overrides=faster), tmp_path)
-    failed = {name for name, check in row.checks.items() if check.passed is False}
-    # Three users' few steps on random weights need not change an answer; nothing else may fail.
-    assert failed <= {"adaptation"}
+    assert row.failed_checks == ()
     assert set(row.checks) == {"parameters", "golds", *ISOLATION}
+
+
+class Unmoving(UserLora):
+    """Trains nothing: every user keeps the LoRA that training would begin with."""
+
+    def adapt(self, users: Sequence[User]) -> None:
+        super().adapt(users)
+        self._states = {user: self.start(derive_seed(self.seed, "user", user)) for user in self._states}
+
+
+class Unapplied(UserLora):
+    """Trains, and answers without what it trained."""
+
+    def predict(self, queries: Sequence[Query]) -> Sequence[str]:
+        return [self._answers([query], self.unadapted())[query.id] for query in queries]
+
+
+class Halfway(UserLora):
+    """Answers the last user without what it trained."""
+
+    def predict(self, queries: Sequence[Query]) -> Sequence[str]:
+        last = max(self._states, default="")
+        own: dict[str, str] = {}
+        for query in queries:
+            kept = [self._states[query.user_id]] if query.user_id in self._states and query.user_id != last else []
+            adapters = [self.adapter().frozen(self.backbone, [state]) for state in kept]
+            own |= self._answers([query], adapters)
+        return [own[query.id] for query in queries]
+
+
+def user_lora(tmp_path: Path, kind: type[UserLora], **overrides: Any) -> RunRow:
+    made = plan(tmp_path, "user-lora", overrides={"epochs": 2, **overrides})
+    found: RunRow = run(dataclasses.replace(made, method_type=kind, folder=made.folder / kind.__name__), tmp_path)
+    assert found.status == "success", found.error
+    return found
+
+
+def test_a_null_result_is_a_result(tmp_path: Path) -> None:
+    # So small a rate moves the parameters, and no answer.
+    row = user_lora(tmp_path, UserLora, learning_rate=1e-6)
+    assert row.checks is not None
+    assert row.checks["adaptation"] == Check(passed=True, asked=3, changed=0, users=3, moved=3, applied=3)
+    assert not [name for name, check in row.checks.items() if check.passed is False]
+
+
+def test_parameters_that_did_not_move_are_found(tmp_path: Path) -> None:
+    checks = user_lora(tmp_path, Unmoving).checks or {}
+    assert checks["adaptation"] == Check(passed=False, asked=3, changed=0, users=3, moved=0, applied=0)
+
+
+def test_a_random_start_that_was_not_trained_is_found_though_it_changes_answers(tmp_path: Path) -> None:
+    class Untrained(Reft):
+        def adapt(self, users: Sequence[User]) -> None:
+            super().adapt(users)
+            self._states = {user: self.start(derive_seed(self.seed, "user", user)) for user in self._states}
+
+    made = plan(tmp_path, "reft", overrides={"start": "random"})
+    found = run(dataclasses.replace(made, method_type=Untrained), tmp_path).checks["adaptation"]
+    assert (found.passed, found.moved, found.applied) == (False, 0, 3)
+
+
+def test_a_context_that_is_empty_fails_nothing(tmp_path: Path) -> None:
+    class Silent(PromptMethod):
+        def context(self, user: User, query: Query) -> str:
+            return ""
+
+    found = run(with_method(plan(tmp_path, "zero-shot"), Silent), tmp_path).checks["adaptation"]
+    assert found == Check(passed=None, asked=3, changed=0, applied=0)
+
+
+@pytest.mark.parametrize(("kind", "applied"), [(Unapplied, 0), (Halfway, 2)])
+def test_parameters_that_were_not_applied_are_found(tmp_path: Path, kind: type[UserLora], applied: int) -> None:
+    checks = user_lora(tmp_path, kind).checks or {}
+    assert checks["adaptation"] == Check(passed=False, asked=3, changed=0, users=3, moved=3, applied=applied)
+
+
+def test_of_a_method_without_parameters_equal_answers_are_reported_and_not_failed(tmp_path: Path) -> None:
+    assert checks(tmp_path, Idle)["adaptation"] == Check(passed=None, asked=3, changed=0)
+
+
+def test_prompts_that_carry_the_user_are_seen_in_the_logits(tmp_path: Path) -> None:
+    found = run(plan(tmp_path, "rag"), tmp_path).checks["adaptation"]
+    assert (found.passed, found.applied) == (True, 3)
+
+
+def test_users_without_a_history_are_not_expected_to_move(tmp_path: Path) -> None:
+    made = plan(tmp_path, "user-lora", overrides={"epochs": 2})
+    first, *others = made.dataset.evaluated
+    empty = AskedUser(User(first.user.id, ()), first.queries)
+    made = dataclasses.replace(made, dataset=dataclasses.replace(made.dataset, evaluated=[empty, *others]))
+    found = run(made, tmp_path).checks["adaptation"]
+    assert (found.passed, found.users, found.moved, found.applied) == (True, 2, 2, 2)
+
+
+def test_a_run_of_the_first_release_is_continued_without_its_verdict_on_equal_answers(tmp_path: Path) -> None:
+    made = with_method(plan(tmp_path, "majority"), Echo)
+    run(made, tmp_path)
+    journal = made.folder / "journal.jsonl"
+    events = [json.loads(line) for line in journal.read_text().splitlines()]
+    shard = next(event for event in events if event["event"] == "shard")
+    shard["checks"]["adaptation"] = {"passed": False, "asked": 3, "changed": 0}
+    journal.write_text("".join(json.dumps(event) + "\n" for event in events))
+    (made.folder / "row.json").unlink()
+    assert run(made, tmp_path).checks["adaptation"] == Check(passed=None, asked=3, changed=0)
 
 
 @pytest.mark.parametrize("name", ["zero-shot", "lora"])

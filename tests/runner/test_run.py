@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 from runs import FAST, plan, planner, run, with_method
-from support import Silence, dataset
+from support import TINY_MODEL, Silence, dataset
 
 from lampbench.adapters import EngineOptions, Snapshots
 from lampbench.core import InputError, LabelledUser, Method, Parameters, Query, User, digest
@@ -487,3 +488,14 @@ def test_a_half_written_state_is_never_taken_for_a_whole_one(tmp_path: Path) -> 
     assert not any(state.exists() for state in states)
     assert run(made, tmp_path).status == "success"
     assert all(state.exists() for state in states)
+
+
+@pytest.mark.parametrize(("context", "said"), [(2048, {}), (4096, {"context": 4096})])
+def test_the_identity_says_where_test_prompts_are_cut_if_not_where_training_is(
+    tmp_path: Path, context: int, said: dict[str, int]
+) -> None:
+    folder = Path(shutil.copytree(TINY_MODEL, tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": context}))
+    made = plan(tmp_path, "zero-shot", model=str(folder))
+    assert made.identity["decoding"] == {"mode": "greedy", "max_new_tokens": 64, **said}

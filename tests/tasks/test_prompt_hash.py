@@ -13,6 +13,7 @@ CHANGES: dict[str, Any] = {
     "source_word": "text",
     "target_word": "headline",
     "before_target": "\n",
+    "one_line": False,
     "training_words": 767,
     "retrieved_words": 367,
     "profile_question": "Who is this?",

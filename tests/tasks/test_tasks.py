@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,31 @@ def test_a_tweet_has_no_source_side() -> None:
     pair = task("lamp7").pair(HistoryItem("i1", "", "my tweet"))
     assert (pair.prompt.text, pair.target) == ("tweet:", "my tweet")
     assert task("lamp7").render(HistoryItem("i1", "", "my tweet")) == "tweet: my tweet\n"
+
+
+@pytest.mark.parametrize("name", TASK_NAMES)
+@pytest.mark.parametrize(
+    ("target", "trained"),
+    [
+        ("one\ntwo", "one two"),
+        ("one \r\n\n\t two\n", "one two"),
+        ("\n one", "one"),
+        ("one  two\tthree ", "one  two\tthree "),
+    ],
+)
+def test_training_targets_are_one_line_as_answers_are(name: str, target: str, trained: str) -> None:
+    own = task(name)
+    assert own.pair(HistoryItem("i1", "text", target)).target == trained
+    assert own.example("text", target).target == trained
+    assert replace(own, one_line=False).example("text", target).target == target
+
+
+@pytest.mark.parametrize("folder", data_folders())
+def test_no_training_target_of_the_data_has_a_newline(folder: Path) -> None:
+    data = dataset("lamp7", folder)
+    targets = [task("lamp7").pair(item).target for user in data.users for item in user.history]
+    assert targets
+    assert not any("\n" in target for target in targets)
 
 
 def test_a_retrieved_item_is_one_line_of_source_and_target() -> None:

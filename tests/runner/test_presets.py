@@ -1,0 +1,44 @@
+"""Presets follow the model that is run, not the protocol's name alone."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs import planner
+from support import TINY_MODEL
+
+from lampbench.data.mini.protocol import MiniProtocol
+from lampbench.runner import Plan, Planner, Settings
+
+
+def _preset(tmp_path: Path, said: list[str], method: str, model: Path | None, protocol: str = "mini") -> Any:
+    settings = Settings(protocol=protocol, model=str(model) if model else None, device="cpu", out=tmp_path, users=2)
+    made_by = Planner(settings, said.append)
+    made = [made_by.plan(method, name, {}) for name in ("lamp3", "lamp5")]
+    assert isinstance(made[0], Plan)
+    return made[0].config
+
+
+@pytest.mark.parametrize("protocol", ["mini", "cold-k,k=2,base=mini"])
+def test_what_a_protocol_recommends_is_for_its_own_model(tmp_path: Path, protocol: str) -> None:
+    said: list[str] = []
+    oppu = _preset(tmp_path, said, "oppu", TINY_MODEL, protocol)
+    assert (oppu.preset, oppu.learning_rate, oppu.task_epochs, oppu.profile_items) == ("lamp", 1e-4, 3, 10)
+    line = "the settings that mini recommends are for its model lampbench-mini; model gets the published ones"
+    assert said.count(line) == 1
+
+
+@pytest.mark.parametrize("model", [None, Path(str(MiniProtocol().default_model))], ids=["default", "named"])
+def test_the_protocols_own_model_gets_what_it_recommends(tmp_path: Path, model: Path | None) -> None:
+    said: list[str] = []
+    config = _preset(tmp_path, said, "user-lora", model)
+    recommended = MiniProtocol.recommended["user-lora"]
+    assert {name: getattr(config, name) for name in recommended} == recommended
+    assert config.preset == "mini"
+    assert not any("recommends" in line for line in said)
+
+
+def test_a_preset_that_is_named_is_taken_on_any_model(tmp_path: Path) -> None:
+    made = planner(tmp_path, protocol="mini", data=None).plan("user-lora", "lamp5", {"preset": "mini"})
+    assert isinstance(made, Plan)
+    assert made.config.epochs == MiniProtocol.recommended["user-lora"]["epochs"]
