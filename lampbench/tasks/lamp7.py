@@ -4,8 +4,7 @@ from lampbench.core import Places, Task
 
 TASK = Task(
     name="lamp7",
-    # 2: tweets of several lines are trained as one line.
-    version=2,
+    version=1,
     official=("LaMP_7",),
     about="a tweet paraphrased in the user's style",
     kind="text",
