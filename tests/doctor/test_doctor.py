@@ -80,7 +80,8 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.Comple
         **SECRETS,
     )
     assert not (folder / "watched").exists(), (folder / "watched").read_text()
-    assert sorted(path.name for path in folder.iterdir()) == ["site"]
+    # transformers 4.45 makes the hub's folder when it is imported.
+    assert {path.name for path in folder.iterdir()} - {"hub"} == {"site"}
     return result, json.loads(result.stdout)
 
 
@@ -245,7 +246,9 @@ def test_stale_metadata_an_overloaded_machine_and_full_disks_are_named(tmp_path:
     report = json.loads(result.stdout)
     stale = findings(report, "metadata")["lampbench"]
     assert stale["text"].startswith("its metadata is out of date, it differs from the code in: ")
-    assert "rag = a:A, rag = lampbench_methods.rag:Rag" in stale["text"]
+    if (Path(lampbench.__file__).parents[1] / "pyproject.toml").exists():
+        # The source tree it runs from names the plug-ins; of an installed copy the version alone is known.
+        assert "rag = a:A, rag = lampbench_methods.rag:Rag" in stale["text"]
     assert f"version = 0.0.9, version = {lampbench.__version__}" in stale["text"]
     assert stale["do"].startswith("pip install --editable ")
     assert "the machine is overloaded" in findings(report, "device")["cpu"]["text"]
