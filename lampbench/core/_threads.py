@@ -11,9 +11,10 @@ from pathlib import Path
 
 # The products of small models do not gain from more threads; ``--threads`` asks for more.
 MOST_THREADS = 8
-# By default a thread that waits for the others spins for milliseconds, which takes the core from whoever else needs
-# it: beside a busy process a run becomes ten times slower.
-_PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
+# By default a thread that waits for the others spins for milliseconds, which keeps the core from other processes:
+# beside a busy one a run becomes ten times slower. A few thousand turns, some microseconds, cost others little, and
+# without them a quiet run is a fifth slower (benchmarks/threads.py).
+_PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "3000", "KMP_BLOCKTIME": "0"}
 _GROUPS = Path("/sys/fs/cgroup")
 _OWN_GROUPS = Path("/proc/self/cgroup")
 _CORES = Path("/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list")
