@@ -57,7 +57,7 @@ def _usual(kind: type[Method], method: str, task: Task, protocol: str) -> Iterat
         context = RunContext(data.origin or name, None, method, values)
         try:
             config = kind.resolve(config_from(kind.Config, {}, method), task, context)
-        except Exception as error:  # a stranger's resolve
+        except Exception as error:  # a third party's resolve
             raise InputError(f"the settings of {method} cannot be resolved: {type(error).__name__}: {error}") from error
         yield config_to_json(config, identity_only=True)
 

@@ -24,7 +24,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote
 
 import msgspec
@@ -35,6 +35,8 @@ from lampbench.runner._failures import storing
 
 if TYPE_CHECKING:
     from lampbench.runner._record import RunRecord
+
+StateKind = Literal["shared", "snapshot", "user"]
 
 _LONGEST_NAME = 100
 
@@ -74,6 +76,12 @@ class RunFolder:
             with storing(self.path):
                 lock.enter_context(locked(self.lock_path, f"working on the run in {self.path}"))
             yield RunRecord(self.path, force=force)
+
+    def state(self, kind: StateKind, user_id: str = "") -> Path:
+        """Where a state lies; ``user_id`` says whose, if it is a user's."""
+        if kind == "user":
+            return self.user_state(user_id)
+        return self.shared_state if kind == "shared" else self.shared_snapshot
 
     def user_state(self, user_id: str) -> Path:
         """Where a user's state lies. Ids come from data: no id can lead out of the folder."""

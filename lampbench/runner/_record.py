@@ -5,13 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lampbench.core import Prediction
 from lampbench.runner._failures import storing
-from lampbench.runner._folder import RunFolder, append_lines, mend_lines
-
-StateKind = Literal["shared", "snapshot", "user"]
+from lampbench.runner._folder import RunFolder, StateKind, append_lines, mend_lines
 
 
 class RunRecord(RunFolder):
@@ -41,7 +39,6 @@ class RunRecord(RunFolder):
         self.shards: list[Mapping[str, Any]] = []
         self._events = super().journal()
         self._answers = super().predictions()
-        self._owners: dict[str, str] = {}
         for event in self._events:
             self._know(event)
 
@@ -82,7 +79,7 @@ class RunRecord(RunFolder):
 
         An earlier state goes only now that the new one is whole.
         """
-        target = {"shared": self.shared_state, "snapshot": self.shared_snapshot}.get(kind) or self.user_state(user_id)
+        target = self.state(kind, user_id)
         with storing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             self.remove_state(target)

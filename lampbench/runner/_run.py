@@ -18,9 +18,9 @@ from lampbench.metrics import Score, official_values, score, score_sums
 from lampbench.rows import RunRow
 from lampbench.runner._checks import data_checks
 from lampbench.runner._failures import StorageError, cause
-from lampbench.runner._folder import RunFolder
+from lampbench.runner._folder import RunFolder, StateKind
 from lampbench.runner._plan import Plan
-from lampbench.runner._record import RunRecord, StateKind
+from lampbench.runner._record import RunRecord
 from lampbench.runner._row import finished_row, now, open_row
 from lampbench.runner._units import Missing, Waiting, adapts_users
 
@@ -189,17 +189,16 @@ class Run:
         if self._started is not None:
             return
         self._started = time.perf_counter()
-        done = {"users": len(self.record.adapted), "queries": len(self.record.predictions())}
         if self.record.journal():
             self.say(
-                f"{self.name}: resumes: {done['users']} of {len(self.plan.dataset.evaluated)} users "
-                f"and {done['queries']} of {len(self.plan.dataset.golds)} queries are done"
+                f"{self.name}: resumes: {len(self.record.adapted)} of {len(self.plan.dataset.evaluated)} users "
+                f"and {len(self.record.predictions())} of {len(self.plan.dataset.golds)} queries are done"
             )
         self.log({"event": "session_start", "time": now()})
         self.record.message(f"{now()} session with lampbench {lampbench.__version__}: {' '.join(sys.argv)}")
-        self.log({"event": "load", "seconds": self.plan.data_seconds, "memory": {}, "tokens": {}})
-        # Read before the session began.
-        self._tracked = 0.0
+        # The data was read before the session began.
+        seconds = self.plan.data_seconds
+        self.log({"event": "load", "seconds": seconds, "charged": seconds, "memory": {}, "tokens": {}})
 
     def _advance(self) -> None:
         """Find the next units, or end the run if nothing of it is waiting or running."""
@@ -307,7 +306,7 @@ class Run:
 
 
 class UnitSink:
-    """Takes one unit's results into the run's folder: the only way in, whoever does the unit."""
+    """Takes one unit's results into the run's folder: the only way in, in whatever process the unit is done."""
 
     def __init__(self, run: Run, name: str) -> None:
         self.run = run

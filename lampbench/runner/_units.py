@@ -9,8 +9,9 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from lampbench.core import AskedUser, LabelledUser, Method, Parameters, Prediction, User, digest
 from lampbench.runner._checks import Checks, guarded, together
+from lampbench.runner._folder import StateKind
 from lampbench.runner._plan import Plan
-from lampbench.runner._record import RunRecord, StateKind
+from lampbench.runner._record import RunRecord
 
 UnitKind = Literal["fit", "shard", "ask"]
 

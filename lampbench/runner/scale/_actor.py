@@ -18,9 +18,8 @@ import lampbench
 from lampbench.core import LabelledUser, LampBenchError, Prediction, remove_abandoned, use_threads
 from lampbench.runner._environment import environment
 from lampbench.runner._failures import cause, storing
-from lampbench.runner._folder import RunFolder
+from lampbench.runner._folder import RunFolder, StateKind
 from lampbench.runner._limits import limit_memory
-from lampbench.runner._record import StateKind
 from lampbench.runner._run import UnitSink
 from lampbench.runner._units import Unit
 from lampbench.runner._worker import Worker
@@ -162,8 +161,7 @@ class _Mailbox:
     def keep(self, kind: StateKind, written: Path, user_id: str = "") -> None:
         """Send a folder's files; what it holds also stays here, where the unit's checks look for it."""
         self._put(("keep", kind, pack(written), user_id))
-        folder = RunFolder(written.parents[2])
-        target = {"shared": folder.shared_state, "user": folder.user_state(user_id)}.get(kind, folder.shared_snapshot)
+        target = RunFolder(written.parents[2]).state(kind, user_id)
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         written.rename(target)
