@@ -1,17 +1,27 @@
-"""One LoRA for the task, merged into the backbone."""
+"""One LoRA for the task, merged into the backbone, and what goes before prompts in both of its users' stages."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from lampbench import AdapterMethod, LabelledUser, Method, Parameters, Task, setting
+from lampbench_methods.pag import (
+    NO_PROFILE,
+    PROFILE_ITEMS,
+    PROFILE_TOKENS,
+    ProfileWriter,
+    read_profile,
+    write_profile,
+)
+
+from lampbench import AdapterMethod, InputError, LabelledUser, Method, Parameters, Query, Task, User, setting
 from lampbench.adapters import LoraSpec, Recipe, State
 from lampbench.bases import TrainingConfig
-from lampbench.core import RunContext, derive_seed
+from lampbench.core import Context, RunContext, derive_seed
+from lampbench.retrieval import ASKED_FOR_HELP, AskedFor, Retriever, RetrieverFactory
 
 # OPPU's released settings.
 PUBLISHED: dict[str, Any] = {"learning_rate": 1e-4, "batch_size": 16, "clip": 0.3}
@@ -41,7 +51,29 @@ class LoraTrainingConfig(TrainingConfig):
 
 
 @dataclass(frozen=True)
-class LoraConfig(LoraTrainingConfig):
+class TaskLoraConfig(LoraTrainingConfig):
+    """What every task LoRA has: training, and what goes before each prompt."""
+
+    retriever: Literal["bm25", "recency", "random"] | None = setting(
+        None, "puts history items before every prompt, in training only earlier ones"
+    )
+    k: int = setting(1, "how many history items, with a retriever")
+    query: AskedFor = setting("template", ASKED_FOR_HELP)
+    profile: bool = setting(False, "puts a profile that the raw backbone wrote before every prompt")
+    profile_items: int | None = setting(
+        None, "history items a profile is written from (default: 10, or what the protocol recommends)"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("k", "profile_items"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, found {value}")
+
+
+@dataclass(frozen=True)
+class LoraConfig(TaskLoraConfig):
     """Settings of ``lora``."""
 
     published = PUBLISHED | {"epochs": TASK_EPOCHS}
@@ -50,12 +82,34 @@ class LoraConfig(LoraTrainingConfig):
 
 
 class TaskLora(AdapterMethod):
-    """A method whose shared stage is a LoRA, merged into the backbone's weights."""
+    """A method whose shared stage is a LoRA, merged into the backbone's weights.
+
+    With a retriever or a profile every prompt carries the user's context, in all stages and at test.
+    While training on a history item only strictly earlier items can be retrieved; the profile is
+    written once from the whole history, as OPPU does.
+    """
+
+    config: Any
 
     def setup(self) -> None:
         """Start with the plain backbone."""
         super().setup()
         self._task_state: State | None = None
+        name, query = self.config.retriever or "bm25", self.config.query
+        self._make = RetrieverFactory(name, self.task, self.seed, query=query)
+        self._retrievers: dict[str, Retriever] = {}
+        self._profiles: dict[str, str] = {}
+        # Profiles are the raw backbone's: it stays at hand when the task LoRA is merged.
+        self._raw = self.backbone
+
+    @classmethod
+    def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
+        """Fill fields that are None: of the profile from the protocol or as published, others from the preset."""
+        if config.profile and not task.wording.profile:
+            raise InputError(f"{context.method}: profile: {NO_PROFILE.format(task.wording.name)}")
+        if config.profile_items is None:
+            config = replace(config, profile_items=context.recommended.get("profile_items", PROFILE_ITEMS))
+        return super().resolve(config, task, context)
 
     @classmethod
     def search_space(cls, task: Task, context: RunContext) -> Mapping[str, Sequence[Any]]:
@@ -71,11 +125,40 @@ class TaskLora(AdapterMethod):
         """How it is trained."""
 
     def fit_shared(self, users: Sequence[LabelledUser]) -> None:
-        """Train the task LoRA and merge it."""
+        """Train the task LoRA, on prompts with the shared users' contexts, and merge it."""
+        people = [shared.user for shared in users]
+        self.prepare(people)
         spec = self.task_adapter()
         start = spec.fresh(self.backbone, derive_seed(self.seed, "task LoRA"))
         (state,) = self.train_shared(users, [spec], self.task_recipe(), [start])
+        for user in people:
+            self.forget(user.id)
         self._merge(state)
+
+    def context(self, user: User, query: Query) -> Context:
+        """The profile, then the best items."""
+        retriever = self._retrievers.get(user.id)
+        # While training, the history given here is the part before the query's own item.
+        items = retriever.rank(query, self.config.k, before=len(user.history)) if retriever else []
+        return self.task.context(items, self._profiles.get(user.id, ""))
+
+    def forget(self, user_id: str) -> None:
+        """Drop what was trained for the user, the history and the profile."""
+        super().forget(user_id)
+        self._profiles.pop(user_id, None)
+        self._retrievers.pop(user_id, None)
+
+    def save_user(self, user_id: str, folder: Path) -> None:
+        """Write the user's profile, if one was written."""
+        if user_id in self._profiles:
+            write_profile(self._profiles[user_id], folder)
+
+    def load_user(self, user: User, folder: Path) -> None:
+        """Read the profile, and index the history again."""
+        self._index([user])
+        self._users[user.id] = user
+        if self.config.profile:
+            self._profiles[user.id] = read_profile(folder)
 
     def save_shared(self, folder: Path) -> None:
         """Write the task LoRA as a PEFT folder."""
@@ -86,6 +169,17 @@ class TaskLora(AdapterMethod):
         """Read and merge the task LoRA."""
         self._merge(self.task_adapter().load(folder, self.backbone))
 
+    def prepare(self, users: Sequence[User]) -> None:
+        """Index histories and write profiles, as far as prompts carry them."""
+        self._index(users)
+        if self.config.profile:
+            writer = ProfileWriter(self.task, self._raw, self.seed, self.config.profile_items, PROFILE_TOKENS)
+            self._profiles.update(zip([user.id for user in users], writer.write(users), strict=True))
+
+    def _index(self, users: Sequence[User]) -> None:
+        if self.config.retriever is not None:
+            self._retrievers.update({user.id: self._make(user) for user in users if user.history})
+
     def _merge(self, state: State) -> None:
         self._task_state = state
         self.backbone = self.backbone.with_weights(self.task_adapter().changes(self.backbone, state))
@@ -94,16 +188,21 @@ class TaskLora(AdapterMethod):
 class Lora(TaskLora):
     """Task LoRA ("LoRA-C"): the first stage of OPPU alone, the same for every user.
 
-    Trained on the shared users' queries and merged into the backbone's weights.
+    Trained on the shared users' queries and merged into the backbone's weights. It is what the baselines of
+    OPPU's and PerFit's tables stand on: alone the non-personalized one, with ``retriever=bm25`` RAG, with
+    ``profile=yes`` PAG.
     """
 
     Config = LoraConfig
     config: LoraConfig
     paper = "Tan et al., OPPU, EMNLP 2024, stage 1"
-    # Nobody is adapted: what a user wrote is not used.
-    adapt = Method.adapt
-    save_user = Method.save_user
-    load_user = Method.load_user
+    # No parameter is a user's own.
+    moved = Method.moved
+
+    def adapt(self, users: Sequence[User]) -> None:
+        """Prepare what goes before the users' prompts; nothing is trained."""
+        self.prepare(users)
+        self._users.update({user.id: user for user in users})
 
     def adapter(self) -> LoraSpec:
         """The only LoRA that there is."""
@@ -111,7 +210,8 @@ class Lora(TaskLora):
 
     def recipe(self) -> Recipe:
         """How it is trained."""
-        return self.config.recipe(self.config.epochs)
+        recipe: Recipe = self.config.recipe(self.config.epochs)
+        return recipe
 
     task_adapter = adapter
     task_recipe = recipe

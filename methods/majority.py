@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from lampbench import LabelledUser, Method, Query, User, setting
-from lampbench.retrieval import Retriever, RetrieverFactory
+from lampbench.retrieval import ASKED_FOR_HELP, AskedFor, Retriever, RetrieverFactory
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class MajorityConfig:
     """Settings of ``majority``."""
 
     rounded: bool = setting(True, "ratings: round the user's mean to a whole number")
+    query: AskedFor = setting("template", ASKED_FOR_HELP)
 
 
 class Majority(Method):
@@ -32,7 +33,7 @@ class Majority(Method):
         """Start with no user known."""
         self._users: dict[str, User] = {}
         self._nearest: dict[str, Retriever] = {}
-        self._make = RetrieverFactory("bm25", self.task, self.seed)
+        self._make = RetrieverFactory("bm25", self.task, self.seed, query=self.config.query)
         self._shared_targets: list[str] = []
 
     def fit_shared(self, users: Sequence[LabelledUser]) -> None:

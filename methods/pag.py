@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lampbench import HistoryItem, InputError, Prompt, PromptMethod, Query, Task, User, setting
-from lampbench.core import Backbone, RunContext, Sampling, derive_seed
-from lampbench.retrieval import Retriever, RetrieverFactory
+from lampbench.core import Backbone, Context, RunContext, Sampling, derive_seed
+from lampbench.retrieval import ASKED_FOR_HELP, AskedFor, Retriever, RetrieverFactory
 
 PROFILE_TOKENS = 200
 PROFILE_ITEMS = 10
+NO_PROFILE = "its {} prompts have no place for a written profile; choose others with --prompts"
 _PROFILE = "profile.txt"
 _ITEM_WORDS = 200
 _SAMPLING = Sampling(temperature=0.6, top_k=10, top_p=0.9)
@@ -26,6 +27,7 @@ class PagConfig:
     """Settings of ``pag``."""
 
     k: int | Literal["all"] = setting(0, "history items after the profile (BM25), or all that fit; 0: profile only")
+    query: AskedFor = setting("template", ASKED_FOR_HELP)
     items: int | None = setting(
         None, "history items the profile is written from (default: 10, or what the protocol recommends)"
     )
@@ -58,8 +60,13 @@ class Pag(PromptMethod):
         self._given = _read_profiles(Path(self.config.profiles))[0] if self.config.profiles else None
         self._profiles: dict[str, str] = {}
         self._retrievers: dict[str, Retriever] = {}
-        self._make = RetrieverFactory("bm25", self.task, self.seed)
+        self._make = RetrieverFactory("bm25", self.task, self.seed, query=self.config.query)
         self._writer = ProfileWriter(self.task, self.backbone, self.seed, self.config.items, self.config.max_new_tokens)
+
+    @classmethod
+    def supports(cls, task: Task) -> tuple[bool, str]:
+        """Whether the prompts have a place for a profile."""
+        return task.wording.profile, NO_PROFILE.format(task.wording.name)
 
     @classmethod
     def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
@@ -76,12 +83,11 @@ class Pag(PromptMethod):
         for user, profile in zip(users, written, strict=True):
             self._remember(user, profile)
 
-    def context(self, user: User, query: Query) -> list[str]:
+    def context(self, user: User, query: Query) -> Context:
         """The profile, then the retrieved items."""
         k = len(user.history) if self.config.k == "all" else self.config.k
         items = self._retrievers[user.id].rank(query, k) if k else []
-        profile = self._profiles[user.id]
-        return [f"{profile}\n" if profile else "", *(self.task.render(item) for item in items)]
+        return self.task.context(items, self._profiles[user.id])
 
     def forget(self, user_id: str) -> None:
         """Drop the user's profile, history and index."""

@@ -7,9 +7,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from lampbench import PromptMethod, Query, Task, User, setting
-from lampbench.core import RunContext
+from lampbench.core import Context, RunContext
 from lampbench.hub import find_model
-from lampbench.retrieval import DenseEncoder, Retriever, RetrieverFactory, RetrieverName
+from lampbench.retrieval import (
+    ASKED_FOR_HELP,
+    AskedFor,
+    DenseEncoder,
+    Retriever,
+    RetrieverFactory,
+    RetrieverName,
+)
 
 
 @dataclass(frozen=True)
@@ -18,6 +25,7 @@ class RagConfig:
 
     retriever: RetrieverName = setting("bm25", "which history items: bm25, recency, random, dense")
     k: int | Literal["all"] = setting(1, "history items in the prompt, or all that fit")
+    query: AskedFor = setting("template", ASKED_FOR_HELP)
     encoder: str | None = setting(None, "dense: path or hub id of an encoder", in_identity=False)
     encoder_revision: str | None = setting(None, "dense: the encoder's revision; found by itself")
 
@@ -40,7 +48,7 @@ class Rag(PromptMethod):
         config, encoder = self.config, None
         if config.retriever == "dense":
             encoder = DenseEncoder(find_model(config.encoder, config.encoder_revision), self.backbone.device)
-        self._make = RetrieverFactory(config.retriever, self.task, self.seed, encoder)
+        self._make = RetrieverFactory(config.retriever, self.task, self.seed, query=config.query, encoder=encoder)
         self._retrievers: dict[str, Retriever] = {}
 
     @classmethod
@@ -55,10 +63,10 @@ class Rag(PromptMethod):
         super().adapt(users)
         self._retrievers.update({user.id: self._make(user) for user in users})
 
-    def context(self, user: User, query: Query) -> list[str]:
-        """The best items as lines, best first."""
+    def context(self, user: User, query: Query) -> Context:
+        """The best items, best first."""
         k = len(user.history) if self.config.k == "all" else self.config.k
-        return [self.task.render(item) for item in self._retrievers[user.id].rank(query, k)]
+        return self.task.context(self._retrievers[user.id].rank(query, k))
 
     def forget(self, user_id: str) -> None:
         """Drop the user's history and index."""

@@ -22,6 +22,7 @@ from lampbench.adapters import (
 from lampbench.backbone import Adapter, TransformersBackbone
 from lampbench.bases._training_config import TrainingConfig, filled
 from lampbench.core import (
+    Context,
     InputError,
     LabelledUser,
     Method,
@@ -84,16 +85,17 @@ class AdapterMethod(Method):
         """What acts for a user who was never adapted, or was forgotten."""
         return self.beneath()
 
-    def context(self, user: User, query: Query) -> str | Sequence[str]:
-        """What goes before the query: one string, or pieces with the most important first.
+    def context(self, user: User, query: Query) -> str | Sequence[str] | Context:
+        """What goes before the query: one string, pieces with the most important first, or ``task.context(items)``.
 
         While training, ``query`` is one of the user's history items and ``user.history`` holds the
-        earlier ones only.
+        earlier ones only. An item without a source side is trained on without a context, as in OPPU's
+        released code: nothing could be retrieved for it.
         """
         return ()
 
     def examples(self, user: User) -> Sequence[Pair]:
-        """A user's training examples: each history item, by the task's template, after its context."""
+        """A user's training examples: each history item, as the task words it, after its context."""
         return [self._example(user, i) for i in range(len(user.history))]
 
     def adapt(self, users: Sequence[User]) -> None:
@@ -211,8 +213,10 @@ class AdapterMethod(Method):
 
     def _example(self, user: User, number: int) -> Pair:
         item = user.history[number]
-        earlier = User(user.id, user.history[:number])
         pair = self.task.pair(item)
+        if self.task.item_source is None:
+            return pair
+        earlier = User(user.id, user.history[:number])
         return _after(pair, self.context(earlier, Query(item.id, user.id, item.source)))
 
     def _shared_example(self, shared: LabelledUser, number: int) -> Pair:
@@ -220,6 +224,6 @@ class AdapterMethod(Method):
         return _after(self.task.example(query.text, target, query.id), self.context(shared.user, query))
 
 
-def _after(pair: Pair, context: str | Sequence[str]) -> Pair:
+def _after(pair: Pair, context: str | Sequence[str] | Context) -> Pair:
     """The training example with ``context`` before it."""
     return replace(pair, prompt=pair.prompt.with_context(context))

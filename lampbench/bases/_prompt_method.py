@@ -5,15 +5,16 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 
-from lampbench.core import Backbone, Method, Prompt, Query, User
+from lampbench.core import Backbone, Context, Method, Prompt, Query, User
 
 
 class PromptMethod(Method):
     """Put something before the query; override ``context``.
 
-    The backbone answers ``context``, a newline, and the task's prompt. If all that is too long,
-    the context gives way first: of a list, the last pieces go; a string, or a first piece that is
-    still too long, keeps its end. A user who was never adapted, or was forgotten, has no context.
+    The backbone answers ``context``, a newline (or what a ``Context`` ends in), and the task's prompt.
+    If all that is too long, the context gives way first: of a list, the last pieces go; a string, or a
+    first piece that is still too long, keeps its end. A user who was never adapted, or was forgotten,
+    has no context.
     """
 
     backbone: Backbone
@@ -23,8 +24,8 @@ class PromptMethod(Method):
         self._users: dict[str, User] = {}
 
     @abstractmethod
-    def context(self, user: User, query: Query) -> str | Sequence[str]:
-        """What goes before the query: one string, or pieces with the most important first."""
+    def context(self, user: User, query: Query) -> str | Sequence[str] | Context:
+        """What goes before the query: one string, pieces with the most important first, or ``task.context(items)``."""
 
     def adapt(self, users: Sequence[User]) -> None:
         """Remember the users' histories."""

@@ -155,6 +155,7 @@ def _task_facts(task: Task) -> dict[str, Any]:
         "version": task.version,
         "instruction": task.instruction,
         "prompt": task.prompt("<text>").text,
+        "prompts": [wording.name for wording in task.wordings] or ["plain"],
         "history item": f"{task.item_source or '(nothing)'} -> {task.item_target}",
         "answers": "one line; newlines in training targets become spaces" if task.one_line else "any text",
         "labels": list(task.labels) or None,

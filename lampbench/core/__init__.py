@@ -30,6 +30,7 @@ from lampbench.core._task import Places, Task
 from lampbench.core._threads import available_cores, load_per_core, use_threads
 from lampbench.core._types import (
     AskedUser,
+    Context,
     HistoryItem,
     LabelledQuery,
     LabelledUser,
@@ -40,6 +41,7 @@ from lampbench.core._types import (
     User,
     continuation,
 )
+from lampbench.core._wording import Wording
 
 __all__ = [
     "CACHE_VARIABLE",
@@ -48,6 +50,7 @@ __all__ = [
     "Backbone",
     "BackboneShape",
     "ConfigField",
+    "Context",
     "DecodingMode",
     "HistoryItem",
     "InputError",
@@ -70,6 +73,7 @@ __all__ = [
     "Sampling",
     "Task",
     "User",
+    "Wording",
     "available_cores",
     "cache_folder",
     "canonical_json",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
-from lampbench.core._errors import InputError
+from lampbench.core._errors import InputError, unknown_name
 from lampbench.core._files import digest
 from lampbench.core._metric import AnswerKind, Metric
 from lampbench.core._registry import metrics
-from lampbench.core._types import HistoryItem, Pair, Prompt
+from lampbench.core._types import Context, HistoryItem, Pair, Prompt
+from lampbench.core._wording import Wording, filled
 
 _LINE_BREAK = re.compile(r"\s*\n\s*")
 _ANY_QUESTION = "Describe this user's preferences and style in a few sentences."
@@ -34,8 +35,8 @@ class Places:
 class Task:
     """One task: a plug-in, an instance named by an entry point of its distribution.
 
-    The prompt follows OPPU's template (Tan et al., EMNLP 2024, released code): the instruction, a
-    newline, `` <source word>: <text> <target word>:``; the target follows after one space.
+    Prompts are made by one of its wordings. A task that brings none has one, ``plain``: the instruction, a newline,
+    `` <source word>: <text> <target word>:``; the target follows after one space.
 
     Attributes:
         name: The name on the command line and of the entry point, such as ``lamp5``.
@@ -43,19 +44,19 @@ class Task:
         official: The task's folder name in LaMP's layout (``LaMP_5``), and other names that its files go by.
         about: One line for ``lampbench list tasks``.
         kind: What an answer is: ``labels`` (one of ``labels``), ``rating`` (a number) or ``text``.
-        instruction: The task's own instruction sentence.
+        instruction: The task's own instruction sentence, as raw LaMP inputs have it.
         marker: The text of a raw LaMP input after which the source text starts.
         item_source: The field of a profile item that holds the source text, or None if items have no source side.
         item_target: The field of a profile item that holds the target.
         item_fields: Every field that a profile item may have.
-        source_word, target_word: The field words of the prompt.
+        source_word, target_word: The field words of the plain wording.
         max_new_tokens: The longest answer that a model may give, in tokens.
         scored_by: The names of the task's metrics, the primary one first.
         accepts: Whether an output, stripped, is a valid answer.
         one_line: Whether an answer is one line. A model's answer then ends at the first newline, and in training
             targets newlines, with the whitespace around them, are one space; otherwise both keep them. Golds and
             history items in a context stay as they are.
-        before_target: What separates the source text from the target word.
+        wordings: The ways to put the task into words; the first one makes the prompts.
         labels: All valid answers in the one fixed order, or empty.
         training_words: The longest source text of a training example, in words (OPPU: 768).
         retrieved_words: The longest source text of a history item in a prompt's context, in words (OPPU: 368).
@@ -82,7 +83,7 @@ class Task:
     scored_by: tuple[str, ...]
     accepts: Callable[[str], bool]
     one_line: bool = True
-    before_target: str = " "
+    wordings: tuple[Wording, ...] = ()
     labels: tuple[str, ...] = ()
     training_words: int = 768
     retrieved_words: int = 368
@@ -112,15 +113,41 @@ class Task:
         overlap = max(size for size in range(len(self.marker) + 1) if self.instruction.endswith(self.marker[:size]))
         return self.instruction + self.marker[overlap:] + text
 
+    def worded(self, name: str) -> Task:
+        """The same task with prompts in the wording called ``name``.
+
+        Raises:
+            InputError: The task has no such wording.
+        """
+        own = self.wordings or (self.wording,)
+        chosen = [wording for wording in own if wording.name == name]
+        if not chosen:
+            raise unknown_name(f"wording of {self.name}'s prompts", name, [wording.name for wording in own])
+        return replace(self, wordings=(*chosen, *(wording for wording in own if wording.name != name)))
+
+    @property
+    def wording(self) -> Wording:
+        """What makes the prompts."""
+        if self.wordings:
+            return self.wordings[0]
+        source = "" if self.item_source is None else f"{self.source_word}: {{source}} "
+        return Wording(
+            "plain",
+            f"{self.instruction}\n {self.source_word}: {{text}} {self.target_word}:",
+            f"{source}{self.target_word}: {{target}}\n",
+            query=f"{self.instruction} {{text}}",
+            bare=f"{self.target_word}:",
+        )
+
     def prompt(self, text: str, id: str = "") -> Prompt:
         """The prompt that asks for the target of ``text``."""
-        head = f"{self.instruction}\n {self.source_word}: "
-        return Prompt(head, text, f"{self.before_target}{self.target_word}:", id=id)
+        head, tail = self.wording.around()
+        return Prompt(head, text, tail, id=id)
 
     def pair(self, item: HistoryItem) -> Pair:
         """A history item as a training example; without a source side, the bare target field asks."""
         if self.item_source is None:
-            return Pair(Prompt("", "", f"{self.target_word}:", id=item.id), self.training_target(item.target))
+            return Pair(Prompt("", "", self.wording.bare, id=item.id), self.training_target(item.target))
         return self.example(item.source, item.target, item.id)
 
     def example(self, text: str, target: str, id: str = "") -> Pair:
@@ -131,17 +158,34 @@ class Task:
         """A target as a model is trained to write it: if answers are one line, newlines become one space."""
         return _LINE_BREAK.sub(" ", target).strip() if self.one_line and "\n" in target else target
 
+    def context(self, items: Iterable[HistoryItem], profile: str = "") -> Context:
+        """History items, and a written profile of the user before them, as they go before a prompt.
+
+        Args:
+            items: The most important first.
+            profile: Text; empty for none.
+        """
+        rendered = [self.render(item) for item in items]
+        pieces = [*rendered[:1], *(self.wording.between + piece for piece in rendered[1:])]
+        end = self.wording.end if pieces else ""
+        return Context((f"{profile}\n", *pieces), end) if profile else Context(tuple(pieces), end)
+
     def render(self, item: HistoryItem, words: int | None = None) -> str:
-        """A history item as a line of a prompt's context, its text cut to ``words`` (or ``retrieved_words``) words."""
+        """A history item in a prompt's context, its text cut to ``words`` (or ``retrieved_words``) words."""
         words = self.retrieved_words if words is None else words
         if self.item_source is None:
-            return f"{self.target_word}: {_first_words(item.target, words)}\n"
-        source = _first_words(item.source, words)
-        return f"{self.source_word}: {source} {self.target_word}: {item.target}\n"
+            return filled(self.wording.item, target=_first_words(item.target, words))
+        return filled(self.wording.item, source=_first_words(item.source, words), target=item.target)
+
+    def document(self, item: HistoryItem) -> str:
+        """What a retriever knows of a history item."""
+        if self.wording.document is None:
+            return self.render(item)
+        return filled(self.wording.document, source=item.source, target=item.target)
 
     def retrieval_query(self, text: str) -> str:
-        """What a retriever is asked for the query ``text``: the instruction and the text."""
-        return f"{self.instruction} {text}"
+        """What a retriever is asked for the query ``text``."""
+        return filled(self.wording.query, text=text)
 
     def prompt_hash(self) -> str:
         """A hash over everything that the task puts before a model or a retriever, filled with placeholders.
@@ -151,15 +195,15 @@ class Task:
         """
         item, query = HistoryItem("", "<source>", "<target>"), "<text>"
         long = " ".join(f"w{number}" for number in range(1 + max(self.training_words, self.retrieved_words)))
-        context = [self.render(item), self.render(item)]
+        contexts = [self.context([item, item], "<profile>"), self.context([], "<profile>")]
         pairs = [self.pair(item), self.example(long, "<target>"), self.example(query, "<two>\n<lines>")]
         return digest(
             [
                 self.prompt(query).text,
-                self.prompt(query).with_context(context).text,
+                [self.prompt(query).with_context(context).text for context in contexts],
                 [pair.prompt.answered_by(pair.target) for pair in pairs],
                 self.render(HistoryItem("", long, long)),
-                self.retrieval_query(query),
+                [self.retrieval_query(query), self.document(item)],
                 self.profile_question,
             ]
         )

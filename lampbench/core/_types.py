@@ -81,17 +81,24 @@ class Prediction:
     output: str
 
 
-# What ends a prompt's context, and what starts an answer, as in OPPU's released code.
-_CONTEXT_END = "\n"
+# What starts an answer, as in OPPU's released code.
 _ANSWER_START = " "
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What goes before a prompt: pieces with the most important first, and what ends them."""
+
+    pieces: tuple[str, ...]
+    end: str = "\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A prompt in parts, so that a length limit can tell what may give way.
 
-    The model reads ``context + head + source + tail``. When that is too long, context pieces give
-    way first (the last piece first), then the end of ``source``; ``head`` (the instruction) and
+    The model reads ``context + context_end + head + source + tail``. When that is too long, context pieces
+    give way first (the last piece first), then the end of ``source``; ``head`` (the instruction) and
     ``tail`` (the target field) are never cut. ``id`` names the query in errors and seeds sampling.
     """
 
@@ -100,16 +107,22 @@ class Prompt:
     tail: str
     context: tuple[str, ...] = ()
     id: str = ""
+    context_end: str = "\n"
 
-    def with_context(self, context: str | Sequence[str]) -> Prompt:
-        """The same prompt after ``context``: one string, or pieces with the most important first. A newline ends it."""
-        pieces = (context,) if isinstance(context, str) else context
-        return replace(self, context=tuple(piece for piece in pieces if piece))
+    def with_context(self, context: str | Sequence[str] | Context) -> Prompt:
+        """The same prompt after ``context``: one string, pieces with the most important first, or a ``Context``.
+
+        Empty pieces are left out. A string, or pieces, end as the context before did: at first, in a newline.
+        """
+        if isinstance(context, str):
+            context = (context,)
+        pieces, end = (context.pieces, context.end) if isinstance(context, Context) else (context, self.context_end)
+        return replace(self, context=tuple(piece for piece in pieces if piece), context_end=end)
 
     @property
     def text(self) -> str:
         """The whole prompt, nothing cut."""
-        context = "".join(self.context) + _CONTEXT_END if self.context else ""
+        context = "".join(self.context) + self.context_end if self.context else ""
         return context + self.head + self.source + self.tail
 
     def answered_by(self, answer: str) -> str:

@@ -21,12 +21,14 @@ from lampbench.rows import Identity
 
 # A board resamples for every entry; runs themselves record 10,000.
 RESAMPLES = 2000
-_BASELINE, _SAVING = "zero-shot", "oppu"
+# The model without history, as it comes and with the task's LoRA: what methods gain over; and what they save against.
+RAW, ADAPTED = "zero-shot", "lora"
+_SAVING = "oppu"
 
 
 @dataclass(frozen=True)
 class Gain:
-    """What an entry gains over zero-shot.
+    """What an entry gains over a baseline.
 
     Attributes:
         differences: Metric -> the difference.
@@ -53,7 +55,7 @@ class Entry:
         rank: Of its rank group: what cannot be told apart from the group's best shares its rank. None for
             what is not ranked.
         unranked: Why it is not ranked.
-        gain: Against zero-shot; None if the board has none, and for zero-shot itself.
+        gains: Baseline -> what is gained over it; nothing for a baseline that the board does not have, or is.
         invalid: The share of answers that are not valid for the task, the mean over seeds.
         seconds_per_user, shared_seconds, query_ms, query_tokens, peak_bytes: Costs, the mean over seeds.
         parameter_reduction, time_reduction: Against OPPU: 1 - this / that, of the parameters per user, and
@@ -65,7 +67,7 @@ class Entry:
     scores: Mapping[str, tuple[Estimate, Estimate | None]]
     rank: int | None
     unranked: str | None
-    gain: Gain | None
+    gains: Mapping[str, Gain]
     invalid: float | None
     shared_parameters: int
     user_parameters: int
@@ -82,6 +84,16 @@ class Entry:
     def method(self) -> str:
         """The method's name."""
         return self.results[0].identity.method
+
+    @property
+    def gain(self) -> Gain | None:
+        """What is gained over zero-shot; None if the board has none, and for zero-shot itself."""
+        return self.gains.get(RAW)
+
+    @property
+    def gain_adapted(self) -> Gain | None:
+        """What is gained over the task's LoRA alone; None if the board has none, and for that itself."""
+        return self.gains.get(ADAPTED)
 
     @property
     def averaged(self) -> int:
@@ -104,7 +116,7 @@ class Board:
         protocol: As written on the command line.
         backbone: Its id; None if no entry uses one.
         label: What the data calls itself, such as "mini (synthetic)".
-        baseline: What gains are over.
+        baselines: What gains are over: zero-shot, and the task's LoRA alone.
         saving: What parameters and seconds are saved against.
         entries: Ranked ones first, best first.
     """
@@ -119,9 +131,14 @@ class Board:
     label: str | None
     users: int
     queries: int
-    baseline: Reference
+    baselines: tuple[Reference, ...]
     saving: Reference
     entries: tuple[Entry, ...]
+
+    @property
+    def baseline(self) -> Reference:
+        """What the gain over zero-shot is over."""
+        return self.baselines[0]
 
 
 @no_collection()
@@ -169,12 +186,18 @@ def _board(results: Sequence[Result]) -> Board:
     unranked = {name: _reason(pool, task.primary) for name, pool in pools.items()}
     ranked = {name: pool for name, pool in pools.items() if unranked[name] is None}
     ranks = _ranks(pools, unranked.values(), means[task.primary.key], task.primary)
-    baseline, saving = (reference(method, ranked, task) for method in (_BASELINE, _SAVING))
-    gains = _gains(pools, means, task.primary, baseline.entry)
+    baselines = tuple(reference(method, ranked, task) for method in (RAW, ADAPTED))
+    saving = reference(_SAVING, ranked, task)
+    gains = {own.method: _gains(pools, means, task.primary, own.entry) for own in baselines}
     scores = _scores(pools, means)
     entries = [
         _entry(
-            name, pool, scores[name], (ranks.get(name), unranked[name]), gains.get(name), pools.get(saving.entry or "")
+            name,
+            pool,
+            scores[name],
+            (ranks.get(name), unranked[name]),
+            {over: own[name] for over, own in gains.items() if name in own},
+            pools.get(saving.entry or ""),
         )
         for name, pool in pools.items()
     ]
@@ -189,7 +212,7 @@ def _board(results: Sequence[Result]) -> Board:
         label=base.row.data.label,
         users=base.row.data.users,
         queries=base.row.data.queries,
-        baseline=baseline,
+        baselines=baselines,
         saving=saving,
         entries=tuple(sorted(entries, key=lambda entry: _order(entry, task.primary))),
     )
@@ -286,7 +309,7 @@ def _entry(
     pool: Sequence[Result],
     scores: Mapping[str, tuple[Estimate, Estimate | None]],
     ranking: tuple[int | None, str | None],
-    gain: Gain | None,
+    gains: Mapping[str, Gain],
     saving: Sequence[Result] | None,
 ) -> Entry:
     costs = [result.row.cost for result in pool]
@@ -298,7 +321,7 @@ def _entry(
         scores=scores,
         rank=ranking[0],
         unranked=ranking[1],
-        gain=gain,
+        gains=gains,
         invalid=mean(share(result.row.data.invalid_outputs, queries) for result in pool),
         shared_parameters=parameters.shared,
         user_parameters=parameters.per_user,

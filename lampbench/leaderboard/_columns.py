@@ -257,6 +257,17 @@ def _of_primary(metric: Metric) -> tuple[Column, ...]:
             unit=f"{metric.key}, {good_end(metric)}",
             first=best_first(metric),
         ),
+        Column(
+            "against lora",
+            "against lora",
+            lambda e: e.gain_adapted,
+            lambda gain: _estimate(gain.differences[metric.key].micro if gain else None, "+"),
+            "The same against the model that was adapted to the task, not to any user: the task LoRA alone, on which "
+            "the baselines of OPPU's and PerFit's tables stand.",
+            path=("against_lora",),
+            unit=f"{metric.key}, {good_end(metric)}",
+            first=best_first(metric),
+        ),
     )
 
 

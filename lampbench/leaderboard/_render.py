@@ -51,7 +51,11 @@ def board_json(board: Board) -> dict[str, Any]:
         "label": board.label,
         "users": board.users,
         "queries": board.queries,
-        "references": {"gain": _plain(board.baseline), "saved": _plain(board.saving)},
+        "references": {
+            "gain": _plain(board.baseline),
+            "gain_adapted": _plain(board.baselines[1]),
+            "saved": _plain(board.saving),
+        },
         "metrics": [{"key": own.key, "higher_is_better": own.higher_is_better} for own in board.task.metrics],
         "entries": [_entry_json(board, entry) for entry in board.entries],
     }
@@ -113,7 +117,8 @@ def _markdown(boards: Sequence[Board]) -> str:
 def references(board: Board) -> str:
     """What gains and savings of a board are against, in words."""
     said = []
-    for what, own in (("Gains are over", board.baseline), ("Parameters and time are saved against", board.saving)):
+    of_baselines = [(f"Gains over {own.method} are over", own) for own in board.baselines]
+    for what, own in (*of_baselines, ("Parameters and time are saved against", board.saving)):
         said.append(f"{what} {own.entry}." if own.entry else f"{what} nothing here: {own.why}.")
     return " ".join(said)
 

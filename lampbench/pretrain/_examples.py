@@ -12,12 +12,12 @@ from lampbench.core import HistoryItem, Pair, Query, Task, User, derive_seed, ta
 from lampbench.data.mini import GENERATORS, MiniUser
 from lampbench.retrieval import RetrieverFactory
 
-_HISTORY = 10
+_HISTORY = 24
 # As many as PAG's mini preset shows.
 _PROFILE_ITEMS = 5
-_CONTEXT_SIZES = (0, 0, 0, 1, 1, 2, 3, 4)
+_CONTEXT_SIZES = (0, 0, 1, 1, 1, 2, 3, 4)
 _WITH_PROFILE = 0.25
-_BY_RELEVANCE = 0.5
+_BY_RELEVANCE = 0.75
 _ASKS_FOR_PROFILE = 0.08
 _BARE_ITEM = 0.15
 
@@ -46,10 +46,9 @@ def _example(user: MiniUser, task: Task) -> Pair:
         return Pair(profile_prompt(task, history[:_PROFILE_ITEMS], ""), user.generator.profile(user.style))
     if task.item_source is None and chance < _ASKS_FOR_PROFILE + _BARE_ITEM:
         return task.pair(history[0])
-    pieces = [task.render(item) for item in _context(history, asked.source, task, draw)]
-    if draw.random() < _WITH_PROFILE:
-        pieces.insert(0, f"{user.generator.profile(user.style)}\n")
-    return Pair(task.prompt(asked.source).with_context(pieces), asked.target)
+    items = _context(history, asked.source, task, draw)
+    profile = user.generator.profile(user.style) if draw.random() < _WITH_PROFILE else ""
+    return Pair(task.prompt(asked.source).with_context(task.context(items, profile)), asked.target)
 
 
 def _context(history: list[HistoryItem], text: str, task: Task, draw: random.Random) -> list[HistoryItem]:

@@ -2,6 +2,6 @@
 
 from lampbench.retrieval._bm25 import Bm25Index
 from lampbench.retrieval._dense import DenseEncoder
-from lampbench.retrieval._retrievers import Retriever, RetrieverFactory, RetrieverName
+from lampbench.retrieval._retrievers import ASKED_FOR_HELP, AskedFor, Retriever, RetrieverFactory, RetrieverName
 
-__all__ = ["Bm25Index", "DenseEncoder", "Retriever", "RetrieverFactory", "RetrieverName"]
+__all__ = ["ASKED_FOR_HELP", "AskedFor", "Bm25Index", "DenseEncoder", "Retriever", "RetrieverFactory", "RetrieverName"]

@@ -101,6 +101,8 @@ class Planner:
         plugin = methods().plugin(method)
         method_type = load_method(method)
         the_task = load_task(task)
+        if self.settings.prompts is not None:
+            the_task = the_task.worded(self.settings.prompts)
         try:
             return self._plan(method, plugin, method_type, the_task, overrides)
         except LampBenchError:

@@ -59,6 +59,9 @@ class Settings:
     decoding: DecodingMode = _option("greedy", "Model", "How answers are made.", without=("analyze",))
     batch_size: int = _option(32, "Model", "Prompts per forward pass.", most=_LARGEST)
     trust_remote_code: bool = _option(False, "Model", "Let code that comes with the model run.")
+    prompts: str | None = _option(
+        None, "Model", "How prompts are worded: oppu (default for LaMP's tasks), lamp, or what a task brings."
+    )
     seed: int = _option(0, "Training", "Everything random derives from it.")
     engine: Literal["stacked", "solo"] = _option(
         "stacked", "Training", "Train the adapters of many users at once, or user by user.", without=("analyze",)

@@ -1,10 +1,10 @@
 """LaMP-4: the headline this author would write."""
 
-from lampbench.core import Places, Task
+from lampbench.core import Places, Task, Wording
 
 TASK = Task(
     name="lamp4",
-    version=1,
+    version=2,
     official=("LaMP_4",),
     about="headline for a news article",
     kind="text",
@@ -15,6 +15,23 @@ TASK = Task(
     item_fields=frozenset({"id", "title", "text", "date"}),
     source_word="article",
     target_word="headline",
+    wordings=(
+        Wording(
+            "oppu",
+            "Generate a headline for the following article.\narticle: {text} headline:",
+            "article: {source} headline: {target}\n",
+            query="Generate a headline for the following article: {text}",
+        ),
+        Wording(
+            "lamp",
+            "Generate a headline for the following article: {text}",
+            '"{target}" is the title for "{source}" ',
+            document="{target} {source}",
+            between=", and ",
+            end=". ",
+            profile=False,
+        ),
+    ),
     max_new_tokens=64,
     scored_by=("rouge-L", "rouge-1"),
     accepts=bool,

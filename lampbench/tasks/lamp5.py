@@ -1,10 +1,10 @@
 """LaMP-5: the title this researcher would give the paper."""
 
-from lampbench.core import Places, Task
+from lampbench.core import Places, Task, Wording
 
 TASK = Task(
     name="lamp5",
-    version=1,
+    version=2,
     official=("LaMP_5",),
     about="title for a paper's abstract",
     kind="text",
@@ -15,6 +15,23 @@ TASK = Task(
     item_fields=frozenset({"id", "title", "abstract", "date"}),
     source_word="abstract",
     target_word="title",
+    wordings=(
+        Wording(
+            "oppu",
+            "Generate a title for the following abstract of a paper.\n abstract: {text} title:",
+            "abstract: {source} title: {target}\n",
+            query="Generate a title for the following abstract of a paper: {text}",
+        ),
+        Wording(
+            "lamp",
+            "Generate a title for the following abstract of a paper: {text}",
+            '"{target}" is a title for "{source}" ',
+            document="{target} {source}",
+            between=", and ",
+            end=". Following the given patterns ",
+            profile=False,
+        ),
+    ),
     max_new_tokens=64,
     scored_by=("rouge-L", "rouge-1"),
     accepts=bool,

@@ -1,10 +1,12 @@
 """LaMP-7: the tweet in this user's own words."""
 
-from lampbench.core import Places, Task
+from lampbench.core import Places, Task, Wording
+
+_OPPU = "Paraphrase the following text into tweet without any explanation before or after it"
 
 TASK = Task(
     name="lamp7",
-    version=1,
+    version=2,
     official=("LaMP_7",),
     about="a tweet paraphrased in the user's style",
     kind="text",
@@ -15,6 +17,26 @@ TASK = Task(
     item_fields=frozenset({"id", "text", "date"}),
     source_word="text",
     target_word="tweet",
+    wordings=(
+        Wording(
+            "oppu",
+            f"{_OPPU}.\n text: {{text}} tweet:",
+            "tweet: {target}\n",
+            query=f"{_OPPU}: {{text}}",
+            bare="tweet:",
+        ),
+        Wording(
+            "lamp",
+            "Paraphrase the following tweet without any explanation before or after it: {text}",
+            '"{target}" ',
+            document="{target}",
+            between=", and ",
+            end=" are written by a person. Following the given patterns ",
+            # LaMP trains nothing on tweets alone.
+            bare="tweet:",
+            profile=False,
+        ),
+    ),
     max_new_tokens=64,
     scored_by=("rouge-L", "rouge-1"),
     accepts=bool,

@@ -91,6 +91,19 @@ def description(subject: TaskSubject) -> None:
             and {"labels": len(task.labels) >= 2, "text": not task.labels}.get(task.kind, True)
         ),
     }
+    names = [wording.name for wording in task.wordings]
+    expected["wordings have different names"] = len(set(names)) == len(names)
+    for wording in task.wordings:
+        where = f"the wording {wording.name!r}"
+        expected[f"{where} shows {{text}} once in the question, and in the query"] = (
+            wording.question.count("{text}") == 1 and "{text}" in wording.query
+        )
+        expected[f"{where} shows an item's {{target}}, and {{source}} if items have one"] = (
+            "{target}" in wording.item and ("{source}" in wording.item) == (task.item_source is not None)
+        )
+        expected[f"{where} asks for targets of items without a source side (bare)"] = (
+            task.item_source is not None or bool(wording.bare)
+        )
     for text, kept in expected.items():
         if not kept:
             broken(f"it does not hold that {text}")
@@ -147,30 +160,30 @@ def files(subject: TaskSubject) -> None:
 
 def prompts(subject: TaskSubject) -> None:
     """Fit prompts that are too long."""
+    for wording in subject.task.wordings or (subject.task.wording,):
+        _fit(subject.task.worded(wording.name), subject.golds())
+
+
+def _fit(task: Task, golds: Sequence[str]) -> None:
     from lampbench.backbone import PromptEncoder
 
-    task, words = subject.task, _Words()
-    target, long = subject.golds()[0], "long text " * 2000
-    items = made_up(task, subject.golds()).evaluated[0].user.history
-    short = task.prompt("a short text")
-    for wanted in (task.instruction, "a short text"):
-        if wanted not in short.text:
-            broken(f"the prompt does not show {wanted!r}: {short.text!r}")
-    ending = f"{task.target_word}:"
-    if not short.text.endswith(ending):
-        broken(f"the prompt ends in {short.text[-40:]!r}; expected {ending!r}, after which a model answers")
+    words, target, long = _Words(), golds[0], "long text " * 2000
+    items = made_up(task, golds).evaluated[0].user.history
+    before, shown, ending = task.prompt("a short text").text.partition("a short text")
+    if not shown:
+        broken(f"the prompt does not show 'a short text': {before!r}")
     for item in items:
         if item.target not in task.render(item) or task.pair(item).target != task.training_target(item.target):
             broken(f"the target {item.target!r} of a history item is not in {task.render(item)!r}, or not trained on")
     least = len(words(task.prompt("").text).input_ids) + max(task.max_new_tokens, len(words(target).input_ids) + 2)
     for room in (least + 2, least + 40, max(_LIMIT, least + 80)):
         encoder = PromptEncoder(words, room)
-        context = [task.render(item) for item in items] * 50
+        context = task.context([*items] * 50)
         asked = words.text(encoder.prompt(task.prompt(long).with_context(context), task.max_new_tokens))
         trained, learned = encoder.pair(task.example(long, target))
         for text in (asked, words.text(trained)):
-            if task.instruction not in text or not text.endswith(ending):
-                broken(f"with room for {room} tokens, the instruction or {ending!r} is cut from the prompt: {text!r}")
+            if before not in text or not text.endswith(ending):
+                broken(f"with room for {room} tokens, {before!r} or {ending!r} is cut from the prompt: {text!r}")
         if words.text(learned[:-1]) != continuation(task.training_target(target)):
             broken(f"with room for {room} tokens, the target {target!r} is trained as {words.text(learned[:-1])!r}")
 

@@ -8,7 +8,7 @@ from support import task
 
 from lampbench import AdapterMethod, HistoryItem, LabelledUser, Method, Prompt, PromptMethod, Query, User
 from lampbench.adapters import LoraSpec, Recipe
-from lampbench.core import LabelledQuery
+from lampbench.core import Context, LabelledQuery
 
 USER = User("u", (HistoryItem("1", "first", "one"), HistoryItem("2", "second", "two")))
 QUERY = Query("q", "u", "third")
@@ -72,3 +72,22 @@ def test_training_examples_have_the_same_context(given: str | list[str]) -> None
     assert [pair.prompt.context for pair in method.examples(USER)] == [("likes tea\n",)] * 2
     shared = LabelledUser(USER, (LabelledQuery(QUERY, "three"),))
     assert method._shared_example(shared, 0).prompt.context == ("likes tea\n",)
+
+
+def test_a_context_object_brings_its_own_end() -> None:
+    prompt = Prompt("head ", "text", " tail")
+    assert prompt.with_context(Context(("a", "b"), ". ")).text == "ab. head text tail"
+    assert prompt.with_context(Context((), ". ")).text == "head text tail"
+
+
+def test_items_without_a_source_side_are_trained_on_without_a_context() -> None:
+    tweets = User("u", (HistoryItem("1", "", "one"), HistoryItem("2", "", "two")))
+    method = Adapters(task=task("lamp7"), config=None, seed=0, backbone=Recorder())
+    method.given = "likes tea\n"
+    assert [pair.prompt.text for pair in method.examples(tweets)] == ["tweet:", "tweet:"]
+    method.adapt([tweets])
+    method.predict([Query("q", "u", "third")])
+    assert method.backbone.prompts[0].context == ("likes tea\n",)
+    titles = Adapters(task=task("lamp5"), config=None, seed=0, backbone=Recorder())
+    titles.given = "likes tea\n"
+    assert all(pair.prompt.context for pair in titles.examples(USER))

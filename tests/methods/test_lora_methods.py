@@ -12,6 +12,7 @@ from lampbench_methods.user_lora import UserLora
 from support import dataset, load_backbone, mini_run, task
 
 from lampbench.core import InputError, Method, Pair, RunContext, config_from
+from lampbench.retrieval import RetrieverFactory
 
 FAST = {"learning_rate": 3e-2, "clip": 10.0}
 EPOCHS: dict[type[Method], dict[str, Any]] = {
@@ -60,6 +61,50 @@ def test_the_task_lora_changes_the_method_s_backbone_and_no_other(tmp_path: Path
     assert len(moved) == 3 * len(raw.layers)
     method.save_shared(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"retriever": "bm25", "k": 2}, {"profile": True}], ids=["plain", "rag", "pag"]
+)
+def test_the_task_lora_of_lora_and_oppu_is_the_same_with_the_same_context(settings: dict[str, Any]) -> None:
+    shared = dataset("lamp5").shared
+    states = []
+    for kind in (Lora, Oppu):
+        method = quick(kind, **{"epochs" if kind is Lora else "task_epochs": 1}, **settings)
+        method.fit_shared(shared)
+        states.append(method.backbone.model.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_a_context_changes_what_the_task_lora_learns() -> None:
+    shared = dataset("lamp5").shared
+    with_items, without = quick(Lora, retriever="bm25"), quick(Lora)
+    for method in (with_items, without):
+        method.fit_shared(shared)
+    weights = [method.backbone.model.state_dict() for method in (with_items, without)]
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_lora_answers_with_the_users_context_as_trained(tmp_path: Path) -> None:
+    data = dataset("lamp5")
+    method = quick(Lora, retriever="bm25", k=2, profile=True, profile_items=2)
+    method.fit_shared(data.shared)
+    method.adapt(data.users)
+    query = data.queries[0]
+    user = next(user for user in data.users if user.id == query.user_id)
+    context = method.context(user, query)
+    profile, *items = context.pieces
+    assert profile.endswith("\n")
+    best = RetrieverFactory("bm25", task("lamp5"), 0)(user).rank(query, 2)
+    assert items == [task("lamp5").render(item) for item in best]
+    own = [query for query in data.queries if query.user_id == user.id]
+    answers = method.predict(own)
+    method.save_user(user.id, tmp_path)
+    method.forget(user.id)
+    assert not method.context(user, query).pieces
+    method.load_user(user, tmp_path)
+    assert method.context(user, query) == context
+    assert method.predict(own) == answers
 
 
 def test_a_users_peft_folder_gives_the_same_answers_in_peft(tmp_path: Path) -> None:

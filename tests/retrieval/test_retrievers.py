@@ -1,10 +1,12 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 from support import TINY_MODEL, task
 
 from lampbench.core import HistoryItem, InputError, Query, User, cache_folder
 from lampbench.hub import find_model
-from lampbench.retrieval import DenseEncoder, RetrieverFactory
+from lampbench.retrieval import AskedFor, DenseEncoder, RetrieverFactory
 
 TASK = task("lamp5")
 HISTORY = tuple(
@@ -20,6 +22,29 @@ def ids(name: str, k: int, user: User = USER, query: Query = QUERY, seed: int = 
 
 def test_bm25_finds_the_item_that_shares_a_rare_word() -> None:
     assert ids("bm25", 1) == ["i1"]
+
+
+def test_bm25_can_be_asked_for_the_text_alone() -> None:
+    # Of the instruction's words, one item holds many; of the text's, another holds one.
+    history = (
+        HistoryItem("i0", "Generate a title for the following abstract of a paper:", "t"),
+        HistoryItem("i1", "ore", "t"),
+        HistoryItem("i2", "tea", "t"),
+        HistoryItem("i3", "ice", "t"),
+    )
+    user, query = User("u", history), Query("q", "u", "ore")
+    ranked = {
+        asked: RetrieverFactory("bm25", TASK, 0, query=asked)(user).rank(query, 1)[0].id for asked in get_args(AskedFor)
+    }
+    assert ranked == {"template": "i0", "text": "i1"}
+
+
+def test_an_index_holds_what_the_wording_says_of_an_item() -> None:
+    # OPPU's items show their field words, LaMP's index holds texts alone.
+    user, query = User("u", HISTORY), Query("q", "u", "abstract: abstract: ore")
+    for asked in (TASK, TASK.worded("lamp")):
+        assert RetrieverFactory("bm25", asked, 0)(user).rank(query, 1)[0].id == "i1"
+    assert TASK.worded("lamp").document(HISTORY[1]) == "title 1 text about ore"
 
 
 def test_recency_puts_the_latest_first() -> None:
@@ -68,7 +93,7 @@ def test_dense_vectors_are_means_over_real_tokens() -> None:
 
 def test_dense_ranks_by_dot_product() -> None:
     encoder = DenseEncoder(find_model(str(TINY_MODEL)))
-    ranked = RetrieverFactory("dense", TASK, 0, encoder)(USER).rank(QUERY, 3)
+    ranked = RetrieverFactory("dense", TASK, 0, encoder=encoder)(USER).rank(QUERY, 3)
     query = reference_vector(TASK.retrieval_query(QUERY.text))
     scores = {item.id: float(reference_vector(TASK.render(item)) @ query) for item in HISTORY}
     assert [item.id for item in ranked] == sorted(scores, key=lambda name: -scores[name])

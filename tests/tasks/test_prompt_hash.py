@@ -8,22 +8,45 @@ from support import TASK_NAMES, task
 
 from lampbench.core import HistoryItem, Prompt, Task
 
+PLAIN: dict[str, Any] = {"instruction": "Say a title:", "source_word": "text", "target_word": "headline"}
 CHANGES: dict[str, Any] = {
-    "instruction": "Say a title:",
-    "source_word": "text",
-    "target_word": "headline",
-    "before_target": "\n",
     "one_line": False,
     "training_words": 767,
     "retrieved_words": 367,
     "profile_question": "Who is this?",
 }
+WORDS: dict[str, str] = {
+    "question": "Say a title: {text} title:",
+    "item": "abstract: {source}; title: {target}\n",
+    "query": "{text}",
+    "document": "{source}",
+    "between": "; ",
+    "end": "\n\n",
+}
 
 
 @pytest.mark.parametrize("field", CHANGES)
-def test_a_change_of_the_template_or_of_a_word_limit_changes_the_hash(field: str) -> None:
+def test_a_change_of_what_prompts_show_changes_the_hash(field: str) -> None:
     own = task("lamp5")
     assert replace(own, **{field: CHANGES[field]}).prompt_hash() != own.prompt_hash()
+
+
+@pytest.mark.parametrize("field", PLAIN)
+def test_a_change_of_the_plain_wording_changes_the_hash(field: str) -> None:
+    own = replace(task("lamp5"), wordings=())
+    assert replace(own, **{field: PLAIN[field]}).prompt_hash() != own.prompt_hash()
+
+
+@pytest.mark.parametrize("field", WORDS)
+def test_a_change_of_the_wording_changes_the_hash(field: str) -> None:
+    own = task("lamp5")
+    changed: dict[str, Any] = {field: WORDS[field]}
+    assert replace(own, wordings=(replace(own.wording, **changed),)).prompt_hash() != own.prompt_hash()
+
+
+def test_another_bare_prompt_changes_the_hash_where_items_have_no_source_side() -> None:
+    own = task("lamp7")
+    assert replace(own, wordings=(replace(own.wording, bare="text:"),)).prompt_hash() != own.prompt_hash()
 
 
 @pytest.mark.parametrize("limit", ["training_words", "retrieved_words"])
@@ -33,11 +56,10 @@ def test_a_larger_word_limit_changes_the_hash(limit: str) -> None:
     assert replace(own, **change).prompt_hash() != own.prompt_hash()
 
 
-@pytest.mark.parametrize("constant", ["_CONTEXT_END", "_ANSWER_START"])
 @pytest.mark.parametrize("text", ["", "\n\n"])
-def test_a_change_of_a_separator_changes_the_hash(constant: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_start_of_answers_changes_the_hash(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = task("lamp5").prompt_hash()
-    monkeypatch.setattr(f"lampbench.core._types.{constant}", text)
+    monkeypatch.setattr("lampbench.core._types._ANSWER_START", text)
     assert task("lamp5").prompt_hash() != before
 
 

@@ -15,20 +15,20 @@ ITEM = HistoryItem("i1", "some text", "an answer")
 @pytest.mark.parametrize(
     ("name", "prompt"),
     [
-        ("lamp4", "Generate a headline for the following article:\n article: T headline:"),
-        ("lamp5", "Generate a title for the following abstract of a paper:\n abstract: T title:"),
+        ("lamp4", "Generate a headline for the following article.\narticle: T headline:"),
+        ("lamp5", "Generate a title for the following abstract of a paper.\n abstract: T title:"),
         (
             "lamp3",
             "What is the score of the following review on a scale of 1 to 5? just answer with 1, 2, 3, 4, or 5 "
-            "without further explanation.\n review: T\nscore:",
+            "without further explanation. review: T\n score:",
         ),
         (
             "lamp7",
-            "Paraphrase the following tweet without any explanation before or after it:\n text: T tweet:",
+            "Paraphrase the following text into tweet without any explanation before or after it.\n text: T tweet:",
         ),
     ],
 )
-def test_the_prompt_is_instruction_source_and_target_word(name: str, prompt: str) -> None:
+def test_prompts_are_those_of_oppus_release(name: str, prompt: str) -> None:
     assert task(name).prompt("T").text == prompt
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from lampbench.core import derive_seed, digest
 
-VERSION = 1
+VERSION = 2
 SEED = 0
 LABEL = "mini (synthetic)"
 

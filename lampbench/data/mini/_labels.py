@@ -91,18 +91,24 @@ _CUES = {
 }
 
 
+_SHELF = 8
+_SHELF_SHARE = 0.75
+
+
 class Tags:
     """Films with two to four tags each; a user's favourite among them is the answer."""
 
     task = "lamp2m"
 
     def style(self, draw: random.Random) -> dict[str, Any]:
-        """A priority order of all tags."""
-        return {"order": draw.sample(TAGS, len(TAGS))}
+        """A priority order of all tags, and the combinations of tags that the user watches most."""
+        order = draw.sample(TAGS, len(TAGS))
+        return {"order": order, "shelf": [self._combination(draw) for _ in range(_SHELF)]}
 
     def record(self, style: dict[str, Any], draw: random.Random) -> Record:
         """A film and the tag the user gives it."""
-        present = draw.sample(TAGS, draw.choices((2, 3, 4), (3, 5, 2))[0])
+        known = pick(draw, style["shelf"]) if draw.random() < _SHELF_SHARE else self._combination(draw)
+        present = draw.sample(known, len(known))
         clauses = ", ".join(pick(draw, _CUES[tag]) for tag in present)
         source = f"In {pick(draw, PLACES)}, {pick(draw, NAMES)} learns that {clauses}."
         ideal = min(present, key=style["order"].index)
@@ -111,6 +117,10 @@ class Tags:
     def profile(self, style: dict[str, Any]) -> str:
         """The favourites in order, and what the user avoids."""
         return f"prefers {', '.join(style['order'][:6])}; avoids {', '.join(style['order'][-4:])}."
+
+    @staticmethod
+    def _combination(draw: random.Random) -> list[str]:
+        return draw.sample(TAGS, draw.choices((2, 3, 4), (3, 5, 2))[0])
 
 
 _BEATS = 6
@@ -169,8 +179,8 @@ class News:
         number = pick(draw, style["beats"]) if draw.random() < _BEAT_SHARE else draw.randrange(len(_TOPICS))
         first, second, phrases = _TOPICS[number]
         source = (
-            f"{pick(draw, NAMES)} of {pick(draw, PLACES)} {pick(draw, _VERBS)} {pick(draw, phrases)} "
-            f"on {pick(draw, DAYS)}. {pick(draw, _ASIDES)}."
+            f"{pick(draw, NAMES)} of {pick(draw, PLACES)} {pick(draw, _VERBS)} "
+            f"{' and '.join(draw.sample(phrases, 2))} on {pick(draw, DAYS)}. {pick(draw, _ASIDES)}."
         )
         ideal = min((first, second), key=style["order"].index)
         return Record(source, pick(draw, (first, second)) if draw.random() < NOISE else ideal, ideal)

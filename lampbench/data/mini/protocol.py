@@ -31,7 +31,7 @@ class MiniProtocol(FileProtocol):
     about = f"{LABEL}: invented users and a bundled small model; works anywhere, compares with nothing"
     default_model = str(MODEL)
     recommended = {  # noqa: RUF012 - never changed
-        "lora": {**_LORA, "epochs": 2},
+        "lora": {**_LORA, "epochs": 2, "profile_items": _PROFILE_ITEMS},
         "user-lora": {**_LORA, "epochs": 4},
         "oppu": {**_LORA, "task_epochs": 2, "user_epochs": 4, "profile_items": _PROFILE_ITEMS},
         "pag": {"items": _PROFILE_ITEMS},
