@@ -91,11 +91,6 @@ class Entry:
         return self.gains.get(RAW)
 
     @property
-    def gain_adapted(self) -> Gain | None:
-        """What is gained over the task's LoRA alone; None if the board has none, and for that itself."""
-        return self.gains.get(ADAPTED)
-
-    @property
     def averaged(self) -> int:
         """How many runs are averaged: one if every seed gave the same answers."""
         answers = {result.row.artifacts["predictions.jsonl"] for result in self.results}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lampbench.core import Metric, Task
-from lampbench.leaderboard._board import Entry
+from lampbench.leaderboard._board import ADAPTED, RAW, Entry
 from lampbench.leaderboard._compare import Moved
 from lampbench.metrics import Estimate
 
@@ -69,7 +69,16 @@ class Column:
 
 def columns(task: Task) -> tuple[Column, ...]:
     """Every column of the task's boards, from left to right: those of its metrics, and those of every task."""
-    return (*_NAMES, *map(_score, task.metrics), *_of_primary(task.primary), *COLUMNS)
+    primary = task.primary
+    return (
+        *_NAMES,
+        *map(_score, task.metrics),
+        _over_users(primary),
+        _difference(RAW, primary, _OVER_RAW, ("against_zero_shot",)),
+        *_OF_GAIN,
+        _difference(ADAPTED, primary, _OVER_ADAPTED, ("against_lora",)),
+        *COLUMNS,
+    )
 
 
 def table_columns(task: Task) -> tuple[Column, ...]:
@@ -234,44 +243,43 @@ def _score(metric: Metric) -> Column:
     )
 
 
-def _of_primary(metric: Metric) -> tuple[Column, ...]:
-    return (
-        Column(
-            "over users",
-            "score",
-            lambda e: e.scores[metric.key][1],
-            _estimate,
-            "The primary metric as the mean of users' own scores: a user with many queries counts as much as one with "
-            "few. Absent if a user has no score of their own (macro-F1).",
-            unit=f"{metric.key}, {good_end(metric)}",
-            first=best_first(metric),
-        ),
-        Column(
-            "against zero-shot",
-            "against zero-shot",
-            lambda e: e.gain,
-            lambda gain: _estimate(gain.differences[metric.key].micro if gain else None, "+"),
-            "The difference of the primary metric to the same model without history, on the same queries: to the entry "
-            "of zero-shot that is named with the table, the one with the published or recommended settings.",
-            path=("against_zero_shot",),
-            unit=f"{metric.key}, {good_end(metric)}",
-            first=best_first(metric),
-        ),
-        Column(
-            "against lora",
-            "against lora",
-            lambda e: e.gain_adapted,
-            lambda gain: _estimate(gain.differences[metric.key].micro if gain else None, "+"),
-            "The same against the model that was adapted to the task, not to any user: the task LoRA alone, on which "
-            "the baselines of OPPU's and PerFit's tables stand.",
-            path=("against_lora",),
-            unit=f"{metric.key}, {good_end(metric)}",
-            first=best_first(metric),
-        ),
+def _over_users(metric: Metric) -> Column:
+    return Column(
+        "over users",
+        "score",
+        lambda e: e.scores[metric.key][1],
+        _estimate,
+        "The primary metric as the mean of users' own scores: a user with many queries counts as much as one with few. "
+        "Absent if a user has no score of their own (macro-F1).",
+        unit=f"{metric.key}, {good_end(metric)}",
+        first=best_first(metric),
     )
 
 
-COLUMNS: tuple[Column, ...] = (
+def _difference(baseline: str, metric: Metric, meaning: str, path: tuple[str, ...]) -> Column:
+    """The gain over one of the board's baselines."""
+    return Column(
+        f"against {baseline}",
+        f"against {baseline}",
+        lambda e: e.gains.get(baseline),
+        lambda gain: _estimate(gain.differences[metric.key].micro if gain else None, "+"),
+        meaning,
+        path,
+        f"{metric.key}, {good_end(metric)}",
+        best_first(metric),
+    )
+
+
+_OVER_RAW = (
+    "The difference of the primary metric to the same model without history, on the same queries: to the entry of "
+    "zero-shot that is named with the table, the one with the published or recommended settings."
+)
+_OVER_ADAPTED = (
+    "The same against the model that was adapted to the task and to no user: the task LoRA alone, on which the baselines "
+    "of OPPU's and PerFit's tables stand."
+)
+
+_OF_GAIN: tuple[Column, ...] = (
     _number(
         "p",
         "against zero-shot",
@@ -297,6 +305,9 @@ COLUMNS: tuple[Column, ...] = (
         "0%, or below: the gain is personal. Near 100%: anyone's state would do.",
         unit="share of the gain",
     ),
+)
+
+COLUMNS: tuple[Column, ...] = (
     _number(
         "invalid",
         "answers",

@@ -116,10 +116,15 @@ def _markdown(boards: Sequence[Board]) -> str:
 
 def references(board: Board) -> str:
     """What gains and savings of a board are against, in words."""
-    said = []
-    of_baselines = [(f"Gains over {own.method} are over", own) for own in board.baselines]
-    for what, own in (*of_baselines, ("Parameters and time are saved against", board.saving)):
-        said.append(f"{what} {own.entry}." if own.entry else f"{what} nothing here: {own.why}.")
+    said = [
+        f"Gains against {own.method} are against {own.entry}."
+        if own.entry
+        else f"No gains against {own.method} are given: {own.why}."
+        for own in board.baselines
+    ]
+    saving = board.saving
+    what = "Parameters and time are saved against"
+    said.append(f"{what} {saving.entry}." if saving.entry else f"{what} nothing here: {saving.why}.")
     return " ".join(said)
 
 

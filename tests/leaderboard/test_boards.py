@@ -103,7 +103,7 @@ def test_configs_of_one_method_are_told_apart_by_what_differs(root: Path) -> Non
     "change",
     [
         {"protocol_hash": "0" * 64},
-        {"task_version": 2},
+        {"task_version": 7},
         {"limit": 5},
         {"backbone": {"id": "other", "revision": "r", "dtype": "float32", "device": "cpu"}},
         {"backbone": {"id": "made-up", "revision": "r", "dtype": "bfloat16", "device": "cpu"}},

@@ -73,7 +73,7 @@ def test_queries_that_moved_come_first(tmp_path: Path) -> None:
         query_changes(compare([better], [base], ("a", "b")).task, better, base, {})
 
 
-@pytest.mark.parametrize(("key", "value"), [("protocol_hash", "0" * 64), ("task_version", 2), ("limit", 3)])
+@pytest.mark.parametrize(("key", "value"), [("protocol_hash", "0" * 64), ("task_version", 7), ("limit", 3)])
 def test_answers_to_other_questions_are_not_compared(tmp_path: Path, key: str, value: Any) -> None:
     base = result(tmp_path, "zero-shot", 0.3)
     other = result(tmp_path, "oppu", 0.8, change=lambda row: row["identity"].update({key: value}))

@@ -166,4 +166,4 @@ def test_without_an_entry_with_the_usual_settings_there_is_no_reference_and_the_
     write_boards([board], root)
     text = (root / "mini" / "lamp2m.md").read_text()
     assert "no ranked entry of oppu has the published or the recommended settings." in text
-    assert "Gains are over nothing here: no ranked entry of zero-shot." in text
+    assert "No gains against zero-shot are given: no ranked entry of zero-shot." in text

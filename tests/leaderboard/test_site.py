@@ -406,8 +406,8 @@ def test_two_boards_of_one_task_are_told_apart(tmp_path: Path) -> None:
     ]
     write_site(boards(rows), tmp_path / "site")
     text = Page(tmp_path / "site" / "index.html").text
-    assert "version 1, protocol abababab" in text
-    assert f"version 1, protocol {rows[0].row.identity.protocol_hash[:8]}" in text
+    assert "version 2, protocol abababab" in text
+    assert f"version 2, protocol {rows[0].row.identity.protocol_hash[:8]}" in text
 
 
 def published_rows(html: str) -> list[tuple[str, ...]]:

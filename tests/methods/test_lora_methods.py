@@ -134,11 +134,12 @@ def test_while_training_only_strictly_earlier_items_are_visible(retriever: str, 
     method = build(Oppu, load_backbone(), name, retriever=retriever, k=2)
     for user in dataset(name).users:
         lines = [task(name).render(item) for item in user.history]
-        method._index([user])
+        method.prepare([user])
         for number, context in enumerate(contexts(method.examples(user))):
             shown = [i for i, line in enumerate(lines) if line in context]
             assert all(i < number or lines[i] in lines[:number] for i in shown)
-            assert bool(context) == (number > 0)
+            # OPPU trains on tweets without a context.
+            assert bool(context) == (number > 0 and name != "lamp7")
 
 
 def test_at_test_the_whole_history_is_visible_and_a_stranger_has_none() -> None:

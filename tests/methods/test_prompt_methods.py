@@ -61,7 +61,7 @@ def prompt_of(name: str, **settings: Any) -> str:
     return backbone.prompts[0].text
 
 
-PLAIN = "Generate a title for the following abstract of a paper:\n abstract: source ore title:"
+PLAIN = "Generate a title for the following abstract of a paper.\n abstract: source ore title:"
 
 
 def test_zero_shot_asks_the_prompt_alone() -> None:
@@ -81,7 +81,7 @@ def test_dense_rag_names_the_encoders_revision() -> None:
     method = build("rag", Recorder(), retriever="dense", encoder=str(TINY_MODEL), k="2")
     assert method.config.encoder_revision.startswith("sha256:")
     method.adapt([USER])
-    assert len(method.context(USER, QUERY)) == 2
+    assert len(method.context(USER, QUERY).pieces) == 2
 
 
 @pytest.mark.parametrize("settings", [{"k": "0"}, {"retriever": "dense"}, {"retriever": "best"}])
@@ -124,7 +124,7 @@ def test_pag_samples_items_by_user() -> None:
 def test_pag_reads_profiles_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "profiles.json"
     path.write_text(json.dumps([{"id": "u", "output": "likes tea"}]))
-    assert prompt_of("pag", profiles=str(path)) == f"likes tea\n\n{PLAIN}"
+    assert prompt_of("pag", profiles=str(path)) == f"likes tea\n{PLAIN}"
     method = build("pag", Recorder(), profiles=str(path))
     before = method.config.profiles_sha256
     path.write_text(json.dumps([{"id": "u", "output": "likes ore"}]))

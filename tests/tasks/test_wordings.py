@@ -85,7 +85,7 @@ def test_a_text_with_braces_is_kept_to_the_letter(name: str) -> None:
 
 
 def test_a_wording_that_does_not_exist_is_named_with_those_that_do() -> None:
-    with pytest.raises(InputError, match="oppo.*oppu"):
+    with pytest.raises(InputError, match=r"oppo.*oppu"):
         task("lamp5").worded("oppo")
 
 
