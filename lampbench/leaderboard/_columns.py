@@ -275,8 +275,8 @@ _OVER_RAW = (
     "zero-shot that is named with the table, the one with the published or recommended settings."
 )
 _OVER_ADAPTED = (
-    "The same against the model that was adapted to the task and to no user: the task LoRA alone, on which the baselines "
-    "of OPPU's and PerFit's tables stand."
+    "The same against the model that was adapted to the task and to no user: the task LoRA alone, on which the "
+    "baselines of OPPU's and PerFit's tables stand."
 )
 
 _OF_GAIN: tuple[Column, ...] = (

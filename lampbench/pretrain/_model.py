@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lampbench.backbone import PromptEncoder
-from lampbench.pretrain._examples import examples
+from lampbench.core import Pair
+from lampbench.pretrain._examples import Example, examples
 
 _TOKENIZER_EXAMPLES = 3000
 _BOS, _EOS = "<s>", "</s>"
 _ROWS = 8
-
-_Encoded = tuple[list[int], list[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ class PretrainRecipe:
     heads: int = 6
     feed_forward: int = 512
     context: int = 1024
-    steps: int = 1500
+    steps: int = 1300
     batch_size: int = 32
     learning_rate: float = 2e-3
     warmup: int = 60
@@ -55,7 +54,8 @@ def train_tokenizer(recipe: PretrainRecipe, seed: int) -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    texts = (f"{pair.prompt.text} {pair.target}" for pair in itertools.islice(examples(seed), _TOKENIZER_EXAMPLES))
+    pairs = (example.pair for example in itertools.islice(examples(seed), _TOKENIZER_EXAMPLES))
+    texts = (pair.prompt.answered_by(pair.target) for pair in pairs)
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=_BOS, eos_token=_EOS, clean_up_tokenization_spaces=False
@@ -106,9 +106,9 @@ def train_model(
     model.train()
     stream = examples(seed)
     for step in range(recipe.steps):
-        batch = [encoder.pair(pair) for pair in itertools.islice(stream, recipe.batch_size)]
+        batch = [_weighted(example, encoder, recipe) for example in itertools.islice(stream, recipe.batch_size)]
         optimizer.zero_grad(set_to_none=True)
-        loss = _backward(model, batch, recipe)
+        loss = _backward(model, batch)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -116,31 +116,61 @@ def train_model(
     return model.eval()
 
 
-def _backward(model: Any, batch: list[_Encoded], recipe: PretrainRecipe) -> float:
-    """Gradients of the weighted mean cross-entropy.
+_Row = tuple[list[int], list[float]]
+
+
+def _weighted(example: Example, encoder: PromptEncoder, recipe: PretrainRecipe) -> _Row:
+    """Ids of an example, and what each counts in the loss.
 
     Each target counts the same, however long: a label of two tokens would otherwise teach little beside a title of
-    twenty. Tokens before it count less. Lengths differ tenfold; rows of similar length go through the model together.
+    twenty. So do the targets of the items in the context: each but the first has earlier items to learn from, which is
+    what makes a model this small use a context at all. All other tokens count little.
     """
-    total = sum(recipe.context_weight * (len(prompt) - 1) + recipe.target_weight for prompt, _ in batch)
-    by_length = sorted(batch, key=lambda row: len(row[0]) + len(row[1]))
+    pair = example.pair
+    prompt, target = encoder.pair(pair)
+    weights = [recipe.context_weight] * len(prompt) + [recipe.target_weight / len(target)] * len(target)
+    for first, last in _places(pair, example.shown, encoder.tokenizer, len(prompt)):
+        weights[first:last] = [recipe.target_weight / (last - first)] * (last - first)
+    return prompt + target, weights
+
+
+def _places(pair: Pair, shown: Sequence[str], tokenizer: Any, length: int) -> list[tuple[int, int]]:
+    """Where the targets of the context's items are among the prompt's ids: first and last, per item."""
+    text = pair.prompt.text
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
+    # A BOS token stands before the text's own tokens.
+    ahead, places = length - len(offsets), []
+    items = pair.prompt.context[len(pair.prompt.context) - len(shown) :]
+    before = pair.prompt.context[: len(pair.prompt.context) - len(shown)]
+    end = len("".join(before))
+    for piece, target in zip(items, shown, strict=True):
+        start, end = end + len(piece) - 1 - len(target), end + len(piece)
+        # The newline that ends the item is part of what is learned: it ends the target.
+        inside = [place for place, (first, last) in enumerate(offsets) if first >= start - 1 and last <= end]
+        if inside:
+            places.append((ahead + inside[0], ahead + inside[-1] + 1))
+    return places
+
+
+def _backward(model: Any, batch: list[_Row]) -> float:
+    """Gradients of the weighted mean cross-entropy; rows of similar length go through the model together."""
+    total = sum(sum(weights) for _, weights in batch)
+    by_length = sorted(batch, key=lambda row: len(row[0]))
     loss = 0.0
     for start in range(0, len(batch), _ROWS):
-        part = _weighted_sum(model, by_length[start : start + _ROWS], recipe) / total
+        part = _weighted_sum(model, by_length[start : start + _ROWS]) / total
         part.backward()
         loss += float(part.detach())
     return loss
 
 
-def _weighted_sum(model: Any, batch: list[_Encoded], recipe: PretrainRecipe) -> Tensor:
-    width = max(len(prompt) + len(target) for prompt, target in batch)
+def _weighted_sum(model: Any, batch: list[_Row]) -> Tensor:
+    width = max(len(row) for row, _ in batch)
     ids = torch.zeros(len(batch), width, dtype=torch.long)
     weights = torch.zeros(len(batch), width)
-    for row, (prompt, target) in enumerate(batch):
-        length = len(prompt) + len(target)
-        ids[row, :length] = torch.tensor(prompt + target)
-        weights[row, : len(prompt)] = recipe.context_weight
-        weights[row, len(prompt) : length] = recipe.target_weight / len(target)
+    for number, (row, own) in enumerate(batch):
+        ids[number, : len(row)] = torch.tensor(row)
+        weights[number, : len(row)] = torch.tensor(own)
     # Padded on the right: with causal attention no real token sees a pad, so no mask is needed.
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
