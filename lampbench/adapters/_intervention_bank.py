@@ -17,7 +17,7 @@ class Intervention(nn.Module):
 
     R is kept orthonormal by the Householder parametrization of torch's
     ``nn.utils.parametrizations.orthogonal`` (and so of pyreft): the same coordinates, hence the
-    same gradients and the same optimizer path. Two things differ. The orthogonal completion of the
+    same gradients. Two things differ. The orthogonal completion of the
     starting R, there a width x width buffer, is kept as ``rank`` reflectors. And the signs that the
     coordinates' diagonal stands for are fixed, because weight decay would move that diagonal off
     -1, which torch then truncates to 0, silently erasing R.

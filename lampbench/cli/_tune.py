@@ -34,6 +34,11 @@ _KEPT = ("data", "model", "revision", "dtype", "decoding", "engine", "trust_remo
     metavar="PATH",
     help="A TOML file with lines SETTING = [VALUES]. Default: the method's own.",
 )
+@flag(
+    "--together",
+    is_flag=True,
+    help="One choice for all tasks: each trial has the same settings on all of them, and the best mean gain wins.",
+)
 @set_option
 @flag("--force", is_flag=True, help="Run finished trials again, and forget another search in the folder.")
 @flag(
@@ -47,8 +52,8 @@ _KEPT = ("data", "model", "revision", "dtype", "decoding", "engine", "trust_remo
 @setting_flags("tune", out={"default": Path("tuning")})
 @cache_option
 def tune(
-    method: str, task: str, trials: int, space: Path | None, method_settings: Sequence[str], held_out: float,
-    out: Path, cache: Path | None, force: bool, **flags: Any,
+    method: str, task: str, trials: int, space: Path | None, together: bool, method_settings: Sequence[str],
+    held_out: float, out: Path, cache: Path | None, force: bool, **flags: Any,
 ) -> int:  # fmt: skip
     """Choose METHOD's settings by a random search on held-out shared users.
 
@@ -67,17 +72,18 @@ def tune(
     settings = settings_of(flags, protocol=users.name, out=out / "trials")
     planner = Planner(settings, say=_say, protocol=users)
     options = {"protocol": users.base_name, **changed_settings(settings, _KEPT)}
-    searches = _searches(method, task_names(task), planner, users, space, method_settings)
+    searches = _searches(method, task_names(task), planner, users, space, method_settings, together)
     # What an earlier command left is looked at before the first trial starts.
     records = [_record(search, held_out, out, force) for search in searches]
     device = next((search.preset.backbone.device for search in searches if search.preset.backbone), "cpu")
     limit_memory(settings.memory_limit, device)
     run = partial(LocalExecutor(ProgressReporter()).run, force=force)
-    found = [
-        _carry_out(search, record, max(trials, record.recorded), run, options)
-        for search, record in zip(searches, records, strict=True)
-    ]
-    return 0 if all(found) else 1
+    count = max(trials, *(record.recorded for record in records))
+    made = [_carry_out(search, record, count, run) for search, record in zip(searches, records, strict=True)]
+    if together:
+        return 0 if _choose_together(searches, made, out, options) else 1
+    chosen = [_choose(*own, options) for own in zip(searches, made, records, strict=True)]
+    return 0 if all(chosen) else 1
 
 
 def _say(text: str) -> None:
@@ -85,7 +91,13 @@ def _say(text: str) -> None:
 
 
 def _searches(
-    method: str, tasks: Sequence[str], planner: Planner, users: HeldOut, space_file: Path | None, flags: Sequence[str]
+    method: str,
+    tasks: Sequence[str],
+    planner: Planner,
+    users: HeldOut,
+    space_file: Path | None,
+    flags: Sequence[str],
+    together: bool,
 ) -> list[Search]:
     from lampbench.tune import Search, read_space, space_of
 
@@ -102,9 +114,11 @@ def _searches(
             continue
         context = RunContext(users.origin, preset.backbone.shape if preset.backbone else None)
         space = given or space_of(method, kind, preset.task, context, fixed)
-        searches.append(Search(planner, preset, space, fixed))
+        searches.append(Search(planner, preset, space, fixed, together))
     if not searches:
         raise InputError("nothing to tune: every task was skipped")
+    if together and any(search.space != searches[0].space for search in searches):
+        raise InputError(f"--together: {method} has another space on each task; name one: --space FILE.toml")
     return searches
 
 
@@ -113,14 +127,14 @@ def _record(search: Search, held_out: float, out: Path, force: bool) -> Record:
 
     named = {name: value for name, value in search.preset.identity.items() if name != "config"}
     named |= {"held_out": held_out, "set": search.fixed, "space": search.space.candidates}
+    if search.together:
+        named["together"] = True
     return Record(out, named, force=force)
 
 
-def _carry_out(
-    search: Search, record: Record, count: int, run: Callable[[Plan], RunRow], options: Mapping[str, Any]
-) -> bool:
-    """Try ``count`` settings and report them; tells whether one of them can be chosen."""
-    from lampbench.tune import about, best_of, report
+def _carry_out(search: Search, record: Record, count: int, run: Callable[[Plan], RunRow]) -> list[Trial]:
+    """Try ``count`` settings, record and report them."""
+    from lampbench.tune import best_of, report
 
     made: list[Trial] = []
     for trial in islice(search.trials(run, _say), count):
@@ -129,10 +143,48 @@ def _carry_out(
     best = best_of(made)
     record.write(made, best, exhausted=len(made) < count)
     click.echo(report(search, made, best, count))
+    return made
+
+
+def _choose(search: Search, made: Sequence[Trial], record: Record, options: Mapping[str, Any]) -> bool:
+    """Write the best settings for one task; tells whether there are any."""
+    from lampbench.tune import about, best_of
+
+    best = best_of(made)
     if best is None:
         click.echo("no trial gave a result that can be chosen")
         return False
-    lines, settings = about(search, made, best), {**search.fixed, **best.settings}
-    record.write_best({"method": search.preset.method, "task": search.preset.task.name, **options}, settings, lines)
-    click.echo("\n".join([*lines, f"lampbench run --config {record.best_path}"]))
+    _write(record.best_path, [search], best.settings, about(search, made, best), options)
     return True
+
+
+def _choose_together(
+    searches: Sequence[Search], made: Sequence[Sequence[Trial]], out: Path, options: Mapping[str, Any]
+) -> bool:
+    """Write the best settings for all tasks; tells whether there are any."""
+    from lampbench.tune import best_shared, shared_about, shared_report, shared_trials
+
+    trials = shared_trials(made)
+    best = best_shared(trials)
+    if best is None:
+        click.echo("no settings gave a result that can be chosen on every task")
+        return False
+    click.echo(shared_report(searches, trials, best))
+    path = out / f"{searches[0].preset.method}.toml"
+    _write(path, searches, best.trials[0].settings, shared_about(searches, trials, best), options)
+    return True
+
+
+def _write(
+    path: Path,
+    searches: Sequence[Search],
+    chosen: Mapping[str, Any],
+    lines: Sequence[str],
+    options: Mapping[str, Any],
+) -> None:
+    from lampbench.tune import write_best
+
+    names = ",".join(search.preset.task.name for search in searches)
+    own = {"method": searches[0].preset.method, "task": names, **options}
+    write_best(path, own, {**searches[0].fixed, **chosen}, lines)
+    click.echo("\n".join([*lines, f"lampbench run --config {path}"]))

@@ -55,20 +55,6 @@ class Record:
         }
         write_json(self.path, value)
 
-    def write_best(self, options: Mapping[str, Any], settings: Mapping[str, Any], about: Sequence[str]) -> None:
-        """Write the best settings.
-
-        Args:
-            options: Options of ``lampbench run``, including ``method``.
-            settings: The method's.
-            about: Lines that say what they were chosen on.
-        """
-        lines = [*(f"# {' '.join(line.splitlines())}" for line in about), *_lines(options)]
-        lines += ["", f"[set.{_key(options['method'])}]", *_lines(settings)]
-        temporary = self.best_path.with_suffix(".partial")
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        temporary.replace(self.best_path)
-
     def _within(self, run: Path | None) -> str | None:
         return None if run is None else run.relative_to(self._out).as_posix()
 
@@ -80,12 +66,30 @@ class Record:
             search, trials = dict(known["search"]), list(known["trials"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{self.path}: damaged ({error!r}); --force starts the search over") from None
-        for name in (name for name in self._search if search.get(name) != self._search[name]):
-            raise InputError(
-                f"{self.path}: of another search: its {name} is {search.get(name)!r}, that of this command is "
-                f"{self._search[name]!r}; choose another --out, or start over (--force)"
-            )
+        for name in {**self._search, **search}:
+            found, own = search.get(name), self._search.get(name)
+            if found != own:
+                raise InputError(
+                    f"{self.path}: of another search: its {name} is {found!r}, that of this command is {own!r}; choose "
+                    "another --out, or start over (--force)"
+                )
         return trials
+
+
+def write_best(path: Path, options: Mapping[str, Any], settings: Mapping[str, Any], about: Sequence[str]) -> None:
+    """Write the best settings as a config file.
+
+    Args:
+        path: The file.
+        options: Options of ``lampbench run``, including ``method``.
+        settings: The method's.
+        about: Lines that say what they were chosen on.
+    """
+    lines = [*(f"# {' '.join(line.splitlines())}" for line in about), *_lines(options)]
+    lines += ["", f"[set.{_key(options['method'])}]", *_lines(settings)]
+    temporary = path.with_suffix(".partial")
+    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    temporary.replace(path)
 
 
 def _plain(value: Any) -> Any:

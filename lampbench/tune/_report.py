@@ -8,7 +8,7 @@ from typing import Any
 from tabulate import tabulate
 
 from lampbench.metrics import Difference, Estimate
-from lampbench.tune._search import Search, Trial, gain, in_words
+from lampbench.tune._search import Search, Shared, Trial, gain, in_words
 
 _SURE = 0.05
 
@@ -23,6 +23,35 @@ def report(search: Search, trials: Sequence[Trial], best: Trial | None, asked: i
         size = search.space.size
         lines.append(f"note: {asked} trials were asked for; all {size} points of the space were drawn, equal ones once")
     return "\n".join(lines)
+
+
+def shared_report(searches: Sequence[Search], trials: Sequence[Shared], best: Shared) -> str:
+    """The table of trials that several tasks share: each task's score, and the mean relative gain."""
+    metrics = [f"{own.preset.task.name} {own.preset.task.primary.key}" for own in searches]
+    rows = [
+        [
+            str(own.trials[0].number) if own.trials[0].number else "preset",
+            in_words(own.trials[0].settings),
+            *("" if trial.estimate.value is None else f"{trial.estimate.value:.4f}" for trial in own.trials),
+            "" if own.gain is None else f"{own.gain:+.2%}",
+            "best" if own is best else "",
+        ]
+        for own in trials
+    ]
+    table = tabulate(rows, headers=["trial", "settings", *metrics, "mean gain", ""], disable_numparse=True)
+    return f"\nthe same settings on all tasks; the mean gain is relative to the preset's score\n\n{table}\n"
+
+
+def shared_about(searches: Sequence[Search], trials: Sequence[Shared], best: Shared) -> list[str]:
+    """What the best settings of several tasks together were chosen on."""
+    names = ", ".join(own.preset.task.name for own in searches)
+    users = " and ".join(sorted({str(len(own.preset.dataset.users)) for own in searches}))
+    protocol = searches[0].planner.settings.protocol
+    return [
+        f"best of {len(trials)} trials by the mean relative gain over the preset ({best.gain:+.2%}) on {names},",
+        f"on {users} held-out shared users each of {protocol}: {_name(best.trials[0])}",
+        "evaluated users had no part in it; on the users it was chosen on, the best looks better than it is",
+    ]
 
 
 def about(search: Search, trials: Sequence[Trial], best: Trial) -> list[str]:

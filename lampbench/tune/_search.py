@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from msgspec.structs import asdict
@@ -95,12 +96,14 @@ class Search:
         preset: The first trial: a run with the user's own settings alone.
         space: The space to draw from.
         fixed: The user's own settings, which every trial has.
+        together: Whether the nth trial has the same settings on every task that is searched with this method.
     """
 
     planner: Planner
     preset: Plan
     space: Space
     fixed: _Settings
+    together: bool = False
 
     def trials(self, run: Callable[[Plan], RunRow], say: Callable[[str], None]) -> Iterator[Trial]:
         """Trials until every point of the space was drawn; points with one resolved config are tried once.
@@ -129,7 +132,10 @@ class Search:
 
     def _new(self, number: int, taken: set[int], known: set[str]) -> tuple[_Settings, Plan | str] | None:
         """Settings that give a new run, or why the method refuses them; None if all were drawn."""
-        names = ("tune", self.preset.task.name, self.preset.method, str(number))
+        # Settings may be those of an earlier trial on one task and not on another.
+        if self.together:
+            known = set()
+        names = ("tune", *(() if self.together else (self.preset.task.name,)), self.preset.method, str(number))
         for settings in self.space.draws(self.planner.settings.seed, *names, taken=taken):
             plan = self._plan(settings)
             if isinstance(plan, str):
@@ -170,6 +176,43 @@ def best_of(trials: Iterable[Trial]) -> Trial | None:
     Of equals it is the one with fewer parameters per user, then fewer shared ones, then the earlier one.
     """
     return min((trial for trial in trials if trial.ranked), key=_order, default=None)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The trials of one number on several tasks.
+
+    Attributes:
+        trials: One per task.
+        gain: The mean over tasks of the relative gain over the preset, (score - preset's) / preset's, with its sign
+            turned where lower is better; None if a trial cannot be chosen, or a preset's score is 0.
+    """
+
+    trials: tuple[Trial, ...]
+    gain: float | None
+
+
+def shared_trials(by_task: Sequence[Sequence[Trial]]) -> list[Shared]:
+    """The trials of several searches with the same settings, by number."""
+    presets = [trials[0] for trials in by_task]
+    return [Shared(own, _mean_gain(own, presets)) for own in zip(*by_task, strict=True)]
+
+
+def best_shared(trials: Sequence[Shared]) -> Shared | None:
+    """The trials with the highest mean gain, the earliest of equals; None if none can be chosen."""
+    able = [own for own in trials if own.gain is not None]
+    return max(able, key=lambda own: (own.gain, -own.trials[0].number), default=None)
+
+
+def _mean_gain(trials: Sequence[Trial], presets: Sequence[Trial]) -> float | None:
+    gains = []
+    for trial, preset in zip(trials, presets, strict=True):
+        value, base = trial.estimate.value, preset.estimate.value
+        if not trial.ranked or value is None or not base:
+            return None
+        sign = 1 if (preset.metric or {})["higher_is_better"] else -1
+        gains.append(sign * (value - base) / abs(base))
+    return fmean(gains)
 
 
 def _order(trial: Trial) -> tuple[float, int, int, int]:

@@ -18,7 +18,7 @@ from lampbench.data.mini.protocol import MiniProtocol
 from lampbench.leaderboard import KnownGolds, add, read_result, result_faults
 from lampbench.metrics import Difference, Estimate, difference
 from lampbench.runner import LocalExecutor, Plan
-from lampbench.tune import Record, Trial, doubt
+from lampbench.tune import Record, Trial, best_shared, doubt, shared_trials, write_best
 
 MAJORITY = ("tune", "majority", "--task", "lamp3", "--space", "space.toml", "--out", "out")
 
@@ -63,7 +63,7 @@ def test_every_trial_is_told_and_recorded_and_the_best_is_what_run_takes(here: P
     assert "note: tuning data: 13 of 64 shared users are held out and asked" in output
     assert "note: 20 trials were asked for; all 2 points of the space were drawn, equal ones once" in output
     made = record(here)
-    assert [trial["config"] for trial in made["trials"]] == [{"rounded": True}, {"rounded": False}]
+    assert [trial["config"]["rounded"] for trial in made["trials"]] == [True, False]
     for trial in made["trials"]:
         row = json.loads((here / "out" / trial["run"] / "row.json").read_text())
         assert row["identity"]["protocol"] == "mini,tune=0.2,seed=0"
@@ -80,9 +80,41 @@ def test_every_trial_is_told_and_recorded_and_the_best_is_what_run_takes(here: P
     )
 
 
+def test_one_choice_for_several_tasks_has_the_same_settings_on_all_of_them(here: Path) -> None:
+    (here / "space.toml").write_text('rounded = [true, false]\nquery = ["template", "text"]\n')
+    arguments = ("tune", "majority", "--task", "lamp3,lamp5", "--together", "--space", "space.toml", "--out", "out")
+    output = done(*arguments)
+    made = [record(here, f"{name}/majority")["trials"] for name in ("lamp3", "lamp5")]
+    assert [trial["settings"] for trial in made[0]] == [trial["settings"] for trial in made[1]]
+    assert len(made[0]) == 5
+    assert not list((here / "out").rglob("best.toml"))
+    chosen = tomllib.loads((here / "out" / "majority.toml").read_text())
+    assert chosen["task"] == "lamp3,lamp5"
+    # Rounding is better on lamp3, and nothing matters on lamp5: the preset.
+    assert "best of 5 trials by the mean relative gain over the preset (+0.00%) on lamp3, lamp5" in output
+    assert "rounded" not in chosen.get("set", {}).get("majority", {})
+    assert done("run", "--config", "out/majority.toml", "--dry-run").count("config: ") == 2
+    assert "its together is" in refused(*[word for word in arguments if word != "--together"])
+
+
+def scored(number: int, value: float | None, higher: bool, *failed: str) -> Trial:
+    """A trial with a score."""
+    metric = {"name": "m", "value": value, "ci95": None, "higher_is_better": higher}
+    return Trial(number, {}, "success", metric=metric, failed_checks=failed)
+
+
+def test_the_mean_gain_is_relative_to_each_tasks_preset_and_its_direction() -> None:
+    accuracy = [scored(0, 0.5, True), scored(1, 0.6, True), scored(2, 0.9, True), scored(3, 1.0, True)]
+    error = [scored(0, 0.4, False), scored(1, 0.3, False), scored(2, 0.8, False), scored(3, 0.1, False, "swap")]
+    trials = shared_trials([accuracy, error])
+    assert [own.gain for own in trials] == pytest.approx([0, (0.2 + 0.25) / 2, (0.8 - 1.0) / 2, None])
+    assert best_shared(trials) is trials[1]
+    assert best_shared([trials[3]]) is None
+
+
 def test_the_gain_is_the_paired_difference_on_the_held_out_users(here: Path) -> None:
     # Six users whom the preset, which rounds, serves worse.
-    output = done(*MAJORITY, "--held-out", "0.1", "--seed", "1")
+    output = done(*MAJORITY, "--held-out", "0.1", "--seed", "2")
     made = record(here)
     assert made["best"] == 1
     preset, best = (read_result(here / "out" / trial["run"]).sums["MAE"] for trial in made["trials"])
@@ -192,7 +224,7 @@ def test_any_setting_comes_back_from_the_file_of_the_best(tmp_path: Path) -> Non
     named = Record(tmp_path, {"task": "lamp5", "method": "my.method", "space": {"layers": ((1,), (2, 3))}})
     settings = {"layers": (2, 3), "rate": 1e-05, "word": 'a "b"\n\x7fü', "on": True, "open": None, "k": 4}
     options = {"method": "my.method", "data": Path("some/where"), "trust-remote-code": True}
-    named.write_best(options, settings, ["chosen\non"])
+    write_best(named.best_path, options, settings, ["chosen\non"])
     named.write([Trial(0, settings, "failed", run=tmp_path / "trials/x", error="no")], None)
     read = tomllib.loads(named.best_path.read_text())
     assert {key: read[key] for key in options} == {**options, "data": "some/where"}
