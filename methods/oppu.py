@@ -18,6 +18,7 @@ class OppuConfig(TaskLoraConfig):
     """Settings of ``oppu``; with a retriever OPPU+RAG, with a profile OPPU+PAG."""
 
     published = PUBLISHED | {"task_epochs": TASK_EPOCHS, "user_epochs": USER_EPOCHS}
+    user_epochs_in = "user_epochs"
     task_targets: tuple[str, ...] = setting(("q_proj", "k_proj", "v_proj"), "modules with a task LoRA")
     user_targets: tuple[str, ...] = setting(("q_proj", "v_proj"), "modules with a user's LoRA")
     task_epochs: int | None = setting(None, "epochs over the shared users' queries")

@@ -35,6 +35,7 @@ class PerFitConfig(TrainingConfig):
     """Settings of ``perfit``."""
 
     published = PUBLISHED
+    user_epochs_in = "user_epochs"
     layers: tuple[int, ...] | None = setting(
         None, "decoder layers to edit after, 0-based (default: the preset's, or the task's)"
     )
@@ -53,6 +54,11 @@ class PerFitConfig(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         Positions.parse(self.positions)
+
+    @property
+    def starts_elsewhere(self) -> bool:
+        """Whether stage 1 starts at random."""
+        return self.shared_start == "random"
 
 
 class PerFit(AdapterMethod):

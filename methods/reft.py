@@ -35,6 +35,7 @@ class ReftConfig(TrainingConfig):
     """Settings of ``reft``."""
 
     published = PUBLISHED
+    user_epochs_in = "epochs"
     kind: Kind = setting("loreft", "which intervention: loreft, noreft, direft, consreft, lobireft")
     layers: tuple[int, ...] | None = setting(
         None, "decoder layers to edit after, 0-based; those of a preset are of 32, and scaled"
@@ -49,6 +50,11 @@ class ReftConfig(TrainingConfig):
         Positions.parse(self.positions)
         if self.kind == "consreft" and self.start == "identity":
             raise ValueError("consreft cannot start as the identity; set start=random")
+
+    @property
+    def starts_elsewhere(self) -> bool:
+        """Whether interventions start at random."""
+        return self.start == "random"
 
 
 class Reft(AdapterMethod):

@@ -20,6 +20,7 @@ class UserLoraConfig(LoraTrainingConfig):
     """Settings of ``user-lora``."""
 
     published = PUBLISHED | {"epochs": USER_EPOCHS}
+    user_epochs_in = "epochs"
     targets: tuple[str, ...] = setting(("q_proj", "v_proj"), "modules that get a LoRA")
     epochs: int | None = setting(None, "epochs over the user's history")
 

@@ -4,9 +4,9 @@ The stacked engine is tested and measured against the solo engine. LoRA trains i
 Interventions train in :class:`Intervention` and not in pyreft's, whose rotation is erased by the weight
 decay that every recipe here has; without weight decay the two give the same parameters (tested).
 
-Weight decay acts on every parameter of an adapter. transformers' Trainer, in which pyreft trains, exempts biases; which of the
-two PerFit's unreleased code does is not known, and at its settings (decay 0.01, learning rate 1e-4, some hundred steps) the
-exemption changes a bias by less than 0.1%.
+Weight decay acts on every parameter of an adapter. transformers' Trainer, in which pyreft trains, exempts biases. Which
+of the two PerFit does is not known, as its code is not released; at its settings (decay 0.01, learning rate 1e-4, some
+hundred steps) the exemption changes a bias by less than 0.1%.
 """
 
 from __future__ import annotations

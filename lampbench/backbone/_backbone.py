@@ -87,6 +87,7 @@ class TransformersBackbone:
         self.batch_size = batch_size
         self.seed = seed
         self._newlines: Tensor | None = None
+        self._most: int | None = None
 
     @classmethod
     def load(cls, info: BackboneInfo, *, decoding: Decoding, batch_size: int, seed: int) -> TransformersBackbone:
@@ -147,6 +148,18 @@ class TransformersBackbone:
 
         with self.model.register_forward_hook(hear):
             yield heard
+
+    @contextmanager
+    def brief(self, tokens: int) -> Iterator[None]:
+        """Answers inside the ``with`` block have at most so many tokens; prompts are what they are outside of it.
+
+        For those who only want to know whether two answers are alike. Labels are scored as ever.
+        """
+        before, self._most = self._most, tokens
+        try:
+            yield
+        finally:
+            self._most = before
 
     def warm_up(self) -> None:
         """One short pass, so that no phase pays for what the first use of a device costs."""
@@ -238,7 +251,7 @@ class TransformersBackbone:
                 self.model,
                 self.layers,
                 [rows[i] for i in batch],
-                max_new_tokens=max_new_tokens,
+                max_new_tokens=max_new_tokens if self._most is None else min(max_new_tokens, self._most),
                 stop=stop,
                 pad=self.pad,
                 adapters=adapters,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lampbench.bases._prompt_method import PromptMethod
-from lampbench.bases._training_config import TrainingConfig
+from lampbench.bases._training_config import PUBLISHED, TrainingConfig
 
 if TYPE_CHECKING:
     from lampbench.bases._adapter_method import AdapterMethod
 
-__all__ = ["AdapterMethod", "PromptMethod", "TrainingConfig"]
+__all__ = ["PUBLISHED", "AdapterMethod", "PromptMethod", "TrainingConfig"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lampbench.adapters import Recipe
 
 # The preset of published settings.
-_PUBLISHED = "lamp"
+PUBLISHED = "lamp"
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,11 @@ class TrainingConfig:
 
     Attributes:
         published: Field -> value: the settings that were published for LaMP.
+        user_epochs_in: The field that holds the epochs over a user's history; None if nothing is trained per user.
     """
 
     published: ClassVar[Mapping[str, Any]] = {}
+    user_epochs_in: ClassVar[str | None] = None
 
     preset: str = setting(
         "auto",
@@ -49,6 +51,19 @@ class TrainingConfig:
         if not 0 <= self.warmup_ratio <= 1:
             raise ValueError(f"warmup_ratio must be from 0 to 1, found {self.warmup_ratio}")
 
+    @property
+    def starts_elsewhere(self) -> bool:
+        """Whether adapters change what the backbone computes before anything is learned."""
+        return False
+
+    def user_steps(self, items: int) -> int | None:
+        """Optimizer steps of a user with so many history items; None if nothing is trained per user, or not yet filled.
+
+        An adapter that tunes other numbers of examples per user overrides this.
+        """
+        epochs = getattr(self, self.user_epochs_in) if self.user_epochs_in else None
+        return epochs * -(-items // self.batch_size) if epochs and self.batch_size else None
+
     def recipe(self, epochs: int | None) -> Recipe:
         """The recipe of a stage of ``epochs``; raises ValueError if a setting is still None."""
         from lampbench.adapters import Recipe
@@ -69,8 +84,8 @@ def filled(config: Any, context: RunContext) -> Any:
     """
     name = config.preset
     if name == "auto":
-        name = context.protocol if context.recommended else _PUBLISHED
-    values = config.published if name == _PUBLISHED else _recommended(name, context)
+        name = context.protocol if context.recommended else PUBLISHED
+    values = config.published if name == PUBLISHED else _recommended(name, context)
     open_fields = {field: value for field, value in values.items() if getattr(config, field) is None}
     return replace(config, preset=name, **open_fields)
 
@@ -81,7 +96,7 @@ def _recommended(name: str, context: RunContext) -> Mapping[str, Any]:
     known = getattr(protocols().load(name), "recommended", None) if name in protocols().names() else None
     if not (isinstance(known, Mapping) and context.method in known):
         raise InputError(
-            f"{context.method}: preset: expected auto, {_PUBLISHED}, or a protocol that recommends settings for "
+            f"{context.method}: preset: expected auto, {PUBLISHED}, or a protocol that recommends settings for "
             f"{context.method}; found {name!r}"
         )
     settings: Mapping[str, Any] = known[context.method]

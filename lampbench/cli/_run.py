@@ -23,7 +23,7 @@ from lampbench.cli._options import (
     use_cache,
 )
 from lampbench.core import InputError, config_to_json
-from lampbench.runner import Plan, Planner, RunFolder, Skip, load_method
+from lampbench.runner import Plan, Planner, RunFolder, Skip, Steps, load_method
 
 
 @click.command(cls=Grouped)
@@ -98,6 +98,7 @@ def _plan_text(plan: Plan, planner: Planner) -> str:
         "protocol": f"{planner.settings.protocol} {data.hash}",
         "queries": f"{len(data.queries)} evaluated, {sum(len(user.queries) for user in data.shared)} shared",
         "tokens": _token_text(plan, planner),
+        "optimizer steps per user": Steps.of(plan.config, data.evaluated) or "none",
         "config": json.dumps(config_to_json(plan.config)),
         "identity": json.dumps(plan.identity),
     }

@@ -199,12 +199,14 @@ class Cost(Record, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         elapsed: Seconds by the clock over all sessions; with several workers less than all seconds together.
+        check_seconds: Seconds of the isolation checks, which no phase holds.
         memory: Phase -> place (``host``, ``device``) -> peak bytes.
     """
 
     parameters: ParameterCounts
     seconds: PhaseSeconds
     elapsed: Seconds | None = None
+    check_seconds: Seconds | None = None
     seconds_per_user: UserSeconds | None
     memory: dict[str, dict[str, Count | None]]
     tokens: Tokens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -10,8 +11,10 @@ from lampbench.core import AskedUser, HistoryItem, LampBenchError, Method, Query
 from lampbench.data import Dataset
 from lampbench.runner._reach import reachable
 
-# Users of a run whose answers are looked at, and queries of each.
-_USERS, _QUERIES_EACH = 4, 1
+# Users of a run whose answers are looked at: one in so many, within these bounds; and queries of each.
+_ONE_IN, _FEWEST, _MOST, _QUERIES_EACH = 12, 2, 4, 1
+# Alike or not: the first tokens of an answer tell. On a real model, whole answers would take a third of a short run.
+_TOKENS = 8
 # Users from whose data a way to the golds is looked for.
 _LOOKED_AT = 8
 
@@ -44,7 +47,7 @@ class Guards:
         self._users = [asked.user for asked in users]
         self._sample = [query for asked in users for query in asked.queries[:_QUERIES_EACH]]
         stranger = f"stranger-{digest([asked.user.id for asked in everyone])[:16]}"
-        self._strangers = [replace(query, id=f"{stranger}-{query.id}", user_id=stranger) for query in self._sample]
+        self._strangers = [replace(query, id=f"{stranger}-{query.id}", user_id=stranger) for query in self._sample[:1]]
         self._before = self._round()
         self._logits = self._heard()
 
@@ -99,14 +102,21 @@ class Guards:
         listening: Any = getattr(self._method.backbone, "listening", None)
         found: dict[str, Sequence[str]] = {}
         for query in self._sample if listening else ():
-            with listening() as found[query.id]:
+            with listening() as found[query.id], self._brief(1):
                 answers_of(self._method, [query])
         return found
 
     def _round(self) -> _Round:
-        answers = answers_of(self._method, [*self._sample, *self._strangers])
-        half = len(self._sample)
-        return _Round(_by_id(self._sample, answers[:half]), _by_id(self._strangers, answers[half:]))
+        with self._brief(_TOKENS):
+            answers = answers_of(self._method, [*self._sample, *self._strangers])
+        own = len(self._sample)
+        return _Round(_by_id(self._sample, answers[:own]), _by_id(self._strangers, answers[own:]))
+
+    def _brief(self, tokens: int) -> AbstractContextManager[None]:
+        """Answers of the method's backbone, if it writes any, are short inside the ``with`` block."""
+        brief: Any = getattr(self._method.backbone, "brief", None)
+        short: AbstractContextManager[None] = brief(tokens) if brief else nullcontext()
+        return short
 
 
 def answers_of(method: Method, queries: Sequence[Query]) -> Sequence[str]:
@@ -124,8 +134,8 @@ def answers_of(method: Method, queries: Sequence[Query]) -> Sequence[str]:
 
 def guarded(users: Sequence[_Any]) -> list[_Any]:
     """The users of a run whose answers are looked at: some, evenly from the first to the last."""
-    last = len(users) - 1
-    places = sorted({round(i * last / max(1, _USERS - 1)) for i in range(_USERS)})
+    last, some = len(users) - 1, max(_FEWEST, min(_MOST, len(users) // _ONE_IN))
+    places = sorted({round(i * last / (some - 1)) for i in range(some)})
     return [users[place] for place in places]
 
 

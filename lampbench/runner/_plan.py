@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from functools import cache
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from lampbench.bases import PUBLISHED, TrainingConfig
 from lampbench.core import (
+    AskedUser,
     InputError,
     LampBenchError,
     Method,
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
     from lampbench.backbone import BackboneInfo, Decoding
 
 _RUN_ID_LENGTH = 12
+# Fewer steps than this hardly train a user.
+_FEW_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,27 @@ class Plan:
     run_id: str
     folder: Path
     data_seconds: float
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How many optimizer steps evaluated users get."""
+
+    median: float
+    fewest: int
+    most: int
+
+    @classmethod
+    def of(cls, config: Any, users: Sequence[AskedUser]) -> Steps | None:
+        """Those of users under a resolved config; None if nothing is trained per user."""
+        given = (
+            [config.user_steps(len(own.user.history)) for own in users] if isinstance(config, TrainingConfig) else []
+        )
+        known = [steps for steps in given if steps is not None]
+        return cls(median(known), min(known), max(known)) if known else None
+
+    def __str__(self) -> str:
+        return f"{self.median:g} (median; {self.fewest} to {self.most})"
 
 
 @dataclass(frozen=True)
@@ -134,6 +160,7 @@ class Planner:
         shape = backbone.shape if backbone else None
         context = RunContext(origin, shape, method, self._recommended(method, backbone is not None))
         config = method_type.resolve(config, task, context)
+        self._note_few_steps(method, task, config, dataset)
         identity = self._identity(method, method_type, task, dataset, config, backbone, decoding)
         run_id = digest(identity)[:_RUN_ID_LENGTH]
         # A protocol's settings may be any text.
@@ -167,6 +194,19 @@ class Planner:
             f"{Path(str(chosen)).name} gets the published ones"
         )
         return {}
+
+    def _note_few_steps(self, method: str, task: Task, config: Any, dataset: Dataset) -> None:
+        """Say so if published settings train a user hardly at all."""
+        if not isinstance(config, TrainingConfig) or config.preset != PUBLISHED:
+            return
+        steps = Steps.of(config, dataset.evaluated)
+        if steps is None or steps.median >= _FEW_STEPS:
+            return
+        start = ", and a start that is not the identity has no time to become useful" if config.starts_elsewhere else ""
+        self._note(
+            f"{task.name} {method}: users get {steps} optimizer steps; the published settings are for long "
+            f"histories{start}: lampbench tune {method} chooses others on shared users"
+        )
 
     def _model(self) -> str | None:
         return self.settings.model or self._protocol.default_model

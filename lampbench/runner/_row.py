@@ -156,6 +156,7 @@ def _cost(events: Sequence[Mapping[str, Any]], parameters: Parameters, state: ro
         parameters=rows.ParameterCounts(parameters.shared, parameters.per_user),
         seconds=rows.PhaseSeconds(**seconds, untracked=untracked),
         elapsed=sum(map(_elapsed, _sessions(events))),
+        check_seconds=sum(event["seconds"] for event in events if event["event"] == "check"),
         seconds_per_user=_spread(by_phase["adapt"]),
         memory={phase: _peak(event["memory"] for event in own) for phase, own in by_phase.items() if own},
         tokens=rows.Tokens(
