@@ -76,9 +76,9 @@ class Steps:
     @classmethod
     def of(cls, config: Any, users: Sequence[AskedUser]) -> Steps | None:
         """Those of users under a resolved config; None if nothing is trained per user."""
-        given = (
-            [config.user_steps(len(own.user.history)) for own in users] if isinstance(config, TrainingConfig) else []
-        )
+        if not isinstance(config, TrainingConfig):
+            return None
+        given = (config.user_steps(len(own.user.history)) for own in users)
         known = [steps for steps in given if steps is not None]
         return cls(median(known), min(known), max(known)) if known else None
 

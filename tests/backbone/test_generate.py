@@ -168,3 +168,16 @@ def test_an_adapter_leaves_no_trace(backbone: Any) -> None:
     changed = backbone.answer(task("lamp5"), prompts, edits(backbone, "all"))
     assert changed != before
     assert backbone.answer(task("lamp5"), prompts) == before
+
+
+def test_brief_answers_are_the_beginnings_of_whole_ones() -> None:
+    backbone, own = load_backbone(), task("lamp5")
+    prompts = [own.prompt(text) for text in ("a short text", "another text about rivers")]
+    whole = backbone.answer(own, prompts)
+    with backbone.brief(2):
+        before = backbone.usage.generated_tokens
+        short = backbone.answer(own, prompts)
+        assert backbone.usage.generated_tokens - before <= 2 * len(prompts)
+    assert all(full.startswith(part) for full, part in zip(whole, short, strict=True))
+    assert short != whole
+    assert backbone.answer(own, prompts) == whole

@@ -8,7 +8,7 @@ from runs import planner
 from support import TINY_MODEL
 
 from lampbench.data.mini.protocol import MiniProtocol
-from lampbench.runner import Plan, Planner, Settings
+from lampbench.runner import Plan, Planner, Settings, Steps
 
 
 def _preset(tmp_path: Path, said: list[str], method: str, model: Path | None, protocol: str = "mini") -> Any:
@@ -42,3 +42,24 @@ def test_a_preset_that_is_named_is_taken_on_any_model(tmp_path: Path) -> None:
     made = planner(tmp_path, protocol="mini", data=None).plan("user-lora", "lamp5", {"preset": "mini"})
     assert isinstance(made, Plan)
     assert made.config.epochs == MiniProtocol.recommended["user-lora"]["epochs"]
+
+
+def test_planning_says_when_published_settings_hardly_train_a_user(tmp_path: Path) -> None:
+    said: list[str] = []
+    made_by = Planner(Settings(protocol="mini", device="cpu", out=tmp_path), said.append)
+    plan = made_by.plan("reft", "lamp5", {"preset": "lamp"})
+    assert isinstance(plan, Plan)
+    # Epochs times batches, by hand.
+    steps = sorted(2 * -(-len(own.user.history) // 16) for own in plan.dataset.evaluated)
+    middle = (steps[(len(steps) - 1) // 2] + steps[len(steps) // 2]) / 2
+    assert str(Steps.of(plan.config, plan.dataset.evaluated)) == f"{middle:g} (median; {steps[0]} to {steps[-1]})"
+    (line,) = [line for line in said if "optimizer steps" in line]
+    assert line.startswith(f"lamp5 reft: users get {middle:g} (median; {steps[0]} to {steps[-1]}) optimizer steps; ")
+    assert "a start that is not the identity" in line
+    assert "lampbench tune reft" in line
+    made_by.plan("reft", "lamp5", {"preset": "lamp", "epochs": 20})
+    made_by.plan("reft", "lamp5", {})
+    assert len([line for line in said if "optimizer steps" in line]) == 1
+    made_by.plan("user-lora", "lamp5", {"preset": "lamp"})
+    assert "identity" not in said[-1]
+    assert Steps.of(None, plan.dataset.evaluated) is None
