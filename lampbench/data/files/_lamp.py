@@ -100,13 +100,15 @@ class LampSplit:
                 query_id = read_id(record, "id", where)
                 where = f"{where} (id {query_id!r})"
                 ids.add(query_id)
-                questions, with_user = questions + 1, with_user + ("user_id" in record)
+                if with_user and "user_id" not in record:
+                    raise InputError(f"{where}: there is no user_id, but questions before it have one")
                 user_id = read_id(record, "user_id", where) if "user_id" in record else query_id
                 defect = defects.get(query_id)
                 mended = defect.text(record.get("input")) if defect else None
                 query = read_query(record, user_id, task, where, mended)
                 if query_id in wrong:
                     raise wrong[query_id]
+                questions, with_user = questions + 1, with_user + ("user_id" in record)
             except InputError as error:
                 log.set_aside(error, self.outputs if error is wrong.get(query_id) else path, query_id)
                 continue
