@@ -94,7 +94,7 @@ def describe(names: tuple[str, ...], as_json: bool, cache: Path | None, **data_o
     kind, plugin = _find(kind, name.partition(",")[0])
     given = [option for option, value in data_options.items() if value not in (None, False, Settings().tolerate)]
     if kind != "protocol" and given:
-        raise InputError(f"--{given[0]} describes a protocol; {name!r} is a {kind}")
+        raise InputError(f"--task, --data, --model, --strict and --tolerate describe a protocol; {name!r} is a {kind}")
     given = [option for option in given if option != "task"]
     if given and not data_options["task"]:
         raise InputError(f"--{given[0]} needs --task: whose data to describe, tasks or all")

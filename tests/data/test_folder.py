@@ -134,7 +134,11 @@ def cut(path: Path) -> None:
     ("file", "change", "message"),
     [
         ("dev_questions", lambda q: q[1].update(id=q[0]["id"]), r"question 1 \(id 'dev0-q0'\): the id occurs twice"),
-        ("dev_questions", lambda q: q[0].pop("profile") and None, r"question 0 \(id 'dev0-q0'\): the profile is missing"),
+        (
+            "dev_questions",
+            lambda q: q[0].pop("profile") and None,
+            r"question 0 \(id 'dev0-q0'\): the profile is missing",
+        ),
         ("dev_questions", lambda q: q[0]["profile"][2].pop("title") and None, r"profile\[2\]: 'title' is missing"),
         ("dev_questions", lambda q: q[0]["profile"][2].update(title=3), r"'title' is a int \('3'\); expected a string"),
         ("dev_questions", lambda q: q[0]["profile"][2].update(date="May"), r"the date is 'May'; expected YYYY"),
