@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lampbench.cli._executor import Bar
-from lampbench.cli._options import cache_option, for_tasks, task_names, use_cache
+from lampbench.cli._options import cache_option, for_tasks, task_names, tolerate_option, use_cache
 from lampbench.core import InputError, Task, cache_folder, new_folder
 
 if TYPE_CHECKING:
@@ -77,22 +77,36 @@ def get(setting: Setting, task: str, split: str, source: str | None, cache: Path
 @click.option("--data", "folder", type=click.Path(path_type=Path), help="The protocol's data folder.")
 @click.option("--format", "layout", required=True, type=click.Choice(["lamp", "oppu"]), help="LaMP's or OPPU's layout.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="An empty or new folder.")
+@tolerate_option
 @cache_option
-def export(protocol: str, task: str, folder: Path | None, layout: Layout, out: Path, cache: Path | None) -> None:
+def export(
+    protocol: str,
+    task: str,
+    folder: Path | None,
+    layout: Layout,
+    out: Path,
+    tolerate: float,
+    cache: Path | None,
+) -> None:
     """Write a protocol's users in LaMP's or OPPU's file layout.
 
-    Read back with --protocol folder or oppu100, they are the same users: the hash is the same.
+    Read back with --protocol folder or oppu100, they are the same users: the hash is the same, unless records of
+    the protocol's files were set aside or mended.
     """
     from lampbench.data.files import Exported
     from lampbench.data.files import export as write
-    from lampbench.runner import load_protocol
+    from lampbench.runner import Planner, Settings
 
     use_cache(cache)
-    loaded, name = load_protocol(protocol)
-    loaded.say = lambda text: click.echo(text, err=True)
+    planner = Planner(
+        Settings(protocol=protocol, data=folder, tolerate=tolerate), say=lambda text: click.echo(text, err=True)
+    )
+    name = planner.settings.protocol
 
     def one(the_task: Task) -> str:
-        found = loaded.load(the_task, folder)
+        found = planner.dataset(the_task)
+        for note in found.reading.notes():
+            click.echo(f"{the_task.name}: {note}", err=True)
         paths = write(Exported(the_task, found.labelled(), found.shared, found.label), layout, partial)
         size = sum(path.stat().st_size for path in paths)
         return f"{the_task.name}: {name} {found.hash[:12]}: {len(paths)} files, {size / 1e6:.1f} MB"

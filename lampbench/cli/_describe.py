@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from lampbench.cli._options import cache_option, use_cache
+from lampbench.cli._options import cache_option, tolerate_option, use_cache
 from lampbench.cli._protocol import data_text, protocol_data
 from lampbench.core import (
     InputError,
@@ -25,7 +25,7 @@ from lampbench.core import (
     tasks,
     unknown_name,
 )
-from lampbench.runner import load_method
+from lampbench.runner import Settings, load_method
 
 _REGISTRIES = {"method": methods, "task": tasks, "metric": metrics, "protocol": protocols}
 
@@ -70,7 +70,12 @@ def _entry(registry: Registry, name: str) -> dict[str, str | None]:
 @click.option("--task", help="Of a protocol: whose data to count; tasks, comma-separated, or all.")
 @click.option("--data", type=click.Path(path_type=Path), help="Of a protocol: its data folder.")
 @click.option("--model", help="Of a protocol: the model whose tokenizer counts. Default: the protocol's, if any.")
-@click.option("--strict", is_flag=True, help="Of a protocol: refuse data in which a leak check finds something.")
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Of a protocol: refuse data in which a leak check finds something, or a record cannot be read.",
+)
+@tolerate_option
 @cache_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def describe(names: tuple[str, ...], as_json: bool, cache: Path | None, **data_options: Any) -> None:
@@ -87,9 +92,10 @@ def describe(names: tuple[str, ...], as_json: bool, cache: Path | None, **data_o
     kind, name = _asked(names)
     # A protocol's settings stand behind its name.
     kind, plugin = _find(kind, name.partition(",")[0])
-    if kind != "protocol" and any(data_options.values()):
-        raise InputError(f"--task, --data, --model and --strict describe a protocol; {name!r} is a {kind}")
-    given = [option for option in ("data", "model", "strict") if data_options[option]]
+    given = [option for option, value in data_options.items() if value not in (None, False, Settings().tolerate)]
+    if kind != "protocol" and given:
+        raise InputError(f"--task, --data, --model, --strict and --tolerate describe a protocol; {name!r} is a {kind}")
+    given = [option for option in given if option != "task"]
     if given and not data_options["task"]:
         raise InputError(f"--{given[0]} needs --task: whose data to describe, tasks or all")
     target: Any = load_method(name) if kind == "method" else plugin.load()

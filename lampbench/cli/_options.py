@@ -22,7 +22,7 @@ from lampbench.core import (
     tasks,
     unknown_name,
 )
-from lampbench.runner import load_method, load_task
+from lampbench.runner import Settings, load_method, load_task, options
 
 _Result = TypeVar("_Result")
 
@@ -32,6 +32,14 @@ cache_option = flag(
     type=Typed(Path),
     metavar="PATH",
     help="Where data is kept. Default: LAMPBENCH_CACHE, or ~/.cache/lampbench.",
+)
+tolerate_option = flag(
+    "--tolerate",
+    group="Data",
+    type=Typed(float),
+    default=Settings().tolerate,
+    metavar="SHARE",
+    help=options()["tolerate"].help,
 )
 method_option = flag("--method", required=True, type=NAMES, help="Methods, comma-separated, or all.")
 task_option = flag("--task", required=True, type=NAMES, help="Tasks, comma-separated, or all.")

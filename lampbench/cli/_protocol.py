@@ -17,9 +17,12 @@ from lampbench.runner import Planner, Settings, load_protocol
 _BATCH = 1000
 
 
-def protocol_data(name: str, *, task: str, data: Path | None, model: str | None, strict: bool) -> list[dict[str, Any]]:
+def protocol_data(
+    name: str, *, task: str, data: Path | None, model: str | None, strict: bool, tolerate: float
+) -> list[dict[str, Any]]:
     """Each task's users, queries, tokens and findings as JSON values; raises InputError as ``for_tasks`` does."""
-    planner = Planner(Settings(protocol=name, data=data, strict=strict), say=lambda text: click.echo(text, err=True))
+    settings = Settings(protocol=name, data=data, strict=strict, tolerate=tolerate)
+    planner = Planner(settings, say=lambda text: click.echo(text, err=True))
     protocol, canonical = load_protocol(name)
 
     def describe(the_task: Task) -> dict[str, Any]:
@@ -71,6 +74,7 @@ def _facts(task: Task, data: Dataset, protocol: Protocol, model: str | None) -> 
         "tokens": asdict(_tokens(task, data, tokenizer)) if tokenizer else None,
         "leaks": {leak.name: leak.to_json() for leak in data.leaks},
         "notes": list(data.notes),
+        "reading": asdict(data.reading),
         "source_hashes": dict(data.sources),
     }
 

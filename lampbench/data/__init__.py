@@ -3,13 +3,15 @@
 from lampbench.data._dataset import Dataset, Protocol
 from lampbench.data._leaks import LEAKS, Leak, findings
 from lampbench.data._summary import Spread, Summary, TokenSummary, count_tokens, summarize
-from lampbench.data.files import check_same_ids, read_golds, read_outputs
+from lampbench.data.files import Fault, Reading, check_same_ids, read_golds, read_outputs
 
 __all__ = [
     "LEAKS",
     "Dataset",
+    "Fault",
     "Leak",
     "Protocol",
+    "Reading",
     "Spread",
     "Summary",
     "TokenSummary",

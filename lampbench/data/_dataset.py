@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from lampbench.core import AskedUser, InputError, LabelledQuery, LabelledUser, NoConfig, Query, Task, User
+from lampbench.data.files import NOTHING_READ, Reading
 
 if TYPE_CHECKING:
     from lampbench.data._freeze import Frozen
@@ -52,10 +53,12 @@ class Dataset:
         evaluated: Evaluated users with their queries, in the order of their first appearance.
         golds: Query id -> gold. For the scorer alone; the runner never hands it to a method.
         sources: File name -> SHA-256 of every file that was read.
-        hash: SHA-256 over users, histories, queries and golds of both splits: the protocol's name.
+        hash: SHA-256 over users, histories, queries and golds of both splits, and over which records were set aside or
+            mended: the protocol's name.
         leaks: What the leak checks found.
         notes: What a reader of the numbers should know about how the data was read.
         label: What to call it wherever a score on it appears, such as "mini (synthetic)"; None for real data.
+        reading: What reading the files came upon: records set aside, known defects mended, what was ignored.
     """
 
     shared: Sequence[LabelledUser]
@@ -66,6 +69,7 @@ class Dataset:
     leaks: tuple[Leak, ...]
     notes: tuple[str, ...] = ()
     label: str | None = None
+    reading: Reading = NOTHING_READ
 
     @classmethod
     def of(
@@ -77,6 +81,7 @@ class Dataset:
         sources: Mapping[str, str],
         notes: Sequence[str] = (),
         label: str | None = None,
+        reading: Reading = NOTHING_READ,
         frozen: Frozen | None = None,
     ) -> Dataset:
         """The data of these users; the golds of those evaluated are kept apart.
@@ -88,6 +93,7 @@ class Dataset:
             sources: File name -> SHA-256.
             notes: What a reader should know.
             label: What to call it, if it is not real data.
+            reading: What reading the files came upon.
             frozen: The hash and the findings, if they are known; else they are computed here.
 
         Raises:
@@ -95,7 +101,7 @@ class Dataset:
         """
         from lampbench.data._freeze import freeze
 
-        known = frozen or freeze(task, shared, evaluated)
+        known = frozen or freeze(task, shared, evaluated, reading)
         golds: dict[str, str] = {}
         for entry in evaluated:
             for labelled in entry.queries:
@@ -105,7 +111,17 @@ class Dataset:
                         "every query needs an id of its own"
                     )
                 golds[labelled.query.id] = labelled.target
-        return cls(shared, _View(evaluated, _asked), golds, sources, known.hash, known.leaks, tuple(notes), label)
+        return cls(
+            shared,
+            _View(evaluated, _asked),
+            golds,
+            sources,
+            known.hash,
+            known.leaks,
+            tuple(notes),
+            label,
+            reading,
+        )
 
     @property
     def users(self) -> list[User]:
@@ -145,6 +161,7 @@ class Protocol(ABC):
             fill what the user leaves open. If the protocol has a ``default_model`` they are for that one: runs on
             another model take the published settings.
         say: Gets a line for the user when something takes long.
+        tolerate: The share of records that may be set aside because they cannot be read; 0 refuses the first.
     """
 
     Config: ClassVar[type] = NoConfig
@@ -153,6 +170,7 @@ class Protocol(ABC):
     recommended: Mapping[str, Mapping[str, Any]] = {}
 
     say: Callable[[str], None]
+    tolerate: float = 0.0
 
     def __init__(self, config: Any = None) -> None:
         self.config = self.Config() if config is None else config

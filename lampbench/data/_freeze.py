@@ -10,8 +10,8 @@ from typing import Any
 
 from lampbench.core import LabelledUser, Task, cache_folder, digest, write_json
 from lampbench.data._leaks import LEAKS, Leak, find_leaks
-from lampbench.data.files import Columns
-from lampbench.data.store import HistoryHash, Selection
+from lampbench.data.files import Columns, Reading
+from lampbench.data.store import NO_HISTORY, HistoryHash, Selection
 
 # Raise it whenever the same users would get another hash, or other findings.
 _FREEZE_VERSION = 1
@@ -22,7 +22,8 @@ class Frozen:
     """What names a protocol, and what its checks found.
 
     Attributes:
-        hash: SHA-256 over shared users and evaluated users in their order: ids, histories, queries, golds.
+        hash: SHA-256 over shared users and evaluated users in their order: ids, histories, queries, golds; and over
+            the files and ids of records that were set aside or mended, if there are any.
         leaks: Findings, one a check.
     """
 
@@ -30,21 +31,28 @@ class Frozen:
     leaks: tuple[Leak, ...]
 
 
-def freeze(task: Task, shared: Sequence[LabelledUser], evaluated: Sequence[LabelledUser]) -> Frozen:
-    """Hash the users and check them."""
+def freeze(task: Task, shared: Sequence[LabelledUser], evaluated: Sequence[LabelledUser], reading: Reading) -> Frozen:
+    """Hash the users, with what reading them left out, and check them."""
     own, theirs = _hashes(evaluated), _hashes(shared)
     name = digest(
         {
             "shared": [_user_hash(entry, named) for entry, named in zip(shared, theirs, strict=True)],
             "users": [_user_hash(entry, named) for entry, named in zip(evaluated, own, strict=True)],
+            **reading.names,
         }
     )
-    texts = [[named.texts for named in hashes] for hashes in (theirs, own)]
+    # Users without a history are not each other.
+    texts = [[None if named == NO_HISTORY else named.texts for named in hashes] for hashes in (theirs, own)]
     return Frozen(name, find_leaks(task, shared, evaluated, *texts))
 
 
 def frozen(
-    key: Any, task: Task, shared: Sequence[LabelledUser], evaluated: Sequence[LabelledUser], say: Callable[[str], None]
+    key: Any,
+    task: Task,
+    shared: Sequence[LabelledUser],
+    evaluated: Sequence[LabelledUser],
+    reading: Reading,
+    say: Callable[[str], None],
 ) -> Frozen:
     """As ``freeze``, remembered under ``key``, which must name everything that the users come from."""
     path = cache_folder() / "protocols" / f"{digest([_FREEZE_VERSION, task.name, task.version, key])}.json"
@@ -56,7 +64,7 @@ def frozen(
         pass
     if len(shared) + len(evaluated) > 5000:
         say(f"checking {len(evaluated):,} evaluated and {len(shared):,} shared users of {task.name} once")
-    result = freeze(task, shared, evaluated)
+    result = freeze(task, shared, evaluated, reading)
     # Where the cache cannot be written, it is computed again the next time.
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

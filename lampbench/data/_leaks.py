@@ -81,8 +81,8 @@ def find_leaks(
     task: Task,
     shared: Sequence[LabelledUser],
     evaluated: Sequence[LabelledUser],
-    shared_texts: Sequence[str],
-    evaluated_texts: Sequence[str],
+    shared_texts: Sequence[str | None],
+    evaluated_texts: Sequence[str | None],
 ) -> tuple[Leak, ...]:
     """Every check of ``LEAKS``, in that order.
 
@@ -91,7 +91,7 @@ def find_leaks(
             are looked for among shared ones where answers are no labels: many users tag one film.
         shared: Users of the shared split.
         evaluated: Evaluated users.
-        shared_texts: A hash of each shared user's history texts.
+        shared_texts: A hash of each shared user's history texts; None for a user without a history.
         evaluated_texts: The same of evaluated users.
     """
     shared_ids = [entry.user.id for entry in shared]
@@ -196,13 +196,15 @@ def _is_later(item: str, query: str) -> bool:
 
 
 def _twins(
-    ids: Sequence[str], texts: Sequence[str], other_ids: Sequence[str], other_texts: Sequence[str]
+    ids: Sequence[str], texts: Sequence[str | None], other_ids: Sequence[str], other_texts: Sequence[str | None]
 ) -> Iterator[str]:
     """Evaluated users with another id of the same history texts, as ``a = b``."""
-    smallest: dict[str, list[str]] = defaultdict(list)
+    smallest: dict[str | None, list[str]] = defaultdict(list)
     for user_id, name in zip([*ids, *other_ids], [*texts, *other_texts], strict=True):
         # Two are enough: a user's twin is the smallest id that is not the user's own.
         smallest[name] = sorted({*smallest[name], user_id})[:2]
     for user_id, name in zip(ids, texts, strict=True):
+        if name is None:
+            continue
         for twin in [other for other in smallest[name] if other != user_id][:1]:
             yield f"{user_id} = {twin}"

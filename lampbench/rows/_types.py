@@ -91,6 +91,33 @@ class LeakCount(Record, frozen=True):
     examples: tuple[str, ...]
 
 
+class FaultyRecord(Record, frozen=True):
+    """A record of the data's files that was set aside, or mended: its file, its id, and what is wrong with it."""
+
+    file: str
+    id: str
+    what: str
+
+
+class Reading(Record, frozen=True, omit_defaults=True):
+    """What reading the data's files came upon; what is absent did not occur.
+
+    Attributes:
+        set_aside, items_set_aside: Questions, and history items, that cannot be read and are left out.
+        mended: Known defects of official files that were mended.
+        ignored_fields: Name -> how many records have the field, which no task knows.
+        repeated_items: How often a profile lists an item again that it has already.
+        users_without_history: Users of this run who have none: they are answered without adaptation.
+    """
+
+    set_aside: tuple[FaultyRecord, ...] = ()
+    items_set_aside: tuple[FaultyRecord, ...] = ()
+    mended: tuple[FaultyRecord, ...] = ()
+    ignored_fields: dict[str, Count] = {}
+    repeated_items: Count = 0
+    users_without_history: Count = 0
+
+
 class Data(Record, frozen=True):
     """What the run was about, and what became of its queries.
 
@@ -100,6 +127,7 @@ class Data(Record, frozen=True):
         invalid_outputs: Answers that are not valid for the task.
         cut_contexts, cut_sources: Queries whose context or text was cut to fit the model.
         cut_while_adapting: Training examples and profile prompts that were cut.
+        reading: What reading the files came upon; absent if every record was read as it is.
     """
 
     label: str | None
@@ -115,6 +143,7 @@ class Data(Record, frozen=True):
     cut_contexts: Count | None = None
     cut_sources: Count | None = None
     cut_while_adapting: Count | None = None
+    reading: Reading | UnsetType = UNSET
 
 
 class Interval(Record, frozen=True):

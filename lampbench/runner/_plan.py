@@ -112,6 +112,7 @@ class Planner:
     ) -> None:
         self._protocol, name = load_protocol(settings.protocol) if protocol is None else (protocol, settings.protocol)
         self._protocol.say = say
+        self._protocol.tolerate = settings.tolerate
         # A note on the whole command, said once.
         self._note = cache(say)
         self.settings = replace(settings, protocol=name)
@@ -179,6 +180,9 @@ class Planner:
         start = time.perf_counter()
         dataset = self._protocol.load(task, self.settings.data)
         found = findings(dataset.leaks)
+        refused = dataset.reading.refused
+        if refused:
+            found.append(f"{len(refused)} records cannot be read, the first is {refused[0]}")
         if found and self.settings.strict:
             raise InputError(f"--strict: {task.name}: {'; '.join(found)}")
         return dataset, time.perf_counter() - start

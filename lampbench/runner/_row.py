@@ -9,13 +9,13 @@ from pathlib import Path
 from statistics import fmean, quantiles
 from typing import Any, Literal
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 import lampbench
 from lampbench import rows
 from lampbench.core import Parameters, file_sha256
-from lampbench.data import Dataset
+from lampbench.data import Dataset, Fault
 from lampbench.metrics import Score, invalid_outputs
 from lampbench.rows import PHASES, SCHEMA_VERSION
 from lampbench.runner._environment import environment, source_commit
@@ -128,7 +128,26 @@ def _data(data: Dataset) -> rows.Data:
         source_hashes=dict(data.sources),
         leaks={leak.name: rows.LeakCount(leak.count, leak.of, leak.examples) for leak in data.leaks},
         notes=tuple(data.notes),
+        reading=_reading(data),
     )
+
+
+def _reading(data: Dataset) -> rows.Reading | UnsetType:
+    """What reading the files came upon, as the row has it; unset if nothing."""
+    found = data.reading
+
+    def faulty(faults: Sequence[Fault]) -> tuple[rows.FaultyRecord, ...]:
+        return tuple(rows.FaultyRecord(file=fault.file, id=fault.id, what=fault.what) for fault in faults)
+
+    reading = rows.Reading(
+        set_aside=faulty(found.set_aside),
+        items_set_aside=faulty(found.items_set_aside),
+        mended=faulty(found.mended),
+        ignored_fields=dict(found.ignored_fields),
+        repeated_items=found.repeated_items,
+        users_without_history=sum(not user.history for user in data.users),
+    )
+    return UNSET if reading == rows.Reading() else reading
 
 
 def _metric(score: Score) -> rows.MetricValue:

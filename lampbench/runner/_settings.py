@@ -50,7 +50,12 @@ class Settings:
 
     protocol: str = _option("mini", "Data", "Which users and queries: NAME or NAME,KEY=VALUE.")
     data: Path | None = _option(None, "Data", "The protocol's data folder: of LaMP_5 and so on, or of OPPU's.")
-    strict: bool = _option(False, "Data", "Refuse data in which a leak check finds something.")
+    strict: bool = _option(
+        False, "Data", "Refuse data in which a leak check finds something, or a record cannot be read."
+    )
+    tolerate: float = _option(
+        0.01, "Data", "The share of records that are set aside, and named, if they cannot be read.", unit="SHARE"
+    )
     users: int | None = _option(None, "Data", "Only the first N of the users who are asked.", most=_LARGEST)
     model: str | None = _option(None, "Model", "A folder or hub id. Default: the protocol's own, if it has one.")
     revision: str | None = _option(None, "Model", "The model's revision on the hub.")
@@ -104,6 +109,8 @@ class Settings:
                 raise InputError(f"{key} must be {least}, found {value:g}")
             if value > option.most:
                 raise InputError(f"{key} must be at most {option.most:g}, found {value:g}")
+        if not 0 <= self.tolerate <= 1:
+            raise InputError(f"tolerate must be a share from 0 to 1, found {self.tolerate:g}")
 
 
 def options() -> dict[str, Option]:

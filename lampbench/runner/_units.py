@@ -138,7 +138,7 @@ class Missing:
     @property
     def swapped(self) -> dict[str, str] | None:
         """All answers with other users' states; None if nothing is to be swapped."""
-        swappable = self._adapts and len(self._users) > 1
+        swappable = self._adapts and sum(user.items > 0 for user in self._users) > 1
         return self._answers("swap") if self._plan.settings.swap_test and swappable else None
 
     @property
@@ -157,7 +157,8 @@ class Missing:
         answered, unseen = self._record.predictions(), self._unguarded()
 
         def waits(user: _Known) -> bool:
-            if user.id in unseen or (self._adapts and user.id not in self._record.adapted):
+            # Nobody is adapted to no history.
+            if user.id in unseen or (self._adapts and user.items and user.id not in self._record.adapted):
                 return True
             return any(query not in answered for query in user.queries)
 
@@ -182,12 +183,17 @@ class Missing:
             users, states = [], {}
             for place in places:
                 asked = self._data.evaluated[place]
-                other = self._data.evaluated[(place + 1) % len(self._users)].user
+                other = self._data.evaluated[self._next(place)].user
                 users.append(AskedUser(User(asked.user.id, other.history), asked.queries))
                 states[asked.user.id] = other.id
             return self._unit("ask", name, users, states=states)
 
         yield from self._asking("swap", make)
+
+    def _next(self, place: int) -> int:
+        """The place of the next user who has a history, and so a state."""
+        count = len(self._users)
+        return next(other % count for other in range(place + 1, place + count) if self._users[other % count].items)
 
     def _look(self) -> Iterator[Waiting]:
         """A look at the method, if an earlier release did the run and left no word of its parameters."""
@@ -230,7 +236,7 @@ class Missing:
         if not self._adapts:
             return set()
         seen = {user for shard in self._record.shards for user in shard["guarded"]}
-        return {user.id for user in guarded(self._users) if user.queries} - seen
+        return {user.id for user in guarded([user for user in self._users if user.items]) if user.queries} - seen
 
 
 def has_shared_stage(method: type[Method]) -> bool:

@@ -204,7 +204,7 @@ class _Task:
         self.sink.log({"event": "shard", "id": self.unit.name, **found})
 
     def _guards(self, method: Method) -> Guards | None:
-        users = [asked for asked in self.unit.users if asked.user.id in self.unit.guarded]
+        users = [asked for asked in self.unit.users if asked.user.id in self.unit.guarded and asked.user.history]
         if not users:
             return None
         with self.measured("check"):
@@ -222,14 +222,17 @@ class _Task:
                 return {"isolation": {"passed": False, "error": cause(error, self._worker.phase)}}
 
     def _adapt(self, method: Method) -> None:
-        """Adapt users together; what the method keeps early stays, whatever happens to the others."""
+        """Adapt users together; what the method keeps early stays, whatever happens to the others.
+
+        Users without a history are not adapted: every method answers them as it answers a stranger.
+        """
         method.progress = self._progress
         users = [asked.user for asked in self.unit.users]
         for user in users:
             if user.id in self.unit.states:
                 with _resuming():
                     method.load_user(user, self._saved(user.id))
-        users = [user for user in users if user.id not in self.unit.states]
+        users = [user for user in users if user.history and user.id not in self.unit.states]
         if not users:
             return
         waiting = {user.id: history_digest(user) for user in users}

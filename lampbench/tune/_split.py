@@ -44,7 +44,7 @@ class HeldOut(Protocol):
 
     def load(self, task: Task, data: Path | None) -> Dataset:
         """The shared users, split; raises InputError as ``hold_out`` does."""
-        self._base.say = self.say
+        self._base.say, self._base.tolerate = self.say, self.tolerate
         return hold_out(task, self._base.load(task, data), self._part, self._seed)
 
 
@@ -87,6 +87,7 @@ def hold_out(task: Task, dataset: Dataset, part: float, seed: int) -> Dataset:
         sources=dataset.sources,
         notes=[*dataset.notes, *notes],
         label=dataset.label,
+        reading=dataset.reading,
     )
 
 

@@ -152,7 +152,6 @@ class TestOppu:
                 lambda u: u[0]["query"][0].update(gold="X"),
                 "_label.json: 'dev0-q0' is .*, but 'X'",
             ),
-            ("user_top_100_history", lambda u: u[0].update(name="x"), "unknown field 'name'"),
             ("user_top_100_history", lambda u: [], "non-empty JSON list of users"),
             (
                 "user_top_100_history_label",
@@ -160,7 +159,7 @@ class TestOppu:
                 "7 golds for the 6",
             ),
             ("user_others", lambda u: u[0]["query"][0].update(input="x"), "must contain 'Generate a title"),
-            ("user_others", lambda u: u[0].update(profile=[]), "the profile is an empty list"),
+            ("user_others", lambda u: u[0].update(profile={}), "the profile is an empty dict"),
         ],
     )
     def test_a_wrong_record_is_named(self, oppu: Path, file: str, change: Callable[[Any], Any], message: str) -> None:

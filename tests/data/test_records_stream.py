@@ -39,6 +39,25 @@ def test_records_are_what_the_standard_library_reads(
 
 
 @pytest.mark.usefixtures("block")
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    records=st.lists(st.dictionaries(st.text(), VALUES, max_size=4), min_size=1, max_size=5),
+    separator=st.sampled_from(["\n", "\r\n", "\n\n", "\n \t"]),
+    marked=st.booleans(),
+    ended=st.booleans(),
+)
+def test_json_lines_are_the_records_of_the_list(
+    tmp_path: Path, records: list[Any], separator: str, marked: bool, ended: bool
+) -> None:
+    mark = b"\xef\xbb\xbf" if marked else b""
+    as_list, as_lines = tmp_path / "list.json", tmp_path / "lines.jsonl"
+    as_list.write_bytes(mark + json.dumps(records).encode())
+    lines = separator.join(map(json.dumps, records)) + (separator if ended else "")
+    as_lines.write_bytes(mark + lines.encode())
+    assert list(read_records(as_lines)) == list(read_records(as_list)) == records
+
+
+@pytest.mark.usefixtures("block")
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records=st.lists(VALUES, min_size=1, max_size=4), where=st.floats(0, 1, exclude_max=True))
 def test_a_list_cut_anywhere_is_refused_at_a_byte_of_the_file(tmp_path: Path, records: list[Any], where: float) -> None:
@@ -56,7 +75,9 @@ def test_a_list_cut_anywhere_is_refused_at_a_byte_of_the_file(tmp_path: Path, re
     ("raw", "message"),
     [
         (b"", "found nothing at byte 0"),
-        (b"  {}", "found an object at byte 2"),
+        (b"  {}, {}", "after 1 records, at byte 4 (expected another object, as JSON Lines have)"),
+        (b"{} 1", "after 1 records, at byte 3"),
+        (b'{"a": 1}\n{"a": ', "in record 1, at byte"),
         (b'"x"', "found '\"' at byte 0"),
         (b"[1] 2", "after the list of 1 records, at byte 4"),
         (b"[1 2]", "after 1 records, at byte 3"),
@@ -68,7 +89,8 @@ def test_a_list_cut_anywhere_is_refused_at_a_byte_of_the_file(tmp_path: Path, re
         (b"[-Infinity]", "-Infinity is no JSON value"),
         (b'["\xc3\xa4\xff"]', "not UTF-8 at byte 4"),
         (b'["a\xc3', "not UTF-8 at byte 3"),
-        (b"\xef\xbb\xbf[]", "byte order mark"),
+        (b"\xef\xbb\xbf[1,]", "in record 1, at byte 6 (Expecting value)"),
+        (b"\xef\xbb\xbf\xef\xbb\xbf[]", "found '\\ufeff' at byte 3"),
         (b"[" + b"9" * 5000 + b"]", "in record 0, at byte 1: not valid JSON (Exceeds the limit"),
     ],
 )

@@ -20,7 +20,7 @@ from support import TINY_DATA, task
 
 from lampbench.core import HistoryItem, InputError, LabelledQuery, LabelledUser, Query, Task, User, cache_folder
 from lampbench.data import Dataset
-from lampbench.data.files import Block, LampSplit, Source
+from lampbench.data.files import Block, LampSplit, ReadingLog, Source
 from lampbench.data.protocols import FolderProtocol
 from lampbench.data.store import Selection, Split, StoredHistory, stored_split
 
@@ -38,9 +38,9 @@ class Watched(LampSplit):
     happens: Callable[[], Any] = lambda: None
     reads: list[int] = field(default_factory=list)
 
-    def read(self, task: Task) -> tuple[str | None, Iterator[Block]]:
+    def read(self, task: Task, log: ReadingLog) -> tuple[str | None, Iterator[Block]]:
         self.reads.append(1)
-        label, blocks = super().read(task)
+        label, blocks = super().read(task, log)
         return label, self._interrupted(blocks)
 
     def _interrupted(self, blocks: Iterator[Block]) -> Iterator[Block]:

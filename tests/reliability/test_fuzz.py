@@ -30,7 +30,7 @@ from lampbench.cli._flags import settings_of
 from lampbench.cli._options import method_names, overrides, task_names
 from lampbench.cli._run import run as run_command
 from lampbench.core import InputError, Pair, Prompt, cache_folder, config_from, config_to_json, methods, protocols
-from lampbench.data.files import LampSplit, OppuUsers, read_columns, read_golds, read_outputs
+from lampbench.data.files import LampSplit, OppuUsers, ReadingLog, read_columns, read_golds, read_outputs
 from lampbench.data.mini.protocol import MODEL as MINI_MODEL
 from lampbench.leaderboard import (
     KnownGolds,
@@ -407,8 +407,9 @@ def test_files_of_data_of_any_shape_are_read_or_refused(
         path.write_text(json.dumps(content))
 
     def read_all(source: LampSplit | OppuUsers) -> None:
-        for block in source.read(the_task)[1]:
-            read_columns(block.profile, the_task, block.where)
+        log = ReadingLog(data.draw(st.sampled_from([0.0, 0.5, 1.0])), {})
+        for block in source.read(the_task, log)[1]:
+            read_columns(block, the_task, log, encodable=True)
             for labelled in block.queries:
                 assert the_task.source_text(the_task.raw_input(labelled.query.text), "") == labelled.query.text
 

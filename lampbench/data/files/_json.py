@@ -1,4 +1,4 @@
-"""JSON files: small ones whole, lists of any size record by record."""
+"""JSON files: small ones whole, JSON lists and JSON Lines of any size record by record."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ _BLOCK = 4 << 20
 # Far more than any user ever wrote; what is larger is a damaged file and must not fill the memory.
 _LARGEST_RECORD = 64 << 20
 _SPACE = " \t\r\n"
+# What some editors write before UTF-8.
+_MARK = "\ufeff"
 # The longest token that a block's end can cut in two, strings apart: \ud83d\ude00.
 _CUT_TOKEN = 12
 _SHOWN = 80
@@ -32,7 +34,8 @@ def read_json(path: Path) -> tuple[Any, str]:
     except OSError as error:
         raise unreadable(path, error) from None
     try:
-        return json.loads(raw.decode("utf-8"), parse_constant=_refuse), hashlib.sha256(raw).hexdigest()
+        text = raw.decode("utf-8").removeprefix(_MARK)
+        return json.loads(text, parse_constant=_refuse), hashlib.sha256(raw).hexdigest()
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -43,16 +46,24 @@ def read_json(path: Path) -> tuple[Any, str]:
 
 
 def read_records(path: Path) -> Iterator[Any]:
-    """The elements of a file that is one JSON list, one at a time; memory does not grow with the file.
+    """The records of a file, one at a time; memory does not grow with the file.
+
+    The file is one JSON list, or JSON Lines: objects after another, with nothing but white space between them.
 
     Raises:
-        InputError: As ``read_json``, or the file is no list; the message names record and byte.
+        InputError: As ``read_json``, or the file is neither; the message names record and byte.
     """
     try:
         with path.open("rb") as stream:
             yield from _Records(path, stream)
     except OSError as error:
         raise unreadable(path, error) from None
+
+
+def list_file(path: Path) -> Path:
+    """``path``, or the file beside it that ends in ``.jsonl`` if only that exists."""
+    lines = path.with_suffix(".jsonl")
+    return lines if lines.exists() and not path.exists() else path
 
 
 def unreadable(path: Path, error: OSError) -> InputError:
@@ -91,7 +102,21 @@ class _Records:
         self._json = json.JSONDecoder(parse_constant=_refuse)
 
     def __iter__(self) -> Iterator[Any]:
-        self._expect_list()
+        if self._next() == _MARK:
+            self._position += 1
+        first = self._next()
+        if first == "{":
+            yield from self._lines()
+        elif first == "[":
+            self._position += 1
+            yield from self._list()
+        else:
+            found = repr(first) if first else "nothing"
+            raise InputError(
+                f"{self._path}: expected a JSON list of records, or JSON Lines, found {found} at byte {self._here()}"
+            )
+
+    def _list(self) -> Iterator[Any]:
         number = 0
         if self._next() == "]":
             self._position += 1
@@ -109,14 +134,13 @@ class _Records:
         if self._next():
             self._fail(f"after the list of {number} records", "there is something after it")
 
-    def _expect_list(self) -> None:
-        first = self._next()
-        if first == "\ufeff":
-            raise InputError(f"{self._path}: starts with a byte order mark; expected plain UTF-8, save it without one")
-        if first != "[":
-            found = {"": "nothing", "{": "an object"}.get(first, repr(first))
-            raise InputError(f"{self._path}: expected a JSON list of records, found {found} at byte {self._here()}")
-        self._position += 1
+    def _lines(self) -> Iterator[Any]:
+        number = 0
+        while first := self._next():
+            if first != "{":
+                self._fail(f"after {number} records", "expected another object, as JSON Lines have")
+            yield self._record(number)
+            number += 1
 
     def _record(self, number: int) -> Any:
         where = f"in record {number}"

@@ -2,20 +2,23 @@
 
 Formats: the LaMP benchmark's public repository (Salemi et al., ACL 2024). Questions are a JSON list
 of ``{"id", "input", "profile": [...]}``, with ``"user_id"`` in the time-based split; outputs and
-predictions are ``{"task", "golds": [{"id", "output"}]}``.
+predictions are ``{"task", "golds": [{"id", "output"}]}``. Beyond that, questions may be JSON Lines, and
+outputs a list, or JSON Lines, of ``{"id", "output"}``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lampbench.core import InputError, LabelledQuery, Task
-from lampbench.data.files._json import kind, read_json, read_records, shown
-from lampbench.data.files._records import Block, check_object, read_id, read_query, read_string
+from lampbench.data.files._defects import defects_of
+from lampbench.data.files._json import kind, list_file, read_json, read_records, shown
+from lampbench.data.files._reading import ReadingLog
+from lampbench.data.files._records import Block, check_object, read_answer, read_id, read_query
 
 _QUESTION_FIELDS = frozenset({"id", "user_id", "input", "profile", "date"})
 
@@ -41,51 +44,102 @@ class LampSplit:
 
     @property
     def questions(self) -> Path:
-        """The questions file."""
-        return self.folder / f"{self.folder.name}_questions.json"
+        """The questions file: ``.json``, or ``.jsonl`` if there is only that."""
+        return list_file(self.folder / f"{self.folder.name}_questions.json")
 
     @property
     def outputs(self) -> Path:
-        """The outputs file."""
-        return self.folder / f"{self.folder.name}_outputs.json"
+        """The outputs file, likewise."""
+        return list_file(self.folder / f"{self.folder.name}_outputs.json")
 
     def files(self) -> Mapping[str, str]:
         """Official name -> path."""
-        place = f"{self.folder.parent.name}/{self.folder.name}"
-        return {f"{place}/{path.name}": str(path) for path in (self.questions, self.outputs)}
+        return {self._name(path): str(path) for path in (self.questions, self.outputs)}
 
-    def read(self, task: Task) -> tuple[str | None, Iterator[Block]]:
+    def read(self, task: Task, log: ReadingLog) -> tuple[str | None, Iterator[Block]]:
         """The label that the golds bear, and a block a question.
 
-        Raises:
-            InputError: Wrong shape, duplicate ids, ids that are in one file only, an unknown or
-                missing field, an input without the task's marker, a gold that is no answer.
-        """
-        golds = read_golds(self.outputs, task)
-        return golds.label, self._blocks(task, golds.by_id)
+        A question that cannot be read, or has no gold that is an answer of the task, goes to ``log``.
 
-    def _blocks(self, task: Task, golds: Mapping[str, str]) -> Iterator[Block]:
+        Raises:
+            InputError: A file has another shape, is not in order as a whole, or ``log`` is to take nothing.
+        """
+        wrong: dict[str, InputError] = {}
+
+        def take(error: InputError, query_id: str | None, number: int) -> None:
+            # A gold without id is no question's; that question will be found to have none.
+            if query_id is None or not log.tolerate:
+                log.set_aside(error, self.outputs, query_id or f"#{number}")
+            else:
+                wrong.setdefault(query_id, error)
+
+        golds = _read_outputs(self.outputs, task, take)
+        if not golds.by_id:
+            raise InputError(f"{self.outputs}: there are no golds in it")
+        _check_golds(golds, task, self.outputs, take)
+        if not log.tolerates(len(wrong), len(golds.by_id.keys() | wrong)):
+            # Known before a long file is read.
+            raise InputError(
+                f"{next(iter(wrong.values()))}; this is one of {len(wrong)} such golds of {len(golds.by_id)}"
+            )
+        return golds.label, self._blocks(task, golds.by_id, wrong, log)
+
+    def _blocks(
+        self, task: Task, golds: Mapping[str, str], wrong: Mapping[str, InputError], log: ReadingLog
+    ) -> Iterator[Block]:
+        path, defects = self.questions, defects_of(self._name(self.questions))
         ids: set[str] = set()
-        questions = with_user = 0
-        for number, record in enumerate(read_records(self.questions)):
-            where = f"{self.questions}: question {number}"
-            check_object(record, _QUESTION_FIELDS, "id, input and profile", where)
-            query_id = read_id(record, "id", where)
-            where = f"{where} (id {query_id!r})"
-            questions, with_user = questions + 1, with_user + ("user_id" in record)
-            user_id = read_id(record, "user_id", where) if "user_id" in record else query_id
-            query = read_query(record, user_id, task, where)
-            ids.add(query.id)
-            # Ids that lack a gold are told all together, below.
-            yield Block(user_id, (LabelledQuery(query, golds.get(query.id, "")),), record.get("profile"), where)
-        if not questions:
-            raise InputError(f"{self.questions}: expected a non-empty JSON list of questions, found an empty list")
+        without_gold: list[tuple[str, str]] = []
+        records = questions = with_user = 0
+        for number, record in enumerate(read_records(path)):
+            where, query_id = f"{path}: question {number}", f"#{number}"
+            records += 1
+            log.records += 1
+            try:
+                check_object(record, _QUESTION_FIELDS, "id, input and profile", where, log)
+                query_id = read_id(record, "id", where)
+                where = f"{where} (id {query_id!r})"
+                ids.add(query_id)
+                if with_user and "user_id" not in record:
+                    raise InputError(f"{where}: there is no user_id, but questions before it have one")
+                user_id = read_id(record, "user_id", where) if "user_id" in record else query_id
+                defect = defects.get(query_id)
+                mended = defect.text(record.get("input")) if defect else None
+                query = read_query(record, user_id, task, where, mended)
+                if query_id in wrong:
+                    raise wrong[query_id]
+                questions, with_user = questions + 1, with_user + ("user_id" in record)
+            except InputError as error:
+                log.set_aside(error, self.outputs if error is wrong.get(query_id) else path, query_id)
+                continue
+            if query_id not in golds:
+                without_gold.append((query_id, where))
+                continue
+            if defect and mended is not None:
+                log.mend(path, query_id, f"question {number} (id {query_id!r}): {defect.wrong}")
+            yield Block(user_id, (LabelledQuery(query, golds[query_id]),), record.get("profile"), path, where)
+        if not records:
+            raise InputError(f"{path}: expected a non-empty JSON list of questions, found an empty list")
         if with_user not in (0, questions):
             raise InputError(
-                f"{self.questions}: {with_user} of {questions} questions have a user_id; "
+                f"{path}: {with_user} of {questions} questions have a user_id; "
                 "expected all (time-based split) or none (user-based: every question is a user)"
             )
-        check_same_ids(ids, set(golds), self.questions, self.outputs)
+        self._match(ids, golds.keys() | wrong.keys(), without_gold, log)
+
+    def _match(self, ids: set[str], golds: set[str], without_gold: list[tuple[str, str]], log: ReadingLog) -> None:
+        """Set aside what is in one file only; refuse files of which that is true of much, as another split's."""
+        without_question = sorted(golds - ids)
+        if not log.tolerates(len(without_gold) + len(without_question), len(ids)):
+            check_same_ids(ids, golds, self.questions, self.outputs)
+        for query_id, where in without_gold:
+            log.set_aside(InputError(f"{where}: there is no gold for it"), self.questions, query_id)
+        for query_id in without_question:
+            error = InputError(f"{self.outputs}: the gold of {query_id!r}: there is no question for it")
+            log.set_aside(error, self.outputs, query_id)
+
+    def _name(self, path: Path) -> str:
+        return f"{self.folder.parent.name}/{self.folder.name}/{path.name}"
 
 
 def read_outputs(path: Path, task: Task | None) -> Outputs:
@@ -94,22 +148,7 @@ def read_outputs(path: Path, task: Task | None) -> Outputs:
     Raises:
         InputError: Wrong shape, a duplicate id, or a file of another LaMP task.
     """
-    content, _ = read_json(path)
-    if not isinstance(content, dict) or not isinstance(content.get("golds"), list):
-        raise InputError(f'{path}: expected {{"task": …, "golds": [{{"id", "output"}}]}}, found {kind(content)}')
-    if task is not None:
-        _check_task(path, content.get("task"), task)
-    outputs: dict[str, str] = {}
-    for number, record in enumerate(content["golds"]):
-        where = f"{path}: golds[{number}]"
-        if not isinstance(record, dict):
-            raise InputError(f'{where}: expected {{"id", "output"}}, found {kind(record)}')
-        record_id = read_id(record, "id", where)
-        if record_id in outputs:
-            raise InputError(f"{where}: the id {record_id!r} occurs twice; every question has one output")
-        outputs[record_id] = read_string(record, "output", f"{where} (id {record_id!r})")
-    about = content.get("about")
-    return Outputs(outputs, about if isinstance(about, str) else None)
+    return _read_outputs(path, task, _refuse)
 
 
 def read_golds(path: Path, task: Task) -> Outputs:
@@ -117,9 +156,66 @@ def read_golds(path: Path, task: Task) -> Outputs:
     golds = read_outputs(path, task)
     if not golds.by_id:
         raise InputError(f"{path}: there are no golds in it")
-    for query_id, gold in golds.by_id.items():
-        check_gold(gold, query_id, task, str(path))
+    _check_golds(golds, task, path, _refuse)
     return golds
+
+
+def _read_outputs(path: Path, task: Task | None, wrong: Callable[[InputError, str | None, int], Any]) -> Outputs:
+    """As ``read_outputs``; records that cannot be read go to ``wrong``, with their id and number."""
+    content = _outputs_content(path)
+    about = None
+    if isinstance(content, dict) and "golds" not in content and "output" in content:
+        # JSON Lines of one line.
+        content = [content]
+    if isinstance(content, dict) and isinstance(content.get("golds"), list):
+        if task is not None:
+            _check_task(path, content.get("task"), task)
+        about, content = content.get("about"), content["golds"]
+    if not isinstance(content, list):
+        raise InputError(f'{path}: expected {{"task": …, "golds": [{{"id", "output"}}]}}, found {kind(content)}')
+    outputs: dict[str, str] = {}
+    for number, record in enumerate(content):
+        where, record_id = f"{path}: golds[{number}]", None
+        try:
+            if not isinstance(record, dict):
+                raise InputError(f'{where}: expected {{"id", "output"}}, found {kind(record)}')
+            record_id = read_id(record, "id", where)
+            output = read_answer(record, "output", task, f"{where} (id {record_id!r})")
+            if record_id in outputs:
+                raise InputError(f"{where}: the id {record_id!r} occurs twice; every question has one output")
+            outputs[record_id] = output
+        except InputError as error:
+            wrong(error, record_id, number)
+    return Outputs(outputs, about if isinstance(about, str) else None)
+
+
+def _outputs_content(path: Path) -> Any:
+    """A whole JSON file, or the objects of JSON Lines as a list."""
+    try:
+        return read_json(path)[0]
+    except InputError as error:
+        # JSON Lines are no JSON, but begin with two objects.
+        try:
+            records = read_records(path)
+            lines = len([record for record, _ in zip(records, range(2), strict=False) if isinstance(record, dict)]) == 2
+        except InputError:
+            lines = False
+        if not lines:
+            raise error from None
+    return list(read_records(path))
+
+
+def _check_golds(golds: Outputs, task: Task, path: Path, wrong: Callable[[InputError, str, int], Any]) -> None:
+    """Give golds that are no answer of the task to ``wrong``."""
+    for number, (query_id, gold) in enumerate(golds.by_id.items()):
+        try:
+            check_gold(gold, query_id, task, str(path))
+        except InputError as error:
+            wrong(error, query_id, number)
+
+
+def _refuse(error: InputError, query_id: str | None, number: int) -> None:
+    raise error
 
 
 def check_gold(gold: str, query_id: str, task: Task, where: str) -> None:

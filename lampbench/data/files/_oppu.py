@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from lampbench.core import InputError, LabelledQuery, Task
-from lampbench.data.files._json import kind, read_records, shown
+from lampbench.data.files._json import kind, list_file, read_records, shown
 from lampbench.data.files._lamp import check_gold, read_outputs
-from lampbench.data.files._records import Block, check_object, read_id, read_query, read_string
+from lampbench.data.files._reading import ReadingLog
+from lampbench.data.files._records import Block, check_object, read_answer, read_id, read_query
 
 OTHERS = "user_others.json"
 _USER_FIELDS = frozenset({"user_id", "profile", "query"})
@@ -31,7 +32,7 @@ def oppu_folder(task: Task) -> str:
 
 def labels_beside(users: Path) -> Path | None:
     """The label file of a file of evaluated users, or None."""
-    labels = users.with_name(f"{users.stem}_label.json")
+    labels = list_file(users.with_name(f"{users.stem}_label.json"))
     return labels if labels.exists() else None
 
 
@@ -47,51 +48,67 @@ class OppuUsers:
         paths = [self.users, *([self.labels] if self.labels else [])]
         return {f"{path.parent.name}/{path.name}": str(path) for path in paths}
 
-    def read(self, task: Task) -> tuple[str | None, Iterator[Block]]:
+    def read(self, task: Task, log: ReadingLog) -> tuple[str | None, Iterator[Block]]:
         """No label, and a block per user.
 
+        A user or a query that cannot be read goes to ``log``.
+
         Raises:
-            InputError: Wrong shape, a user or id twice, an unknown or missing field, a gold that is
-                no answer or differs from the label file's.
+            InputError: A file has another shape, a gold differs from the label file's, or ``log`` is to take nothing.
         """
         if self.labels is None:
-            return None, self._blocks(task, None)
+            return None, self._blocks(task, None, log)
         labels = read_outputs(self.labels, None)
-        return labels.label, self._blocks(task, labels.by_id)
+        return labels.label, self._blocks(task, labels.by_id, log)
 
-    def _blocks(self, task: Task, labels: dict[str, str] | None) -> Iterator[Block]:
+    def _blocks(self, task: Task, labels: dict[str, str] | None, log: ReadingLog) -> Iterator[Block]:
         users: set[str] = set()
-        asked = 0
+        records = asked = 0
         for number, record in enumerate(read_records(self.users)):
-            where = f"{self.users}: user {number}"
-            check_object(record, _USER_FIELDS, "user_id, profile and query", where)
-            user_id = read_id(record, "user_id", where)
-            where = f"{where} (id {user_id!r})"
-            if user_id in users:
-                raise InputError(f"{where}: the user occurs twice")
-            users.add(user_id)
-            queries = self._queries(record.get("query"), user_id, task, labels, where)
-            asked += len(queries)
-            yield Block(user_id, queries, record.get("profile"), where)
-        if not users:
+            records += 1
+            where, user_id = f"{self.users}: user {number}", f"#{number}"
+            before = log.records
+            try:
+                check_object(record, _USER_FIELDS, "user_id, profile and query", where, log)
+                user_id = read_id(record, "user_id", where)
+                where = f"{where} (id {user_id!r})"
+                if user_id in users:
+                    raise InputError(f"{where}: the user occurs twice")
+                users.add(user_id)
+                queries = self._queries(record.get("query"), user_id, task, labels, where, log)
+            except InputError as error:
+                # A user without a query that could be counted counts as one.
+                log.records = max(log.records, before + 1)
+                log.set_aside(error, self.users, user_id)
+                continue
+            asked += log.records - before
+            if queries:
+                yield Block(user_id, queries, record.get("profile"), self.users, where)
+        if not records:
             raise InputError(f"{self.users}: expected a non-empty JSON list of users, found an empty list")
-        if labels is not None and len(labels) != asked:
+        if labels is not None and not log.tolerates(abs(len(labels) - asked), asked):
             raise InputError(f"{self.labels}: {len(labels)} golds for the {asked} queries of {self.users}")
 
     def _queries(
-        self, records: Any, user_id: str, task: Task, labels: dict[str, str] | None, where: str
+        self, records: Any, user_id: str, task: Task, labels: dict[str, str] | None, where: str, log: ReadingLog
     ) -> tuple[LabelledQuery, ...]:
         if not isinstance(records, list) or not records:
             raise InputError(f"{where}: 'query' is {kind(records)}; expected a non-empty list of queries")
         queries = []
         for number, record in enumerate(records):
-            here = f"{where}: query[{number}]"
-            check_object(record, _QUERY_FIELDS, "id, input and gold", here)
-            query = read_query(record, user_id, task, here)
-            gold = read_string(record, "gold", here)
-            check_gold(gold, query.id, task, here)
-            if labels is not None and labels.get(query.id) != gold:
-                label = shown(labels.get(query.id))
-                raise InputError(f"{self.labels}: {query.id!r} is {label}, but {shown(gold)} in {here}")
+            here, query_id = f"{where}: query[{number}]", f"{user_id}/#{number}"
+            log.records += 1
+            try:
+                check_object(record, _QUERY_FIELDS, "id, input and gold", here, log)
+                query_id = read_id(record, "id", here)
+                query = read_query(record, user_id, task, here)
+                gold = read_answer(record, "gold", task, here)
+                check_gold(gold, query.id, task, here)
+                if labels is not None and labels.get(query.id) != gold:
+                    label = shown(labels.get(query.id))
+                    raise InputError(f"{self.labels}: {query.id!r} is {label}, but {shown(gold)} in {here}")
+            except InputError as error:
+                log.set_aside(error, self.users, query_id)
+                continue
             queries.append(LabelledQuery(query, gold))
         return tuple(queries)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from lampbench.core import HistoryItem, InputError, LabelledQuery, Query, Task
+from lampbench.data.files._dates import date_text, is_plain_date
 from lampbench.data.files._json import kind, shown
-
-_DATE = re.compile(r"[0-9]{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?)?")
+from lampbench.data.files._reading import ReadingLog
 
 
 class Columns(NamedTuple):
@@ -35,12 +34,14 @@ class Block:
         user_id: The user.
         queries: Labelled queries.
         profile: The history as the file has it, unchecked.
+        path: The file.
         where: File and record, for messages.
     """
 
     user_id: str
     queries: tuple[LabelledQuery, ...]
     profile: Any
+    path: Path
     where: str
 
 
@@ -50,22 +51,34 @@ class Source(Protocol):
     def files(self) -> Mapping[str, str]:
         """Name in a row -> path, of every file that is read."""
 
-    def read(self, task: Task) -> tuple[str | None, Iterator[Block]]:
-        """What the files call themselves (``mini (synthetic)``; None for real data), and their blocks."""
+    def read(self, task: Task, log: ReadingLog) -> tuple[str | None, Iterator[Block]]:
+        """What the files call themselves (``mini (synthetic)``; None for real data), and their blocks.
+
+        Records that cannot be read go to ``log``, which raises InputError if there are to be none.
+        """
 
 
-def read_columns(profile: Any, task: Task, where: str) -> Columns:
-    """A profile, checked and in time order.
+def read_columns(block: Block, task: Task, log: ReadingLog, *, encodable: bool = False) -> Columns:
+    """A block's profile, checked and in time order; possibly empty.
 
-    Texts may still hold halves of surrogate pairs: code that encodes them finds out, and asks
-    ``check_profile`` which.
+    Args:
+        block: The block.
+        task: Whose items they are.
+        log: Takes items that cannot be read, and what is ignored.
+        encodable: Whether halves of surrogate pairs are looked for in all texts. That takes long: code that encodes
+            the texts, and so finds out, reads them again with it.
 
     Raises:
-        InputError: It is empty or no list, or an item has a wrong, missing or unknown field.
+        InputError: The profile is no list, or an item cannot be read and ``log`` is to take none.
     """
-    if not isinstance(profile, list) or not profile:
-        raise InputError(f"{where}: the profile is {kind(profile)}; expected a non-empty list of items")
-    columns = _plain_columns(profile, task) or Columns(*map(list, zip(*_items(profile, task, where), strict=True)))
+    profile = block.profile
+    if not isinstance(profile, list):
+        raise InputError(f"{block.where}: the profile is {kind(profile)}; expected a list of items")
+    columns = None if encodable else _plain_columns(profile, task, log)
+    if columns is None:
+        rows = list(_items(block, task, log))
+        columns = Columns(*map(list, zip(*rows, strict=True))) if rows else Columns([], [], [], [])
+    log.items += len(profile)
     dates = columns.dates
     order = sorted(range(len(dates)), key=dates.__getitem__)
     if order == list(range(len(dates))):
@@ -73,15 +86,13 @@ def read_columns(profile: Any, task: Task, where: str) -> Columns:
     return Columns(*([column[i] for i in order] for column in columns))
 
 
-def check_profile(profile: Sequence[Any], task: Task, where: str) -> None:
-    """Raise InputError for the first wrong item, texts that are no text included."""
-    for _ in _items(profile, task, where):
-        pass
+def read_query(record: Mapping[str, Any], user_id: str, task: Task, where: str, mended: str | None = None) -> Query:
+    """A query from a record with ``id``, ``input`` and, beyond LaMP, ``date``.
 
-
-def read_query(record: Mapping[str, Any], user_id: str, task: Task, where: str) -> Query:
-    """A query from a record with ``id``, ``input`` and, beyond LaMP, ``date``."""
-    text = task.source_text(read_string(record, "input", where), where)
+    ``mended`` is the text that a defective input asks about.
+    """
+    raw_input = read_string(record, "input", where)
+    text = task.source_text(raw_input, where) if mended is None else mended
     return Query(read_id(record, "id", where), user_id, text, _date(record, where))
 
 
@@ -113,17 +124,29 @@ def check_text(value: str, key: str, where: str) -> str:
     return value
 
 
-def check_object(record: Any, known: frozenset[str], wanted: str, where: str) -> None:
-    """Refuse what is no object, or has a field that no record of the kind has."""
+def read_answer(record: Mapping[str, Any], key: str, task: Task | None, where: str) -> str:
+    """An answer: a string, and for ratings, or if no task is known, also a number."""
+    value = record.get(key)
+    if task is None or task.kind == "rating":
+        value = _rating(value)
+    if not isinstance(value, str):
+        expected = "a string or a number" if task is None or task.kind == "rating" else "a string"
+        raise InputError(f"{where}: {key!r} is {kind(value)}; expected {expected}")
+    return check_text(value, key, where)
+
+
+def check_object(record: Any, known: frozenset[str], wanted: str, where: str, log: ReadingLog) -> None:
+    """Refuse what is no object; count fields that no record of the kind has."""
     if not isinstance(record, dict):
         raise InputError(f"{where}: expected an object with {wanted}, found {kind(record)}")
-    unknown = sorted(set(record) - known)
-    if unknown:
-        raise InputError(f"{where}: unknown field {unknown[0]!r}; known: {', '.join(sorted(known))}")
+    if not known.issuperset(record):
+        log.ignore(record.keys() - known)
 
 
-def _plain_columns(profile: list[Any], task: Task) -> Columns | None:
+def _plain_columns(profile: list[Any], task: Task, log: ReadingLog) -> Columns | None:
     """The columns of a profile in which everything is as usual, column by column for speed; else None."""
+    if not profile:
+        return Columns([], [], [], [])
     try:
         ids = [record["id"] for record in profile]
         targets = [record[task.item_target] for record in profile]
@@ -131,47 +154,71 @@ def _plain_columns(profile: list[Any], task: Task) -> Columns | None:
         dates = [record.get("date", "") for record in profile]
     except (KeyError, TypeError, AttributeError, IndexError):
         return None
+    if set(map(type, dates)) != {str} or not all(map(is_plain_date, set(dates))):
+        dates = [date_text(date) for date in dates]
+    if task.kind == "rating" and set(map(type, targets)) != {str}:
+        targets = list(map(_rating, targets))
     columns = Columns(ids, sources, targets, dates)
     usual = (
         all(set(map(type, column)) == {str} for column in columns)
         and len(set(ids)) == len(ids)
         and "" not in ids
-        and all(task.item_fields.issuperset(fields) for fields in set(map(tuple, profile)))
-        and all(map(_is_date, set(dates)))
         and (task.kind != "rating" or all(task.accepts(target.strip()) for target in set(targets)))
     )
-    return columns if usual else None
+    if not usual:
+        return None
+    if not all(task.item_fields.issuperset(fields) for fields in set(map(tuple, profile))):
+        for record in profile:
+            log.ignore(record.keys() - task.item_fields)
+    return columns
 
 
-@lru_cache(maxsize=1 << 16)
-def _is_date(text: str) -> bool:
-    return not text or _DATE.fullmatch(text) is not None
-
-
-def _items(profile: Sequence[Any], task: Task, where: str) -> Iterator[tuple[str, str, str, str]]:
-    seen: set[str] = set()
-    for number, record in enumerate(profile):
-        here = f"{where}: profile[{number}]"
-        if not isinstance(record, dict):
-            raise InputError(f"{here}: expected an object, found {kind(record)}")
-        item_id = read_id(record, "id", here)
+def _items(block: Block, task: Task, log: ReadingLog) -> Iterator[tuple[str, str, str, str]]:
+    """The items that can be read, each once."""
+    seen: dict[str, tuple[str, str, str, str]] = {}
+    for number, record in enumerate(block.profile):
+        here = f"{block.where}: profile[{number}]"
+        name = f"#{number}"
+        try:
+            if not isinstance(record, dict):
+                raise InputError(f"{here}: expected an object, found {kind(record)}")
+            item_id = name = read_id(record, "id", here)
+            item = _item(record, item_id, task, here)
+            if seen.get(item_id, item) != item:
+                name = f"{item_id} (again, #{number})"
+                raise InputError(f"{here}: the item id {item_id!r} occurs twice in this profile, for two items")
+        except InputError as error:
+            log.item_aside(error, block.path, f"{block.user_id}/{name}")
+            continue
+        log.ignore(record.keys() - task.item_fields)
         if item_id in seen:
-            raise InputError(f"{here}: the item id {item_id!r} occurs twice in this profile")
-        seen.add(item_id)
-        unknown = sorted(set(record) - task.item_fields)
-        if unknown:
-            known = ", ".join(sorted(task.item_fields))
-            raise InputError(f"{here}: unknown field {unknown[0]!r}; items of {task.name} have: {known}")
-        source = read_string(record, task.item_source, here) if task.item_source else ""
-        target = read_string(record, task.item_target, here)
-        if task.kind == "rating" and not task.accepts(target.strip()):
-            raise InputError(f"{here}: {task.item_target!r} is {shown(target)}; expected a number from 1 to 5")
-        yield item_id, source, target, _date(record, here)
+            log.repeated_items += 1
+            continue
+        seen[item_id] = item
+        yield item
+
+
+def _item(record: Mapping[str, Any], item_id: str, task: Task, where: str) -> tuple[str, str, str, str]:
+    source = read_string(record, task.item_source, where) if task.item_source else ""
+    target = read_answer(record, task.item_target, task, where)
+    if task.kind == "rating" and not task.accepts(target.strip()):
+        raise InputError(f"{where}: {task.item_target!r} is {shown(target)}; expected a number from 1 to 5")
+    return item_id, source, target, _date(record, where)
+
+
+def _rating(value: Any) -> Any:
+    """A number as text, as short as it can be; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _date(record: Mapping[str, Any], where: str) -> str:
-    value = record.get("date", "")
-    text = str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else None
-    if text is None or not _is_date(text):
-        raise InputError(f"{where}: the date is {shown(value)}; expected YYYY, YYYY-MM-DD, or no date")
+    value = record.get("date")
+    text = date_text(value)
+    if text is None:
+        raise InputError(
+            f"{where}: the date is {shown(value)}; expected YYYY, YYYY-MM-DD, one of these with a time, Unix seconds, "
+            "or no date"
+        )
     return text

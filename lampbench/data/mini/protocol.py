@@ -59,7 +59,9 @@ class MiniProtocol(FileProtocol):
             return self._split([root / "train", root / "dev"], task)
 
     def _split(self, folders: list[Path], task: Task) -> Split:
-        return stored_split([LampSplit(folder) for folder in folders], task, cached=False, say=self.say)
+        return stored_split(
+            [LampSplit(folder) for folder in folders], task, cached=False, say=self.say, tolerate=self.tolerate
+        )
 
 
 @contextmanager

@@ -43,7 +43,9 @@ class LayoutProtocol(FileProtocol):
         return self._split([root / name for name in reversed(_splits(root))], task)
 
     def _split(self, folders: list[Path], task: Task) -> Split:
-        split = stored_split([LampSplit(folder) for folder in folders], task, cached=True, say=self.say)
+        split = stored_split(
+            [LampSplit(folder) for folder in folders], task, cached=True, say=self.say, tolerate=self.tolerate
+        )
         if self.names_users not in (None, _names_users(split)):
             found, expected = ("a", "none (lamp-user)") if _names_users(split) else ("no", "one (lamp-time)")
             raise InputError(

@@ -49,7 +49,7 @@ class Narrowed(FileProtocol):
         if not (isinstance(kind, type) and issubclass(kind, FileProtocol)) or issubclass(kind, Narrowed):
             raise InputError(f"base={self.config.base}: that protocol has no files of its own; take {_BASES}")
         base: FileProtocol = kind()
-        base.say = self.say
+        base.say, base.tolerate = self.say, self.tolerate
         return base
 
     @abstractmethod

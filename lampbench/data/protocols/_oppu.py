@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lampbench.core import InputError, MissingDataError, Task
-from lampbench.data.files import OTHERS, OppuUsers, labels_beside, oppu_folder
+from lampbench.data.files import OTHERS, OppuUsers, labels_beside, list_file, oppu_folder
 from lampbench.data.protocols._parts import FileProtocol, Parts, entries_of
 from lampbench.data.store import Selection, Split, stored_split
 
@@ -21,14 +21,14 @@ class Oppu100(FileProtocol):
     def parts(self, task: Task, data: Path | None) -> Parts:
         """Both files; raises InputError as ``Protocol.load`` says."""
         root = _task_folder(task, data)
-        evaluated = root / task.oppu_users
+        evaluated = list_file(root / task.oppu_users)
         split = self._split(OppuUsers(evaluated, labels_beside(evaluated)), task)
-        others = root / OTHERS
+        others = list_file(root / OTHERS)
         shared = Selection.whole(self._split(OppuUsers(others), task)) if others.exists() else None
         return Parts(Selection.whole(split), shared)
 
     def _split(self, users: OppuUsers, task: Task) -> Split:
-        return stored_split([users], task, cached=True, say=self.say)
+        return stored_split([users], task, cached=True, say=self.say, tolerate=self.tolerate)
 
 
 def _task_folder(task: Task, data: Path | None) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 from lampbench.core import InputError, Task
 from lampbench.data._dataset import Dataset, Protocol
 from lampbench.data._freeze import freeze, frozen
+from lampbench.data.files import Reading
 from lampbench.data.store import Selection, Split
 
 
@@ -38,6 +39,12 @@ class Parts:
         return {name: sha256 for selection in self.selections for name, sha256 in selection.split.facts.sources.items()}
 
     @property
+    def reading(self) -> Reading:
+        """What reading the files came upon."""
+        splits = {id(selection.split): selection.split for selection in self.selections}
+        return Reading.together(split.facts.reading for split in splits.values())
+
+    @property
     def label(self) -> str | None:
         """What the data calls itself."""
         return next((s.split.facts.label for s in self.selections if s.split.facts.label), None)
@@ -63,16 +70,17 @@ class FileProtocol(Protocol):
         if all(selection.split.key for selection in parts.selections):
             # Named by the very users, so that no change of a rule can meet an old finding.
             key = [[selection.split.key, list(map(astuple, selection.windows))] for selection in parts.selections]
-            known = frozen(key, task, shared, parts.evaluated, self.say)
+            known = frozen(key, task, shared, parts.evaluated, parts.reading, self.say)
         else:
-            known = freeze(task, shared, parts.evaluated)
+            known = freeze(task, shared, parts.evaluated, parts.reading)
         return Dataset.of(
             task,
             shared,
             parts.evaluated,
             sources=parts.sources,
-            notes=parts.notes,
+            notes=(*parts.notes, *_empty_notes(parts.evaluated), *parts.reading.notes()),
             label=parts.label,
+            reading=parts.reading,
             frozen=known,
         )
 
@@ -87,6 +95,13 @@ def dropped_notes(splits: Mapping[str, Split]) -> tuple[str, ...]:
         if facts.dropped_users:
             notes.append(f"{name}: {facts.dropped_users} users whose questions share no history item are left out")
     return tuple(notes)
+
+
+def _empty_notes(evaluated: Selection) -> tuple[str, ...]:
+    """A note on users without a history, if there are any."""
+    empty = sum(window.start == window.stop for window in evaluated.windows)
+    of = f"{empty} of {len(evaluated)} evaluated users have no history"
+    return (f"{of}: methods answer them as users to whom they were not adapted",) if empty else ()
 
 
 def entries_of(folder: Path) -> str:

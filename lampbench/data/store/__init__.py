@@ -2,6 +2,6 @@
 
 from lampbench.data.store._cache import stored_split
 from lampbench.data.store._split import Selection, Split, StoredHistory, UserWindow
-from lampbench.data.store._tables import HistoryHash
+from lampbench.data.store._tables import NO_HISTORY, HistoryHash
 
-__all__ = ["HistoryHash", "Selection", "Split", "StoredHistory", "UserWindow", "stored_split"]
+__all__ = ["NO_HISTORY", "HistoryHash", "Selection", "Split", "StoredHistory", "UserWindow", "stored_split"]

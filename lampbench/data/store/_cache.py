@@ -16,7 +16,9 @@ from lampbench.data.store._convert import CONVERTER_VERSION, convert, open_split
 from lampbench.data.store._split import Split
 
 
-def stored_split(sources: Sequence[Source], task: Task, *, cached: bool, say: Callable[[str], None]) -> Split:
+def stored_split(
+    sources: Sequence[Source], task: Task, *, cached: bool, say: Callable[[str], None], tolerate: float = 0.0
+) -> Split:
     """The split that ``sources`` hold: from the cache, or converted now and kept there.
 
     Args:
@@ -24,26 +26,29 @@ def stored_split(sources: Sequence[Source], task: Task, *, cached: bool, say: Ca
         task: Whose records they hold.
         cached: False keeps the tables in memory and the cache untouched.
         say: Gets a line when something takes long.
+        tolerate: The share of records that may be set aside because they cannot be read.
 
     Raises:
-        InputError: A file or record is wrong, or the cache cannot be written. Nothing is left in the
+        InputError: A file is wrong, more records than that are, or the cache cannot be written. Nothing is left in the
             cache then.
     """
     paths = {name: path for source in sources for name, path in source.files().items()}
     hashes = {name: _sha256(Path(path)) for name, path in paths.items()}
     if not cached:
-        return convert(sources, task, hashes, None, None)
+        return convert(sources, task, hashes, None, None, tolerate)
     key = digest([CONVERTER_VERSION, task.name, task.version, hashes])
     folder = cache_folder() / "splits" / key
     split = open_split(folder, key)
     if split is not None:
+        # Stored by a run that may have tolerated more.
+        split.facts.reading.check(tolerate, paths)
         return split
     size = sum(Path(path).stat().st_size for path in paths.values())
     if size > 100e6:
         say(f"converting {size / 1e6:,.0f} MB of {task.name} once into {folder.parent}")
     try:
         with new_folder(folder) as partial:
-            convert(sources, task, hashes, partial, key)
+            convert(sources, task, hashes, partial, key, tolerate)
             _check_unchanged(paths, hashes)
             if folder.exists() and open_split(folder, key) is None:
                 # Of another version of the converter, or damaged.

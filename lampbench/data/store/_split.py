@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pyarrow as pa
 
 from lampbench.core import HistoryItem, LabelledQuery, LabelledUser, Query, User
-from lampbench.data.files import Columns
+from lampbench.data.files import Columns, Reading
 from lampbench.data.store._tables import HistoryHash, ListColumn
 
 
@@ -24,12 +24,14 @@ class SplitFacts:
         label: What the data calls itself; None for real data.
         dropped_items: History items that are in only some of their user's profiles, and left out.
         dropped_users: Users who have no history then, left out with their queries.
+        reading: What was set aside, mended or ignored.
     """
 
     sources: Mapping[str, str]
     label: str | None
     dropped_items: int
     dropped_users: int
+    reading: Reading
 
 
 class Split:

@@ -117,6 +117,10 @@ def _sha256(*columns: Utf8Column) -> Any:
     return result
 
 
+# Of a user who has none.
+NO_HISTORY = HistoryHash.of(Columns([], [], [], []))
+
+
 HISTORIES, RESOLVED, USERS, MANIFEST = "histories.arrow", "resolved.arrow", "users.arrow", "manifest.json"
 
 # Bytes that wait in memory before they are written as one batch.
