@@ -6,7 +6,6 @@ import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -14,12 +13,12 @@ import torch
 from torch import Tensor
 
 from lampbench.backbone._decode import Adapter, generate, keep_logits, left_pad, score_answers
+from lampbench.backbone._decoding import OPPU_SAMPLING, Decoding
 from lampbench.backbone._encode import PromptEncoder, Usage
 from lampbench.backbone._load import BackboneInfo, find_layers, load_model, load_skeleton
 from lampbench.backbone._partial import layer_output, layers_left_out
 from lampbench.core import (
     BackboneShape,
-    DecodingMode,
     InputError,
     LampBenchError,
     Prompt,
@@ -27,30 +26,6 @@ from lampbench.core import (
     Task,
     derive_seed,
 )
-
-# OPPU's released decoding; an option here, greedy being the default.
-OPPU_SAMPLING = Sampling(temperature=0.1, top_k=10, top_p=0.9)
-
-
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """How answers are made.
-
-    ``greedy`` and ``sampled`` write text until EOS, or a newline if the task's answers are one line.
-    ``labels`` scores every label of the task (log-probability of its tokens and EOS) and answers
-    the best; its rows never compare with written answers.
-    """
-
-    mode: DecodingMode = "greedy"
-
-    def to_json(self, task: Task) -> dict[str, Any]:
-        """What goes into a run's identity."""
-        details: dict[str, Any] = {"mode": self.mode}
-        if self.mode != "labels":
-            details["max_new_tokens"] = task.max_new_tokens
-        if self.mode == "sampled":
-            details["sampling"] = asdict(OPPU_SAMPLING)
-        return details
 
 
 class TransformersBackbone:

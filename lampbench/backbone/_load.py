@@ -31,6 +31,16 @@ class BackboneInfo:
     device: str
     shape: BackboneShape
 
+    @property
+    def id(self) -> str:
+        """The name in rows."""
+        return self.source.id
+
+    @property
+    def revision(self) -> str:
+        """What names the files' content."""
+        return self.source.revision
+
 
 def describe_backbone(
     model: str,

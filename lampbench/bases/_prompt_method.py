@@ -16,6 +16,7 @@ class PromptMethod(Method):
     still too long, keeps its end. A user who was never adapted, or was forgotten, has no context.
     """
 
+    needs_weights = False
     backbone: Backbone
 
     def setup(self) -> None:

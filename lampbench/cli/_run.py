@@ -107,8 +107,10 @@ def _plan_text(plan: Plan, planner: Planner) -> str:
 def _token_text(plan: Plan, planner: Planner) -> str:
     if plan.backbone is None:
         return "none (no language model)"
-    from lampbench.backbone import PromptEncoder, load_tokenizer
+    from lampbench.backbone import PromptEncoder, ServedInfo, load_tokenizer
 
+    if isinstance(plan.backbone, ServedInfo):
+        return "not known before the server counts them"
     encoder = PromptEncoder(load_tokenizer(plan.backbone), plan.backbone.shape.context)
     data = plan.dataset
     prompts = [len(encoder.prompt(plan.task.prompt(q.text, q.id), plan.task.max_new_tokens)) for q in data.queries]

@@ -211,8 +211,29 @@ class Cost(Record, frozen=True, kw_only=True, omit_defaults=True):
     bytes: StateBytes
 
 
+class Server(Record, frozen=True):
+    """What a server said of the model that it ran; the same request can get another answer another day.
+
+    Attributes:
+        models: The names that it gave the model in its replies.
+        fingerprints: Of its configuration (``system_fingerprint``); several if that changed in the run.
+        unfinished: Replies that ended at the token limit.
+        top_k: Whether sampling was cut to ``top_k``, which some servers do not know; None if nothing was sampled.
+    """
+
+    models: tuple[str, ...]
+    fingerprints: tuple[str, ...]
+    unfinished: Count
+    top_k: bool | None
+
+
 class Environment(Record, frozen=True, kw_only=True, omit_defaults=True):
-    """Where the run ran: no host name, user name or path. ``workers``: None for a run in one process."""
+    """Where the run ran: no host name, user name or path.
+
+    Attributes:
+        workers: None for a run in one process.
+        server: None if no served model was used; the rest is then about the machine that asked.
+    """
 
     python: str
     platform: str
@@ -221,6 +242,7 @@ class Environment(Record, frozen=True, kw_only=True, omit_defaults=True):
     workers: Positive | None = None
     hardware_class: str
     threads: Count | None
+    server: Server | None = None
 
 
 class Origin(Record, frozen=True):

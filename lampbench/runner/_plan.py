@@ -29,9 +29,11 @@ from lampbench.metrics import metrics_of
 from lampbench.runner._settings import Settings
 
 if TYPE_CHECKING:
-    from lampbench.backbone import BackboneInfo, Decoding
+    from lampbench.backbone import BackboneInfo, Decoding, ServedInfo
 
 _RUN_ID_LENGTH = 12
+# Settings that say which weights, and how they compute.
+_OF_WEIGHTS = ("revision", "dtype", "device", "trust_remote_code")
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Plan:
     task: Task
     dataset: Dataset
     config: Any
-    backbone: BackboneInfo | None
+    backbone: BackboneInfo | ServedInfo | None
     settings: Settings
     identity: Mapping[str, Any]
     run_id: str
@@ -119,6 +121,13 @@ class Planner:
         decoding = self._decoding() if method_type.needs_backbone else None
         if decoding is not None and decoding.mode == "labels" and not task.labels:
             return Skip(method, task.name, f"{task.name} has no labels to score; use greedy or sampled decoding")
+        if method_type.needs_backbone and self._served():
+            if method_type.needs_weights:
+                return Skip(method, task.name, f"it needs the model's weights, and {self._model()} is served")
+            if self.settings.decoding == "labels":
+                return Skip(
+                    method, task.name, "label scoring needs log-probabilities that a served model does not give"
+                )
         if method_type.engines and self.settings.engine not in method_type.engines:
             return Skip(method, task.name, f"it trains by {', '.join(method_type.engines)}, not {self.settings.engine}")
         if method_type.needs_backbone and self._model() is None:
@@ -169,10 +178,27 @@ class Planner:
     def _model(self) -> str | None:
         return self.settings.model or self._protocol.default_model
 
-    def _describe_backbone(self) -> BackboneInfo:
-        from lampbench.backbone import describe_backbone
+    def _served(self) -> bool:
+        """Whether the model is a served one; raises InputError if an option does not fit that."""
+        from lampbench.backbone import is_served
+
+        settings, served = self.settings, is_served(self._model())
+        if not served and settings.endpoint is not None:
+            raise InputError("--endpoint is for a served model: --model openai:NAME")
+        if served and settings.executor == "ray":
+            raise InputError(f"--executor ray: {self._model()} is served, and this process can ask it; leave it out")
+        for name in _OF_WEIGHTS if served else ():
+            if getattr(settings, name) != getattr(Settings, name):
+                key = name.replace("_", "-")
+                raise InputError(f"--{key}: {self._model()} is served, and how it runs is the server's; leave it out")
+        return served
+
+    def _describe_backbone(self) -> BackboneInfo | ServedInfo:
+        from lampbench.backbone import describe_backbone, describe_served
 
         settings = self.settings
+        if self._served():
+            return describe_served(str(self._model()), settings.endpoint, sampled=settings.decoding == "sampled")
         return describe_backbone(
             str(self._model()),
             revision=settings.revision,
@@ -195,7 +221,7 @@ class Planner:
         task: Task,
         dataset: Dataset,
         config: Any,
-        backbone: BackboneInfo | None,
+        backbone: BackboneInfo | ServedInfo | None,
         decoding: Decoding | None,
     ) -> dict[str, Any]:
         settings = self.settings
@@ -215,20 +241,20 @@ class Planner:
             "seed": settings.seed,
         }
         if backbone:
-            from lampbench.backbone import MAX_SEQUENCE
+            from lampbench.backbone import MAX_SEQUENCE, UNKNOWN
 
             identity["backbone"] = {
-                "id": backbone.source.id,
-                "revision": backbone.source.revision,
+                "id": backbone.id,
+                "revision": backbone.revision,
                 "dtype": backbone.dtype,
                 # Kernels differ, and with them the last bits; a run never mixes two kinds.
                 "device": backbone.device.split(":")[0],
             }
             # In float32 predictions do not depend on the batch size; below it, rounding may.
-            if backbone.dtype != "float32" and identity["decoding"] is not None:
+            if backbone.dtype not in ("float32", UNKNOWN) and identity["decoding"] is not None:
                 identity["decoding"]["batch_size"] = settings.batch_size
             # Earlier, test prompts were cut as training sequences are.
-            if backbone.shape.context > MAX_SEQUENCE and identity["decoding"] is not None:
+            if backbone.shape and backbone.shape.context > MAX_SEQUENCE and identity["decoding"] is not None:
                 identity["decoding"]["context"] = backbone.shape.context
         return identity
 

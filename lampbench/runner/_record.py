@@ -34,6 +34,7 @@ class RunRecord(RunFolder):
             shutil.rmtree(path / "shards", ignore_errors=True)
             mend_lines(self.journal_path)
             mend_lines(self.predictions_path)
+            mend_lines(self.replies_path)
         self.adapted: set[str] = set()
         self.has_shared_state = False
         self.shards: list[Mapping[str, Any]] = []

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from statistics import fmean, quantiles
 from typing import Any, Literal
 
@@ -18,7 +16,7 @@ from lampbench.core import Parameters, file_sha256
 from lampbench.data import Dataset
 from lampbench.metrics import Score, invalid_outputs
 from lampbench.rows import PHASES, SCHEMA_VERSION
-from lampbench.runner._environment import environment, source_commit
+from lampbench.runner._environment import command_line, environment, source_commit
 from lampbench.runner._folder import RunFolder, bytes_under
 from lampbench.runner._plan import Plan
 
@@ -44,17 +42,15 @@ def open_row(
         status=status,
         identity=_identity(plan.identity),
         data=_data(dataset),
-        environment=rows.Environment(**(where or environment(plan.backbone.device if plan.backbone else "cpu"))),
+        environment=rows.Environment(
+            **(where or environment(plan.backbone.device if plan.backbone else "cpu")), server=_server(folder)
+        ),
         provenance=rows.Provenance(
             version=lampbench.__version__,
             commit=commit,
             dirty=dirty,
             plugin=rows.Origin(plan.plugin.distribution, plan.plugin.value),
-            # The command without its folder; the names of files may have any bytes.
-            argv=(
-                Path(sys.argv[0]).name,
-                *(text.encode("utf-8", "backslashreplace").decode() for text in sys.argv[1:]),
-            ),
+            argv=command_line(),
             started=sessions[0]["time"] if sessions else None,
             finished=now() if status == "success" else None,
             resumed=max(0, len(sessions) - 1),
@@ -115,6 +111,20 @@ def now() -> str:
 def _identity(values: Mapping[str, Any]) -> rows.Identity:
     backbone = values["backbone"]
     return rows.Identity(**{**values, "backbone": rows.BackboneIdentity(**backbone) if backbone else None})
+
+
+def _server(folder: RunFolder) -> rows.Server | None:
+    """What a served model's replies say of it; None if there is none."""
+    if not folder.replies_path.exists():
+        return None
+    replies = folder.replies().values()
+    sampled = [reply.top_k for reply in replies if reply.top_k is not None]
+    return rows.Server(
+        models=tuple(sorted({reply.model for reply in replies if reply.model})),
+        fingerprints=tuple(sorted({reply.fingerprint for reply in replies if reply.fingerprint})),
+        unfinished=sum(reply.finish == "length" for reply in replies),
+        top_k=all(sampled) if sampled else None,
+    )
 
 
 def _data(data: Dataset) -> rows.Data:

@@ -52,12 +52,18 @@ class Settings:
     data: Path | None = _option(None, "Data", "The protocol's data folder: of LaMP_5 and so on, or of OPPU's.")
     strict: bool = _option(False, "Data", "Refuse data in which a leak check finds something.")
     users: int | None = _option(None, "Data", "Only the first N of the users who are asked.", most=_LARGEST)
-    model: str | None = _option(None, "Model", "A folder or hub id. Default: the protocol's own, if it has one.")
+    model: str | None = _option(
+        None, "Model", "A folder, hub id, or openai:NAME of a server. Default: the protocol's own, if it has one."
+    )
+    endpoint: str | None = _option(
+        None, "Model", "Where openai:NAME is served, such as http://localhost:8000/v1.", unit="URL",
+        without=("analyze",),
+    )  # fmt: skip
     revision: str | None = _option(None, "Model", "The model's revision on the hub.")
     dtype: str = _option("auto", "Model", "auto, float32, bfloat16 or float16.")
     device: str = _option("auto", "Model", "auto, cpu, cuda or cuda:N.")
     decoding: DecodingMode = _option("greedy", "Model", "How answers are made.", without=("analyze",))
-    batch_size: int = _option(32, "Model", "Prompts per forward pass.", most=_LARGEST)
+    batch_size: int = _option(32, "Model", "Prompts per forward pass, or requests at once.", most=_LARGEST)
     trust_remote_code: bool = _option(False, "Model", "Let code that comes with the model run.")
     seed: int = _option(0, "Training", "Everything random derives from it.")
     engine: Literal["stacked", "solo"] = _option(

@@ -115,14 +115,21 @@ class Worker:
 
     def _loaded_backbone(self, plan: Plan) -> Any:
         if self._backbone is None and plan.backbone is not None:
-            from lampbench.backbone import Decoding, TransformersBackbone
+            from lampbench.backbone import Decoding, ServedBackbone, ServedInfo, TransformersBackbone
 
             settings, start = plan.settings, time.perf_counter()
+            decoding = Decoding(settings.decoding)
+            if isinstance(plan.backbone, ServedInfo):
+                # Every run's own: replies are kept by run, and there is nothing to load.
+                return ServedBackbone(
+                    plan.backbone,
+                    decoding=decoding,
+                    at_once=settings.batch_size,
+                    seed=settings.seed,
+                    replies=RunFolder(plan.folder).replies(),
+                )
             self._backbone = TransformersBackbone.load(
-                plan.backbone,
-                decoding=Decoding(settings.decoding),
-                batch_size=settings.batch_size,
-                seed=settings.seed,
+                plan.backbone, decoding=decoding, batch_size=settings.batch_size, seed=settings.seed
             )
             self._load_seconds = time.perf_counter() - start
         return self._backbone

@@ -212,9 +212,10 @@ class Trial:
 
     @cached_property
     def _backbone(self) -> Any:
-        if self.plan.backbone is None:
+        from lampbench.backbone import BackboneInfo, Decoding, TransformersBackbone
+
+        if not isinstance(self.plan.backbone, BackboneInfo):
             return None
-        from lampbench.backbone import Decoding, TransformersBackbone
 
         settings = self.plan.settings
         return TransformersBackbone.load(
