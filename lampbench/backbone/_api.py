@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import re
@@ -20,6 +21,9 @@ from lampbench.core import InputError, LampBenchError
 KEY_VARIABLE = "OPENAI_API_KEY"
 # What a server without keys is sent, because the client must send something.
 _NO_KEY = "none"
+# Seconds for a connection.
+_CONNECT = 10.0
+# Characters of a server's words.
 _LONGEST = 300
 # Statuses of a prompt that is too long, and how servers say so: OpenAI and vLLM, llama.cpp, TGI, and others.
 _TOO_LONG_STATUSES = {400, 413, 422, 500}
@@ -134,11 +138,12 @@ class Api:
         key = os.environ.get(KEY_VARIABLE, "").strip()
         if not (key.isascii() and key.isprintable()):
             raise InputError(f"{KEY_VARIABLE}: expected a key of printable ASCII characters")
-        self._has_key = bool(key)
+        self._wanted_key = f"{'another' if key else 'a'} key: set {KEY_VARIABLE}"
         host = urlsplit(endpoint)
         self._secrets = [secret for secret in (key, endpoint, host.netloc, host.hostname) if secret]
         # Attempts are counted here: the package gives up where a server asks for more than a minute.
-        self._client = openai.OpenAI(api_key=key or _NO_KEY, base_url=endpoint, max_retries=0, timeout=patience.timeout)
+        timeout = openai.Timeout(patience.timeout, connect=min(_CONNECT, patience.timeout))
+        self._client = openai.OpenAI(api_key=key or _NO_KEY, base_url=endpoint, max_retries=0, timeout=timeout)
 
     def models(self, halt: threading.Event) -> list[str]:
         """Names of the models that the server lists; raises as ``complete`` does."""
@@ -174,7 +179,7 @@ class Api:
                 failure = self._refusal(error)
                 wait = self._asked_wait(error.response.headers.get("retry-after"))
             except self._openai.APITimeoutError:
-                failure = UnreachableError(f"the server did not answer within {self._patience.timeout:g} s")
+                failure = UnreachableError(f"the server did not answer in time ({self._patience.timeout:g} s)")
                 wait = None
             except self._openai.APIConnectionError as error:
                 failure = UnreachableError(
@@ -188,7 +193,7 @@ class Api:
             if wait is not None and wait > self._patience.asked:
                 failure = UnreachableError(f"{failure}; it asks to wait {wait:,.0f} s")
                 break
-            if halt.wait(self._back_off(attempt) if wait is None else wait):
+            if halt.wait(self._delay(attempt, wait)):
                 break
         if isinstance(failure, UnreachableError) and attempt > 1:
             failure = UnreachableError(f"{failure}, tried {attempt} times")
@@ -201,13 +206,14 @@ class Api:
         if status in _TOO_LONG_STATUSES and _TOO_LONG.search(f"{getattr(error, 'code', '')} {words}"):
             return PromptTooLongError(f"the prompt is longer than the served model's context: {words}")
         told = f"the server answers {status}: {words}"
+        if status == 401:
+            # Its words may quote parts of the key.
+            return RefusedError(f"the server answers 401: it wants {self._wanted_key}", status)
         # A quota that is used up is a 429 that no waiting helps against.
         again = status in (408, 409, 425, 429) or status >= 500
         if again and getattr(error, "code", None) != "insufficient_quota":
             return UnreachableError(told)
-        if status in (401, 403):
-            told += f"; it wants {'another' if self._has_key else 'a'} key: set {KEY_VARIABLE}"
-        return RefusedError(told, status)
+        return RefusedError(f"{told}; it may want {self._wanted_key}" if status == 403 else told, status)
 
     def _words(self, error: Any) -> str:
         """What the server says went wrong, in one line."""
@@ -216,14 +222,15 @@ class Api:
             if isinstance(body, dict) and body.get(name):
                 body = body[name]
         text = body if isinstance(body, str) else str(body or error.response.reason_phrase or "no reason given")
-        return "an HTML page" if _is_html(text) else self._clean(text)
+        return "an HTML page" if _is_html(text) else self._clean(text).rstrip(".")
 
     def _asked_wait(self, header: str | None) -> float | None:
         """Seconds that ``Retry-After`` asks for, as a number or as a date; None if it asks for nothing."""
         if not header:
             return None
         try:
-            return max(0.0, float(header))
+            seconds = float(header)
+            return None if math.isnan(seconds) else max(0.0, seconds)
         except ValueError:
             pass
         try:
@@ -233,10 +240,12 @@ class Api:
         until = until if until.tzinfo else until.replace(tzinfo=UTC)
         return max(0.0, (until - datetime.now(UTC)).total_seconds())
 
-    def _back_off(self, attempt: int) -> float:
-        """Seconds before the next attempt: at random, so that many who wait do not come back together."""
-        most = min(self._patience.longest, self._patience.first * 2.0 ** (attempt - 1))
-        return most * self._draw.uniform(0.5, 1.0)
+    def _delay(self, attempt: int, asked: float | None) -> float:
+        """Seconds before the next attempt: partly at random, so that many who wait do not come back together."""
+        patience = self._patience
+        if asked is not None:
+            return asked + patience.first * self._draw.random()
+        return min(patience.longest, patience.first * 2.0 ** (attempt - 1)) * self._draw.uniform(0.5, 1.0)
 
     def _read(self, body: bytes, kind: type[_Body]) -> _Body:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from statistics import fmean, quantiles
 from typing import Any, Literal
 
@@ -120,11 +121,16 @@ def _server(folder: RunFolder) -> rows.Server | None:
     replies = folder.replies().values()
     sampled = [reply.top_k for reply in replies if reply.top_k is not None]
     return rows.Server(
-        models=tuple(sorted({reply.model for reply in replies if reply.model})),
+        models=tuple(sorted({_without_folder(reply.model) for reply in replies if reply.model})),
         fingerprints=tuple(sorted({reply.fingerprint for reply in replies if reply.fingerprint})),
         unfinished=sum(reply.finish == "length" for reply in replies),
         top_k=all(sampled) if sampled else None,
     )
+
+
+def _without_folder(model: str) -> str:
+    """A model's name; of one that a server calls by its path, the last part."""
+    return PurePosixPath(model).name if model.startswith(("/", "~", ".")) else model
 
 
 def _data(data: Dataset) -> rows.Data:
