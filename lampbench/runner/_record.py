@@ -40,6 +40,9 @@ class RunRecord(RunFolder):
         self.shards: list[Mapping[str, Any]] = []
         self._events = super().journal()
         self._answers = super().predictions()
+        if self.replies_path.exists():
+            # The worker reads them; what is damaged is found before it begins.
+            self.replies()
         for event in self._events:
             self._know(event)
 
