@@ -44,6 +44,7 @@ class Plan:
         folder: Where the run's files are; the same identity always has the same folder.
         data_seconds: How long reading the data took.
         backbone: None for a method that uses no language model.
+        decoding: How the backbone is asked; None without one.
     """
 
     method: str
@@ -53,6 +54,7 @@ class Plan:
     dataset: Dataset
     config: Any
     backbone: BackboneInfo | None
+    decoding: Decoding | None
     settings: Settings
     identity: Mapping[str, Any]
     run_id: str
@@ -91,6 +93,7 @@ class Planner:
         self.settings = replace(settings, protocol=name)
         self._dataset = cache(self._load_dataset)
         self._backbone = cache(self._describe_backbone)
+        self._tokenizer = cache(self._load_tokenizer)
 
     def plan(self, method: str, task: str, overrides: Mapping[str, Any]) -> Plan | Skip:
         """The run of ``method`` on ``task``, or why there can be none.
@@ -127,6 +130,8 @@ class Planner:
         if self.settings.users is not None:
             dataset = dataset.first_users(self.settings.users)
         backbone = self._backbone() if method_type.needs_backbone else None
+        if backbone is not None and decoding is not None:
+            self._note_lengths_and_template(backbone, decoding)
         config = config_from(method_type.Config, overrides, method)
         origin = self._protocol.origin or self.settings.protocol
         shape = backbone.shape if backbone else None
@@ -138,8 +143,8 @@ class Planner:
         protocol = quote(self.settings.protocol, safe=",=")
         folder = self.settings.out / protocol / task.name / method / run_id
         return Plan(
-            method, plugin, method_type, task, dataset, config, backbone, self.settings, identity, run_id, folder,
-            seconds,
+            method, plugin, method_type, task, dataset, config, backbone, decoding, self.settings, identity, run_id,
+            folder, seconds,
         )  # fmt: skip
 
     def dataset(self, task: Task) -> Dataset:
@@ -184,9 +189,35 @@ class Planner:
         )
 
     def _decoding(self) -> Decoding:
-        from lampbench.backbone import Decoding
+        from lampbench.backbone import Chat, Decoding, Penalties
 
-        return Decoding(self.settings.decoding)
+        settings = self.settings
+        return Decoding(
+            settings.decoding,
+            Chat(settings.system, settings.thinking or 0) if settings.chat == "on" else None,
+            settings.max_length,
+            Penalties(settings.repetition_penalty, settings.no_repeat_ngram),
+        )
+
+    def _load_tokenizer(self) -> Any:
+        from lampbench.backbone import load_tokenizer
+
+        return load_tokenizer(self._backbone())
+
+    def _note_lengths_and_template(self, backbone: BackboneInfo, decoding: Decoding) -> None:
+        """Say what the user may not know of the model."""
+        from lampbench.backbone import has_template
+
+        wanted, context, name = decoding.max_length, backbone.shape.context, backbone.source.id
+        if isinstance(wanted, int) and wanted > context:
+            self._note(f"--max-length {wanted}: {name} reads at most {context} tokens, which is the limit")
+        if decoding.chat is None:
+            try:
+                template = has_template(self._tokenizer())
+            except InputError:  # without one, or with one that cannot be read: loading the model says what is wrong
+                return
+            if template:
+                self._note(f"{name} has a chat template; --chat on asks by it")
 
     def _identity(
         self,
@@ -215,7 +246,7 @@ class Planner:
             "seed": settings.seed,
         }
         if backbone:
-            from lampbench.backbone import MAX_SEQUENCE
+            from lampbench.backbone import MAX_SEQUENCE, chat_identity
 
             identity["backbone"] = {
                 "id": backbone.source.id,
@@ -227,9 +258,15 @@ class Planner:
             # In float32 predictions do not depend on the batch size; below it, rounding may.
             if backbone.dtype != "float32" and identity["decoding"] is not None:
                 identity["decoding"]["batch_size"] = settings.batch_size
-            # Earlier, test prompts were cut as training sequences are.
-            if backbone.shape.context > MAX_SEQUENCE and identity["decoding"] is not None:
-                identity["decoding"]["context"] = backbone.shape.context
+            if decoding is not None:
+                length = decoding.length(backbone.shape.context)
+                if length is not None:
+                    identity["decoding"]["max_length"] = length
+                # Earlier, test prompts were cut as training sequences are.
+                elif backbone.shape.context > MAX_SEQUENCE:
+                    identity["decoding"]["context"] = backbone.shape.context
+                if decoding.chat is not None:
+                    identity["decoding"]["chat"] = chat_identity(decoding.chat, self._tokenizer(), backbone)
         return identity
 
 

@@ -1,0 +1,88 @@
+"""Guards against answers that run away: penalties for what was read or written before, as transformers has them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Penalties:
+    """What transformers' ``generate`` calls ``repetition_penalty`` and ``no_repeat_ngram_size``.
+
+    Attributes:
+        repetition: Logits of tokens that are in the prompt or were written are divided by it if positive, and
+            multiplied by it if negative; None for no penalty.
+        no_repeat_ngram: No sequence of so many tokens comes twice, prompt included; None for no rule.
+    """
+
+    repetition: float | None = None
+    no_repeat_ngram: int | None = None
+
+    def after(self, rows: Sequence[Sequence[int]]) -> Repeats | None:
+        """What holds them while something is written after each row's ids; None if there are none."""
+        return None if self.repetition is None and self.no_repeat_ngram is None else Repeats(self, rows)
+
+
+NO_PENALTIES = Penalties()
+
+
+class Repeats:
+    """Keeps, row by row, what was read and written; padding is in no row.
+
+    Args:
+        penalties: At least one.
+        rows: Prompt ids.
+    """
+
+    def __init__(self, penalties: Penalties, rows: Sequence[Sequence[int]]) -> None:
+        self._repetition, self._size = penalties.repetition, penalties.no_repeat_ngram
+        self._rows = [list(row) for row in rows]
+        self._seen: Tensor | None = None
+        # The tokens that came after each sequence of one token less than what must not come twice.
+        self._followers: list[dict[tuple[int, ...], set[int]]] = [defaultdict(set) for _ in rows]
+        if self._size is not None:
+            for row, ids in enumerate(self._rows):
+                for end in range(self._size, len(ids) + 1):
+                    self._note(row, ids[end - self._size : end])
+
+    def applied(self, logits: Tensor) -> Tensor:
+        """The logits of every row's next token, shape (rows, vocabulary), as float32 with the penalties."""
+        logits = logits.to(torch.float32, copy=True)
+        if self._repetition is not None:
+            penalized = torch.where(logits < 0, logits * self._repetition, logits / self._repetition)
+            logits = torch.where(self._seen_in(logits), penalized, logits)
+        for row, ids in enumerate(self._rows):
+            banned = self._banned(row, ids)
+            if banned:
+                logits[row, banned] = -torch.inf
+        return logits
+
+    def add(self, tokens: Sequence[int]) -> None:
+        """Every row's next token."""
+        for row, token in enumerate(tokens):
+            ids = self._rows[row]
+            ids.append(token)
+            if self._size is not None and len(ids) >= self._size:
+                self._note(row, ids[-self._size :])
+        if self._seen is not None:
+            self._seen.scatter_(1, torch.tensor(tokens, device=self._seen.device).unsqueeze(1), True)
+
+    def _seen_in(self, logits: Tensor) -> Tensor:
+        if self._seen is None:
+            self._seen = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
+            for row, ids in enumerate(self._rows):
+                self._seen[row, ids] = True
+        return self._seen
+
+    def _banned(self, row: int, ids: Sequence[int]) -> list[int]:
+        if self._size is None or len(ids) + 1 < self._size:
+            return []
+        return sorted(self._followers[row].get(tuple(ids[len(ids) + 1 - self._size :]), ()))
+
+    def _note(self, row: int, ngram: Sequence[int]) -> None:
+        self._followers[row][tuple(ngram[:-1])].add(ngram[-1])
