@@ -45,6 +45,7 @@ class ApiServer:
         context: The most characters of a prompt; None: any.
         chat, plain: Whether it has ``/chat/completions`` and ``/completions``.
         takes_top_k: Whether it knows ``top_k``.
+        reasoning: A thought that it takes out of a chat's answers.
         keeps_stop: Whether it leaves the text that ended an answer in it.
         usage: Whether it counts tokens.
         delay: Seconds for an answer.
@@ -63,6 +64,7 @@ class ApiServer:
     chat: bool = True
     plain: bool = True
     takes_top_k: bool = True
+    reasoning: str = ""
     keeps_stop: bool = False
     usage: bool = True
     delay: float = 0.0
@@ -183,8 +185,10 @@ class _Handler(BaseHTTPRequestHandler):
         for stop in body.get("stop", ()):
             before, found, _ = text.partition(stop)
             text = before + (found if state.keeps_stop else "")
-        choice = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
-        usage = {"prompt_tokens": len(prompt), "completion_tokens": len(text), "total_tokens": len(prompt + text)}
+        message = {"role": "assistant", "content": text, "reasoning_content": state.reasoning or None}
+        choice = {"message": message} if chat else {"text": text}
+        written = len(text) + (len(state.reasoning) if chat else 0)
+        usage = {"prompt_tokens": len(prompt), "completion_tokens": written, "total_tokens": len(prompt) + written}
         return {
             "id": f"cmpl-{time.time_ns()}",
             "object": "chat.completion" if chat else "text_completion",

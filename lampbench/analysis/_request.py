@@ -97,6 +97,10 @@ def resolve(planner: Planner, task: str, asking: Asking) -> Request:
         "source": asking.source,
         "most": asking.most,
     }
+    # What else of decoding changes a prompt; defaults are left out.
+    asked = {key: plan.identity["decoding"][key] for key in ("chat", "max_length") if key in plan.identity["decoding"]}
+    if asked:
+        identity["decoding"] = asked
     if plan.backbone.dtype != "float32":
         # Below float32 rounding may depend on the batch.
         identity["batch_size"] = plan.settings.batch_size

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lampbench.backbone._decoding import OPPU_SAMPLING, Decoding
+from lampbench.backbone._chat import Chat, Frame, chat_identity, frame_of, has_template
+from lampbench.backbone._decoding import OPPU_SAMPLING, Decoding, Penalties
 from lampbench.backbone._encode import MAX_SEQUENCE, PromptEncoder, Usage
 from lampbench.backbone._load import BackboneInfo, describe_backbone, device_and_dtype, find_layers, load_tokenizer
 from lampbench.backbone._served import (
@@ -37,9 +38,12 @@ __all__ = [
     "UNKNOWN",
     "Adapter",
     "BackboneInfo",
+    "Chat",
     "Decoding",
+    "Frame",
     "PassWindow",
     "Patience",
+    "Penalties",
     "PromptEncoder",
     "Reply",
     "ServedBackbone",
@@ -47,10 +51,13 @@ __all__ = [
     "TransformersBackbone",
     "Usage",
     "attached",
+    "chat_identity",
     "describe_backbone",
     "describe_served",
     "device_and_dtype",
     "find_layers",
+    "frame_of",
+    "has_template",
     "is_served",
     "key_value_cache",
     "keys_and_values",

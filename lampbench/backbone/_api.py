@@ -74,15 +74,28 @@ class UnreachableError(LampBenchError):
     """No usable answer after all attempts: the server is down, busy or failing."""
 
 
-class Usage(msgspec.Struct):
+class _Details(msgspec.Struct):
+    reasoning_tokens: int | None = None
+
+
+class TokenCounts(msgspec.Struct):
     """Tokens of one request, as the server counted them."""
 
     prompt_tokens: int
     completion_tokens: int = 0
+    completion_tokens_details: _Details | None = None
+
+    @property
+    def reasoning_tokens(self) -> int | None:
+        """Those of a thought before the answer; None if the server does not say."""
+        return self.completion_tokens_details.reasoning_tokens if self.completion_tokens_details else None
 
 
 class _Message(msgspec.Struct):
     content: str | None = None
+    # Two names for a thought that the server took out of the answer.
+    reasoning_content: str | None = None
+    reasoning: str | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -95,7 +108,7 @@ class Completion(msgspec.Struct):
     """What ``/completions`` and ``/chat/completions`` answer, as far as it is read."""
 
     choices: list[_Choice]
-    usage: Usage | None = None
+    usage: TokenCounts | None = None
     model: str | None = None
     system_fingerprint: str | None = None
 
@@ -104,6 +117,12 @@ class Completion(msgspec.Struct):
         """What the model wrote."""
         choice = self.choices[0]
         return (choice.message.content if choice.message else choice.text) or ""
+
+    @property
+    def reasoning(self) -> str:
+        """A thought that the server took out of the text."""
+        message = self.choices[0].message
+        return (message.reasoning_content or message.reasoning or "") if message else ""
 
 
 class _Model(msgspec.Struct):

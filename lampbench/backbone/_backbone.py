@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lampbench.backbone._chat import THOUGHT_END, THOUGHT_START
 from lampbench.backbone._decode import Adapter, generate, keep_logits, left_pad, score_answers
 from lampbench.backbone._decoding import OPPU_SAMPLING, Decoding
-from lampbench.backbone._encode import PromptEncoder, Usage
+from lampbench.backbone._encode import Usage
 from lampbench.backbone._load import BackboneInfo, find_layers, load_model, load_skeleton
 from lampbench.backbone._partial import layer_output, layers_left_out
+from lampbench.backbone._written import Rules
 from lampbench.core import (
     BackboneShape,
     InputError,
@@ -57,7 +59,7 @@ class TransformersBackbone:
         self.tokenizer = tokenizer
         self.layers = find_layers(model, info.shape.layers)
         self.usage = Usage()
-        self.encoder = PromptEncoder(tokenizer, info.shape.context, self.usage)
+        self.encoder = decoding.encoder(tokenizer, info, self.usage)
         self.decoding = decoding
         self.batch_size = batch_size
         self.seed = seed
@@ -98,8 +100,7 @@ class TransformersBackbone:
         if self.decoding.mode == "labels":
             return self._best_labels(task, prompts, adapters)
         sampling = OPPU_SAMPLING if self.decoding.mode == "sampled" else None
-        stop = self.stop_at_newline() if task.one_line else self._stop_at_eos()
-        return self._write(prompts, self.answer_room(task), sampling, stop, adapters)
+        return self._write(prompts, self._rules(self.answer_room(task), one_line=task.one_line), sampling, adapters)
 
     def answer_room(self, task: Task) -> int:
         """How many tokens a prompt of ``task`` leaves free for a written answer."""
@@ -109,7 +110,7 @@ class TransformersBackbone:
 
     def write(self, prompts: Sequence[Prompt], max_new_tokens: int, sampling: Sampling | None = None) -> list[str]:
         """Free text after each prompt until EOS, stripped; greedy if ``sampling`` is None."""
-        return self._write(prompts, max_new_tokens, sampling, self._stop_at_eos(), ())
+        return self._write(prompts, self._rules(max_new_tokens, one_line=False), sampling, ())
 
     @contextmanager
     def listening(self) -> Iterator[list[str]]:
@@ -125,7 +126,7 @@ class TransformersBackbone:
 
     def warm_up(self) -> None:
         """One short pass, so that no phase pays for what the first use of a device costs."""
-        generate(self.model, self.layers, [[self.pad]], max_new_tokens=2, stop=self.stop_at_newline(), pad=self.pad)
+        generate(self.model, self.layers, [[self.pad]], rules=self._rules(2, one_line=True), pad=self.pad)
 
     @cached_property
     def layers_return_tuples(self) -> bool:
@@ -193,19 +194,35 @@ class TransformersBackbone:
     def _read(self, rows: Sequence[Sequence[int]]) -> None:
         """One forward pass over prompts, without a cache."""
         ids, mask, positions = left_pad(rows, self.pad, self.model.device)
-        self.usage.prompt_tokens += sum(map(len, rows))
+        for row in rows:
+            self.usage.read(len(row))
         keep = keep_logits(self.model, 1)
         self.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, **keep)
 
+    def _rules(self, limit: int, *, one_line: bool) -> Rules:
+        """When a text of at most ``limit`` tokens ends."""
+        ends = frozenset(self._stop_at_eos().nonzero().flatten().tolist())
+        newlines = frozenset(self.stop_at_newline().nonzero().flatten().tolist()) - ends if one_line else frozenset()
+        chat, start = self.decoding.chat, self.encoder.frame.open
+        return Rules(
+            limit,
+            ends,
+            newlines,
+            self._decoded,
+            chat=chat is not None,
+            thinking=chat.thinking if chat else 0,
+            in_thought=start.rfind(THOUGHT_START) > start.rfind(THOUGHT_END),
+        )
+
+    def _decoded(self, ids: Sequence[int], skip_special: bool) -> str:
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=skip_special, clean_up_tokenization_spaces=False)
+        return text
+
     def _write(
-        self,
-        prompts: Sequence[Prompt],
-        max_new_tokens: int,
-        sampling: Sampling | None,
-        stop: Tensor,
-        adapters: Sequence[Adapter],
+        self, prompts: Sequence[Prompt], rules: Rules, sampling: Sampling | None, adapters: Sequence[Adapter]
     ) -> list[str]:
-        rows = [self.encoder.prompt(prompt, max_new_tokens) for prompt in prompts]
+        room = rules.thinking + rules.limit
+        rows = [self.encoder.prompt(prompt, room, thinking=True) for prompt in prompts]
         seeds = [derive_seed(self.seed, "sampling", prompt.id) for prompt in prompts]
         texts = [""] * len(rows)
         for batch in by_length(rows, self.batch_size):
@@ -213,19 +230,18 @@ class TransformersBackbone:
                 self.model,
                 self.layers,
                 [rows[i] for i in batch],
-                max_new_tokens=max_new_tokens,
-                stop=stop,
+                rules=rules,
                 pad=self.pad,
                 adapters=adapters,
                 numbers=batch,
                 sampling=sampling,
                 seeds=[seeds[i] for i in batch],
+                penalties=self.decoding.penalties,
             )
-            for i, ids in zip(batch, written, strict=True):
-                self.usage.prompt_tokens += len(rows[i])
-                self.usage.generated_tokens += len(ids)
-                text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-                texts[i] = (text.split("\n", 1)[0] if stop is self._newlines else text).strip()
+            for i, own in zip(batch, written, strict=True):
+                self.usage.read(len(rows[i]))
+                self.usage.wrote(own)
+                texts[i] = own.answer()
         return texts
 
     def _best_labels(self, task: Task, prompts: Sequence[Prompt], adapters: Sequence[Adapter]) -> list[str]:
@@ -243,14 +259,15 @@ class TransformersBackbone:
                 numbers=batch,
             )
             for i, best in zip(batch, scores.argmax(-1).tolist(), strict=True):
-                self.usage.prompt_tokens += len(rows[i])
+                self.usage.read(len(rows[i]))
                 chosen[i] = task.labels[best]
         return chosen
 
     def _stop_at_eos(self) -> Tensor:
         stop = torch.zeros(self.model.get_output_embeddings().weight.shape[0], dtype=torch.bool)
         more = self.model.generation_config.eos_token_id if self.model.generation_config else None
-        for token in [self.encoder.eos, *(more if isinstance(more, list) else [] if more is None else [more])]:
+        turn = [] if self.encoder.frame.end is None else [self.encoder.frame.end]
+        for token in [self.encoder.eos, *turn, *(more if isinstance(more, list) else [] if more is None else [more])]:
             if not isinstance(token, int) or not 0 <= token < len(stop):
                 raise InputError(
                     f"--model {self.info.source.location}: its EOS token is {token!r} (generation_config.json); "
@@ -260,7 +277,7 @@ class TransformersBackbone:
         return stop.to(self.model.device)
 
     def stop_at_newline(self) -> Tensor:
-        """Which tokens end a written answer (a newline or EOS), boolean, shape (vocabulary,)."""
+        """Which tokens end a written answer (a newline, EOS, or the end of a turn), boolean, shape (vocabulary,)."""
         if self._newlines is None:
             stop = self._stop_at_eos()
             texts = self.tokenizer.batch_decode(

@@ -137,6 +137,19 @@ def load_tokenizer(info: BackboneInfo) -> Any:
     return tokenizer
 
 
+def end_tokens(info: BackboneInfo) -> list[int]:
+    """Token ids that end a turn by the model's generation config, or by its config where it has none."""
+    from transformers import AutoConfig, GenerationConfig
+
+    source = info.source
+    try:
+        found = GenerationConfig.from_pretrained(source.location, **source.load_options).eos_token_id
+    except (OSError, ValueError):
+        with _one_line(f"--model {source.location}: its config cannot be read"):
+            found = AutoConfig.from_pretrained(source.location, **source.load_options).get_text_config().eos_token_id
+    return [] if found is None else found if isinstance(found, list) else [found]
+
+
 def find_layers(model: Any, count: int) -> Any:
     """The decoder's list of layers, found by its length, not by the model's type.
 

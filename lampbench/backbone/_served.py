@@ -9,7 +9,8 @@ from queue import Empty, SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
 
-from lampbench.backbone._api import Api, Completion, Patience, PromptTooLongError, RefusedError
+from lampbench.backbone._api import Api, Completion, Patience, PromptTooLongError, RefusedError, TokenCounts
+from lampbench.backbone._chat import THOUGHT_END, THOUGHT_START, Chat
 from lampbench.backbone._decoding import OPPU_SAMPLING, Decoding
 from lampbench.backbone._encode import Usage
 from lampbench.core import InputError, LampBenchError, Prompt, Sampling, Task, derive_seed, digest
@@ -37,16 +38,12 @@ class ServedInfo:
     Attributes:
         name: What the server calls the model.
         endpoint: The URL that ``/completions`` is added to.
-        chat: Ask it as a chat, with the prompt as the user's turn.
-        system: The system turn of a chat; None for none.
         revision, dtype: Not known.
         device: ``served``.
     """
 
     name: str
     endpoint: str = field(repr=False)
-    chat: bool = False
-    system: str | None = None
     revision: str = UNKNOWN
     dtype: str = UNKNOWN
     device: str = SERVED
@@ -61,14 +58,21 @@ class ServedInfo:
         """Not known: the API does not tell layers, width or context."""
         return None
 
+    def chat_identity(self, chat: Chat) -> dict[str, Any]:
+        """What of a conversation goes into a run's identity: the template and its end tokens are the server's."""
+        system = None if chat.system is None else digest(chat.system)
+        return {"template": UNKNOWN, "system": system, "stop": UNKNOWN, "thinking": chat.thinking}
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What came of one prompt.
 
     Attributes:
-        text: What the model wrote, up to a newline if the task's answers are one line.
+        text: What the model wrote without its thought, up to a newline if the task's answers are one line.
         prompt_tokens, generated_tokens: As the server counted them.
+        thought_tokens: Those of a thought: as the server counted them, or by its share of all characters.
+        unfinished: Whether there is no answer because a thought did not end.
         finish: Why the model ended, such as ``stop`` or ``length``.
         cut_context, cut_source: Whether context, and source text, had to be shortened for the prompt to fit.
         model, fingerprint: What the server said of itself.
@@ -78,6 +82,8 @@ class Reply:
     text: str
     prompt_tokens: int
     generated_tokens: int
+    thought_tokens: int = 0
+    unfinished: bool = False
     finish: str | None = None
     cut_context: bool = False
     cut_source: bool = False
@@ -102,16 +108,17 @@ class _Question:
         sampling = asdict(self.sampling) if self.sampling else None
         return digest([self.prompt.text, self.max_tokens, self.one_line, sampling, self.seed])[:32]
 
-    def body(self, info: ServedInfo, *, top_k: bool) -> dict[str, Any]:
+    def body(self, model: str, chat: Chat | None, *, top_k: bool) -> dict[str, Any]:
         """The request as the API takes it; without ``top_k``, which only some servers know."""
-        body: dict[str, Any] = {"model": info.name, "max_tokens": self.max_tokens}
-        if info.chat:
-            system = [{"role": "system", "content": info.system}] if info.system is not None else []
-            body["messages"] = [*system, {"role": "user", "content": self.prompt.text}]
-        else:
+        body: dict[str, Any] = {"model": model, "max_tokens": self.max_tokens + (chat.thinking if chat else 0)}
+        if chat is None:
             body["prompt"] = self.prompt.text
-        if self.one_line:
-            body["stop"] = ["\n"]
+            if self.one_line:
+                body["stop"] = ["\n"]
+        else:
+            # A turn may begin with empty lines or a thought, which a newline must not end.
+            turns = [("system", chat.system), ("user", self.prompt.text)]
+            body["messages"] = [{"role": role, "content": text} for role, text in turns if text is not None]
         if self.sampling is None:
             return {**body, "temperature": 0.0}
         body |= {"temperature": self.sampling.temperature, "top_p": self.sampling.top_p, "seed": self.seed}
@@ -126,10 +133,8 @@ def is_served(model: str | None) -> bool:
 def describe_served(
     model: str,
     endpoint: str | None,
+    decoding: Decoding,
     *,
-    chat: bool = False,
-    system: str | None = None,
-    sampled: bool = False,
     patience: Patience = _PLANNING,
 ) -> ServedInfo:
     """Ask the server whether it can do what a run will ask of it: which models it has, and for one token.
@@ -137,9 +142,7 @@ def describe_served(
     Args:
         model: ``openai:NAME``.
         endpoint: The server's URL, such as ``http://localhost:8000/v1``.
-        chat: Ask it as a chat.
-        system: The system turn of a chat.
-        sampled: Answers will be sampled, not greedy.
+        decoding: How answers will be made.
         patience: How long it is waited for.
 
     Raises:
@@ -149,17 +152,18 @@ def describe_served(
     name = model.removeprefix(_PREFIX)
     if not name:
         raise InputError(f"--model {model}: expected openai:NAME, the name that the server gives the model")
-    info = ServedInfo(name, _checked(model, endpoint), chat, system)
-    server, halt = _Server(info, patience), threading.Event()
+    info = ServedInfo(name, _checked(model, endpoint))
+    server, halt = _Server(info, decoding.chat, patience), threading.Event()
     try:
         listed = server.models(halt)
     except LampBenchError as error:
         raise InputError(f"--endpoint {info.endpoint}: {error}") from None
-    question = _Question(Prompt("Hello", "", ""), 1, True, OPPU_SAMPLING if sampled else None, 0 if sampled else None)
+    sampling, seed = (OPPU_SAMPLING, 0) if decoding.mode == "sampled" else (None, None)
+    question = _Question(Prompt("Hello", "", ""), 1, True, sampling, seed)
     try:
         completion, _ = server.complete(question, halt)
     except RefusedError as error:
-        raise InputError(_why_refused(info, error, listed)) from None
+        raise InputError(_why_refused(info, error, listed, chat=decoding.chat is not None)) from None
     except LampBenchError as error:
         raise InputError(f"--endpoint {info.endpoint}: {error}") from None
     if completion.usage is None:
@@ -186,13 +190,12 @@ def _checked(model: str, endpoint: str | None) -> str:
     return endpoint.rstrip("/")
 
 
-def _why_refused(info: ServedInfo, error: RefusedError, listed: Sequence[str] | None) -> str:
+def _why_refused(info: ServedInfo, error: RefusedError, listed: Sequence[str] | None, *, chat: bool) -> str:
     if listed is not None and info.name not in listed and error.status in (400, 404, 422):
         some = ", ".join(listed[:10]) or "none"
         return f"--model {info.id}: the server has no such model ({error}); it lists: {some}"
     if error.status in (404, 405):
-        path = "/chat/completions" if info.chat else "/completions"
-        other = "--chat off" if info.chat else "--chat on"
+        path, other = ("/chat/completions", "--chat off") if chat else ("/completions", "--chat on")
         return (
             f"--endpoint {info.endpoint}: nothing answers at {path} ({error}); is the URL whole (most end in /v1)? if "
             f"the model is served the other way, take {other}"
@@ -203,8 +206,8 @@ def _why_refused(info: ServedInfo, error: RefusedError, listed: Sequence[str] | 
 class _Server:
     """A server, and what it was found not to know."""
 
-    def __init__(self, info: ServedInfo, patience: Patience) -> None:
-        self._info = info
+    def __init__(self, info: ServedInfo, chat: Chat | None, patience: Patience) -> None:
+        self._model, self._chat = info.name, chat
         self._api = Api(info.endpoint, patience)
         self._takes_top_k = True
 
@@ -219,15 +222,15 @@ class _Server:
 
     def complete(self, question: _Question, halt: threading.Event) -> tuple[Completion, bool | None]:
         """The answer, and whether ``top_k`` was among what was asked (None for greedy); raises as ``Api.complete``."""
-        info, top_k = self._info, self._takes_top_k
-        sampled = question.sampling is not None
+        model, chat, top_k = self._model, self._chat, self._takes_top_k
+        sampled, turns = question.sampling is not None, chat is not None
         try:
-            completion = self._api.complete(question.body(info, top_k=top_k), info.chat, halt)
+            completion = self._api.complete(question.body(model, chat, top_k=top_k), turns, halt)
         except RefusedError as error:
             if not (sampled and top_k and "top_k" in str(error)):
                 raise
             top_k = self._takes_top_k = False
-            completion = self._api.complete(question.body(info, top_k=False), info.chat, halt)
+            completion = self._api.complete(question.body(model, chat, top_k=False), turns, halt)
         return completion, top_k if sampled else None
 
 
@@ -266,7 +269,7 @@ class ServedBackbone:
         self.seed = seed
         self.usage = Usage()
         self.replies = {} if replies is None else replies
-        self._server = _Server(info, patience or Patience())
+        self._server = _Server(info, decoding.chat, patience or Patience())
 
     @property
     def shape(self) -> None:
@@ -304,8 +307,13 @@ class ServedBackbone:
         return derive_seed(self.seed, "sampling", prompt.id) % _SEEDS
 
     def _count(self, reply: Reply) -> None:
-        self.usage.prompt_tokens += reply.prompt_tokens
+        self.usage.read(reply.prompt_tokens)
         self.usage.generated_tokens += reply.generated_tokens
+        self.usage.answers += 1
+        self.usage.answer_tokens += reply.generated_tokens - reply.thought_tokens
+        self.usage.answers_at_limit += reply.finish == "length" and not reply.unfinished
+        self.usage.thought_tokens += reply.thought_tokens
+        self.usage.unfinished_thoughts += reply.unfinished
         self.usage.cut_contexts += reply.cut_context
         self.usage.cut_sources += reply.cut_source
 
@@ -367,12 +375,16 @@ class ServedBackbone:
                 prompt = shorter
         if completion.usage is None:
             raise LampBenchError("a reply of the server holds no token counts (usage)")
-        text = completion.text
+        text, thought, unfinished = completion.text, 0, False
+        if self.decoding.chat is not None:
+            text, thought, unfinished = _without_thought(completion, completion.usage)
         return Reply(
             # Some servers give the text that ended an answer, too.
             text=(text.split("\n", 1)[0] if question.one_line else text).strip(),
             prompt_tokens=completion.usage.prompt_tokens,
             generated_tokens=completion.usage.completion_tokens,
+            thought_tokens=thought,
+            unfinished=unfinished,
             finish=completion.choices[0].finish_reason,
             cut_context=prompt.context != question.prompt.context,
             cut_source=prompt.source != question.prompt.source,
@@ -380,6 +392,24 @@ class ServedBackbone:
             fingerprint=completion.system_fingerprint,
             top_k=top_k,
         )
+
+
+def _without_thought(completion: Completion, usage: TokenCounts) -> tuple[str, int, bool]:
+    """The answer of a turn, tokens of the thought before it, and whether the thought did not end.
+
+    Some servers take the thought out themselves, others leave it in, with or without the mark that opens it.
+    """
+    text, apart = completion.text.lstrip(), completion.reasoning
+    thought, ended, answer = text.partition(THOUGHT_END)
+    if not ended:
+        thought, answer = (text, "") if text.startswith(THOUGHT_START) else ("", text)
+    answer = answer.lstrip()
+    unfinished = not answer and not ended and bool(thought or apart)
+    characters = len(thought) + len(apart)
+    tokens = usage.reasoning_tokens
+    if tokens is None:
+        tokens = round(usage.completion_tokens * characters / max(1, len(text) + len(apart)))
+    return answer, min(tokens, usage.completion_tokens), unfinished
 
 
 def _shorter(prompt: Prompt) -> Prompt | None:

@@ -55,6 +55,11 @@ def _row_notes(row: RunRow) -> Iterator[tuple[str, str]]:
     ):
         if count:
             yield what, str(count)
+    if data.lengths is not None and data.lengths.at_limit:
+        yield "answers that ended at the token limit", f"{data.lengths.at_limit:.1%}"
+    if data.lengths is not None and data.lengths.unfinished_thoughts:
+        what = f"empty answers because a thought did not end (--thinking N allows more), of {data.queries}"
+        yield what, str(data.lengths.unfinished_thoughts)
     for name in row.failed_checks:
         yield f"CHECK FAILED, {name}: {row.checks[name].found}", ""
 

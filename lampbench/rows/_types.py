@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from lampbench.core import digest
+
 SCHEMA_VERSION: Literal[2] = 2
 # What a run spends its seconds on, in order.
 PHASES = ("load", "fit_shared", "adapt", "predict", "score")
@@ -18,6 +20,7 @@ LARGEST = 1e300
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Positive = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Number = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 Seconds = Annotated[float, Meta(ge=0, le=LARGEST)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
 RunId = Annotated[str, Meta(pattern="^[0-9a-f]{12}$", max_length=12)]
@@ -82,6 +85,16 @@ class Identity(Record, frozen=True):
         """``greedy``, ``sampled`` or ``labels``; None without a backbone."""
         return None if self.decoding is None else str(self.decoding["mode"])
 
+    @property
+    def decoding_name(self) -> str | None:
+        """The mode, with whatever else keeps runs from sharing a board: a chat template, and penalties."""
+        if self.decoding is None:
+            return None
+        chat = [f"chat {digest(self.decoding['chat'])[:8]}"] if "chat" in self.decoding else []
+        penalties = ("repetition_penalty", "no_repeat_ngram")
+        more = [f"{key.replace('_', ' ')} {self.decoding[key]}" for key in penalties if key in self.decoding]
+        return ", ".join([str(self.decoding_mode), *chat, *more])
+
 
 class LeakCount(Record, frozen=True):
     """What one leak check found: ``count`` of ``of``, and the first ids; None where the data cannot tell."""
@@ -89,6 +102,25 @@ class LeakCount(Record, frozen=True):
     count: Count | None
     of: Count
     examples: tuple[str, ...]
+
+
+class Lengths(Record, frozen=True):
+    """How long prompts and answers were, in tokens; null where nothing was read, or no answer was written.
+
+    Attributes:
+        prompt_mean, prompt_longest: Of the prompts that were answered, as the model read them.
+        answer_mean: Of written answers, with the token that ended them and without thoughts.
+        at_limit: The share of answers that ended because no more tokens were allowed.
+        thought_mean: Of what was written before an answer as a thought, the mean over all answers.
+        unfinished_thoughts: Answers that are empty because a thought did not end.
+    """
+
+    prompt_mean: Number | None
+    prompt_longest: Count | None
+    answer_mean: Number | None
+    at_limit: Share | None
+    thought_mean: Number | None
+    unfinished_thoughts: Count | None
 
 
 class Data(Record, frozen=True):
@@ -100,6 +132,7 @@ class Data(Record, frozen=True):
         invalid_outputs: Answers that are not valid for the task.
         cut_contexts, cut_sources: Queries whose context or text was cut to fit the model.
         cut_while_adapting: Training examples and profile prompts that were cut.
+        lengths: Of the queries' prompts and answers; None without a backbone, and in rows from before it was measured.
     """
 
     label: str | None
@@ -115,6 +148,7 @@ class Data(Record, frozen=True):
     cut_contexts: Count | None = None
     cut_sources: Count | None = None
     cut_while_adapting: Count | None = None
+    lengths: Lengths | None = None
 
 
 class Interval(Record, frozen=True):
@@ -217,13 +251,11 @@ class Server(Record, frozen=True):
     Attributes:
         models: The names that it gave the model in its replies.
         fingerprints: Of its configuration (``system_fingerprint``); several if that changed in the run.
-        unfinished: Replies that ended at the token limit.
         top_k: Whether sampling was cut to ``top_k``, which some servers do not know; None if nothing was sampled.
     """
 
     models: tuple[str, ...]
     fingerprints: tuple[str, ...]
-    unfinished: Count
     top_k: bool | None
 
 

@@ -78,7 +78,12 @@ def finished_row(
     events = folder.journal()
     opened = open_row(plan, dataset, folder, "success", where=where)
     outputs = list(folder.predictions().values())
-    data = replace(opened.data, invalid_outputs=invalid_outputs(plan.task, outputs), **_cut_prompts(events))
+    data = replace(
+        opened.data,
+        invalid_outputs=invalid_outputs(plan.task, outputs),
+        lengths=_lengths(events),
+        **_cut_prompts(events),
+    )
     users = dataset.users
     state = rows.StateBytes(
         shared=bytes_under(folder.shared_state),
@@ -123,7 +128,6 @@ def _server(folder: RunFolder) -> rows.Server | None:
     return rows.Server(
         models=tuple(sorted({_without_folder(reply.model) for reply in replies if reply.model})),
         fingerprints=tuple(sorted({reply.fingerprint for reply in replies if reply.fingerprint})),
-        unfinished=sum(reply.finish == "length" for reply in replies),
         top_k=all(sampled) if sampled else None,
     )
 
@@ -217,6 +221,26 @@ def _cut_prompts(events: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
         "cut_sources": _total(asked, "cut_sources"),
         "cut_while_adapting": None if None in parts else sum(part or 0 for part in parts),
     }
+
+
+def _lengths(events: Sequence[Mapping[str, Any]]) -> rows.Lengths | None:
+    """How long the queries' prompts and answers were, over all sessions; None if no model counted them."""
+    asked = [event for event in events if event["event"] == "predict" and "prompts" in event["tokens"]]
+    if not asked:
+        return None
+    total = {name: sum(event["tokens"][name] for event in asked) for name in asked[0]["tokens"]}
+
+    def mean(name: str, of: str) -> float | None:
+        return total[name] / total[of] if total[of] else None
+
+    return rows.Lengths(
+        prompt_mean=mean("prompt_tokens", "prompts"),
+        prompt_longest=max(event["tokens"]["longest_prompt"] for event in asked) if total["prompts"] else None,
+        answer_mean=mean("answer_tokens", "answers"),
+        at_limit=mean("answers_at_limit", "answers"),
+        thought_mean=mean("thought_tokens", "answers"),
+        unfinished_thoughts=total["unfinished_thoughts"] if total["answers"] else None,
+    )
 
 
 def _parameter_check(events: Sequence[Mapping[str, Any]], reported: Parameters) -> rows.Check:

@@ -45,7 +45,7 @@ class Settings:
     """What the user asked for, shared by all runs of one command.
 
     Raises:
-        InputError: A number is out of its range.
+        InputError: A number is out of its range, or options contradict each other.
     """
 
     protocol: str = _option("mini", "Data", "Which users and queries: NAME or NAME,KEY=VALUE.")
@@ -63,6 +63,26 @@ class Settings:
     dtype: str = _option("auto", "Model", "auto, float32, bfloat16 or float16.")
     device: str = _option("auto", "Model", "auto, cpu, cuda or cuda:N.")
     decoding: DecodingMode = _option("greedy", "Model", "How answers are made.", without=("analyze",))
+    chat: Literal["on", "off"] = _option("off", "Model", "Ask by the model's chat template; off: plain text.")
+    system: str | None = _option(None, "Model", "The text of the system turn. Default: the template's own, if any.")
+    thinking: int | None = _option(
+        None, "Model", "Let the model think for at most N tokens before it answers. Default: no thought.",
+        most=_LARGEST, without=("analyze",),
+    )  # fmt: skip
+    max_length: int | Literal["auto"] | None = _option(
+        None, "Model",
+        "Tokens of a prompt and its answer at most; auto: the model's context. Default: 2,048 in training, the "
+        "context for queries.",
+        unit="N|auto", most=_LARGEST,
+    )  # fmt: skip
+    repetition_penalty: float | None = _option(
+        None, "Model", "Divides the logits of tokens that were read or written before. Default: none.",
+        most=_LARGEST, without=("analyze",),
+    )  # fmt: skip
+    no_repeat_ngram: int | None = _option(
+        None, "Model", "No N tokens in a row come twice, prompt included. Default: they may.",
+        most=_LARGEST, without=("analyze",),
+    )  # fmt: skip
     batch_size: int = _option(32, "Model", "Prompts per forward pass, or requests at once.", most=_LARGEST)
     trust_remote_code: bool = _option(False, "Model", "Let code that comes with the model run.")
     seed: int = _option(0, "Training", "Everything random derives from it.")
@@ -100,13 +120,22 @@ class Settings:
     def __post_init__(self) -> None:
         for name, option in options().items():
             value, key = getattr(self, name), name.replace("_", "-")
-            if option.most is None or value is None:
+            if option.most is None or value is None or isinstance(value, str):
                 continue
             if value <= 0:
                 least = "at least 1" if isinstance(value, int) else "more than 0"
                 raise InputError(f"{key} must be {least}, found {value:g}")
             if value > option.most:
                 raise InputError(f"{key} must be at most {option.most:g}, found {value:g}")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        for name in ("system", "thinking"):
+            if getattr(self, name) is not None and self.chat == "off":
+                raise InputError(f"--{name} is for --chat on")
+        for name in ("thinking", "repetition_penalty", "no_repeat_ngram"):
+            if getattr(self, name) is not None and self.decoding == "labels":
+                raise InputError(f"--{name.replace('_', '-')} is for written answers; --decoding labels writes none")
 
 
 def options() -> dict[str, Option]:

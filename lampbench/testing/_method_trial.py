@@ -212,15 +212,15 @@ class Trial:
 
     @cached_property
     def _backbone(self) -> Any:
-        from lampbench.backbone import BackboneInfo, Decoding, TransformersBackbone
+        from lampbench.backbone import BackboneInfo, TransformersBackbone
 
-        if not isinstance(self.plan.backbone, BackboneInfo):
+        if not isinstance(self.plan.backbone, BackboneInfo) or self.plan.decoding is None:
             return None
 
         settings = self.plan.settings
         return TransformersBackbone.load(
             self.plan.backbone,
-            decoding=Decoding(settings.decoding),
+            decoding=self.plan.decoding,
             batch_size=settings.batch_size,
             seed=settings.seed,
         )

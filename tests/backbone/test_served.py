@@ -11,7 +11,7 @@ import pytest
 from api_server import ApiServer, failure, page, serve_api
 from support import task
 
-from lampbench.backbone import Decoding, Patience, Reply, ServedBackbone, describe_served
+from lampbench.backbone import Chat, Decoding, Patience, Reply, ServedBackbone, describe_served
 from lampbench.core import InputError, LampBenchError, Prompt, Sampling
 
 pytest.importorskip("openai")
@@ -31,9 +31,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
 
 def asking(server: ApiServer, mode: Any = "greedy", *, patience: Patience = QUICK, **given: Any) -> ServedBackbone:
     """A backbone of the server's model, as a run has it."""
-    chat = {name: given.pop(name) for name in ("chat", "system") if name in given}
-    info = describe_served("openai:parrot", server.url, patience=QUICK, sampled=mode == "sampled", **chat)
-    return ServedBackbone(info, decoding=Decoding(mode), patience=patience, **{"at_once": 4, "seed": 0, **given})
+    decoding = Decoding(mode, given.pop("chat", None))
+    info = describe_served("openai:parrot", server.url, decoding, patience=QUICK)
+    return ServedBackbone(info, decoding=decoding, patience=patience, **{"at_once": 4, "seed": 0, **given})
 
 
 def prompt(words: str, context: tuple[str, ...] = (), name: str = "q1") -> Prompt:
@@ -65,13 +65,44 @@ def test_a_greedy_request_is_the_raw_prompt_with_temperature_0_and_ends_at_a_new
 
 
 def test_a_chat_has_the_prompt_as_the_users_turn_after_the_system_turn(server: ApiServer) -> None:
-    answers = asking(server, chat=True, system="Be brief.").answer(LAMP5, [prompt("some words")])
+    answers = asking(server, chat=Chat("Be brief.")).answer(LAMP5, [prompt("some words")])
     assert server.bodies[-1]["messages"] == [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Answer: some words title:"},
     ]
     assert "prompt" not in server.bodies[-1]
     assert answers == ["Answer: some words title:"]
+
+
+def test_empty_lines_before_an_answer_in_a_chat_do_not_end_it(server: ApiServer) -> None:
+    server.answer = lambda text: "\n\nA title\n\nAnd why."
+    assert asking(server, chat=Chat()).answer(LAMP5, [prompt("some words")]) == ["A title"]
+    assert "stop" not in server.bodies[-1]
+
+
+@pytest.mark.parametrize(
+    ("written", "apart", "answer", "unfinished"),
+    [
+        ("<think>\nHm.\n</think>\n\nA title\nmore", "", "A title", False),
+        # The template opened the thought.
+        ("Hm.\n</think>\n\nA title", "", "A title", False),
+        ("A title", "Hm.", "A title", False),
+        ("<think>\nHm, and", "", "", True),
+        ("", "Hm, and", "", True),
+        ("", "", "", False),
+    ],
+)
+def test_a_thought_is_taken_out_and_counted(
+    server: ApiServer, written: str, apart: str, answer: str, unfinished: bool
+) -> None:
+    server.answer, server.reasoning = (lambda text: written), apart
+    backbone = asking(server, chat=Chat(thinking=100))
+    assert backbone.answer(LAMP5, [prompt("some words")]) == [answer]
+    assert server.bodies[-1]["max_tokens"] == LAMP5.max_new_tokens + 100
+    usage = backbone.usage
+    assert usage.unfinished_thoughts == unfinished
+    assert (usage.thought_tokens > 0) == ("Hm" in written + apart)
+    assert usage.answer_tokens + usage.thought_tokens == usage.generated_tokens == len(written) + len(apart)
 
 
 def test_sampling_is_oppus_with_a_seed_of_the_run_and_the_query(server: ApiServer) -> None:
@@ -117,6 +148,8 @@ def test_tokens_are_those_that_the_server_counted(server: ApiServer) -> None:
     prompts = [prompt("some words"), prompt("others")]
     answers = backbone.answer(LAMP5, prompts)
     assert backbone.usage.prompt_tokens == sum(len(own.text) for own in prompts)
+    assert (backbone.usage.prompts, backbone.usage.answers) == (2, 2)
+    assert backbone.usage.longest_prompt == len(prompts[0].text)
     # The server counts the space before each.
     assert backbone.usage.generated_tokens == sum(len(answer) + 1 for answer in answers)
 
@@ -320,7 +353,7 @@ def test_a_server_that_is_down_is_named_at_planning() -> None:
     with serve_api() as state:
         url = state.url
     with pytest.raises(InputError, match=f"--endpoint {url}: the server cannot be reached"):
-        describe_served("openai:parrot", url, patience=QUICK)
+        describe_served("openai:parrot", url, Decoding(), patience=QUICK)
 
 
 @pytest.mark.parametrize(
@@ -336,7 +369,7 @@ def test_a_server_that_is_down_is_named_at_planning() -> None:
 )
 def test_a_url_that_is_none_is_refused(model: str, endpoint: str | None, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        describe_served(model, endpoint)
+        describe_served(model, endpoint, Decoding())
 
 
 @pytest.mark.parametrize(
@@ -344,21 +377,21 @@ def test_a_url_that_is_none_is_refused(model: str, endpoint: str | None, words: 
 )
 def test_a_url_with_a_secret_is_refused_and_not_repeated(endpoint: str) -> None:
     with pytest.raises(InputError, match="without user, password and query") as caught:
-        describe_served("openai:x", endpoint)
+        describe_served("openai:x", endpoint, Decoding())
     assert "secret" not in str(caught.value)
 
 
 def test_a_key_that_cannot_be_sent_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "schlüssel")
     with pytest.raises(InputError, match="OPENAI_API_KEY: expected") as caught:
-        describe_served("openai:x", "http://localhost/v1")
+        describe_served("openai:x", "http://localhost/v1", Decoding())
     assert "schl" not in str(caught.value)
 
 
 def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "openai", None)
     with pytest.raises(InputError, match=r"pip install 'lampbench\[served\]'"):
-        describe_served("openai:x", "http://localhost/v1")
+        describe_served("openai:x", "http://localhost/v1", Decoding())
 
 
 def test_what_is_known_of_a_reply_is_kept(server: ApiServer) -> None:
