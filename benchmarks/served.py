@@ -3,6 +3,7 @@
     python benchmarks/served.py MODEL_FOLDER DATA_FOLDER                    # zero-shot and rag, lamp5, 12 users
     python benchmarks/served.py MODEL_FOLDER DATA_FOLDER --users 4 --methods zero-shot
     python benchmarks/served.py MODEL_FOLDER DATA_FOLDER --chat on          # as conversations
+    python benchmarks/served.py MODEL_FOLDER DATA_FOLDER --work FOLDER      # keeps its runs, and goes on with them
     python benchmarks/served.py MODEL_FOLDER DATA_FOLDER --out benchmarks/results/served-cpu.json
 
 The server is `transformers serve` (transformers 5, with its extra `serving`), started here on a free port. The
@@ -25,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,11 @@ def served(model: Path, log: Path) -> Iterator[str]:
 
 def without_first_token(model: Path, copy: Path) -> Path:
     """The model with a tokenizer that names no beginning-of-text token; its weights are links."""
-    copy.mkdir()
+    copy.mkdir(parents=True, exist_ok=True)
     for path in model.iterdir():
-        if path.name != "tokenizer_config.json":
-            (copy / path.name).symlink_to(path.resolve())
+        link = copy / path.name
+        if path.name != "tokenizer_config.json" and not link.exists():
+            link.symlink_to(path.resolve())
     config = json.loads((model / "tokenizer_config.json").read_text())
     config.pop("bos_token", None)
     (copy / "tokenizer_config.json").write_text(json.dumps(config))
@@ -121,17 +123,20 @@ def main() -> None:
     parser.add_argument("--methods", default="zero-shot,rag")
     parser.add_argument("--chat", choices=("on", "off"), default="off")
     parser.add_argument("--at-once", type=int, default=2)
+    parser.add_argument("--work", type=Path)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     chat = {"chat": given.chat} if given.chat == "on" else {}
     found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with nullcontext(given.work) if given.work else tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
         common = {"protocol": "folder", "data": given.data, "users": given.users, **chat}
         local = {**common, "dtype": "float32", "device": "cpu"}
         models = {"direct": given.model}
         if not chat:
-            models["direct without first token"] = without_first_token(given.model, place / given.model.name)
+            copy = without_first_token(given.model, place / "no-first" / given.model.name)
+            models["direct without first token"] = copy
         answers: dict[str, dict[str, dict[str, str]]] = {}
         methods = given.methods.split(",")
         with served(given.model, place / "server.log") as url:
