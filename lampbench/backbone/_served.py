@@ -110,7 +110,7 @@ class _Question:
 
     def body(self, model: str, chat: Chat | None, *, top_k: bool) -> dict[str, Any]:
         """The request as the API takes it; without ``top_k``, which only some servers know."""
-        body: dict[str, Any] = {"model": model, "max_tokens": self.max_tokens + (chat.thinking if chat else 0)}
+        body: dict[str, Any] = {"model": model, "max_tokens": self.max_tokens}
         if chat is None:
             body["prompt"] = self.prompt.text
             if self.one_line:
@@ -291,9 +291,10 @@ class ServedBackbone:
     def _ask(
         self, prompts: Sequence[Prompt], max_tokens: int, sampling: Sampling | None, *, one_line: bool
     ) -> list[str]:
+        # A thought has room of its own.
+        room = max_tokens + (self.decoding.chat.thinking if self.decoding.chat else 0)
         questions = [
-            _Question(prompt, max_tokens, one_line, sampling, self._seed(prompt) if sampling else None)
-            for prompt in prompts
+            _Question(prompt, room, one_line, sampling, self._seed(prompt) if sampling else None) for prompt in prompts
         ]
         keys = [question.key for question in questions]
         new = {key: own for key, own in zip(keys, questions, strict=True) if key not in self.replies}
