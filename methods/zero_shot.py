@@ -11,6 +11,7 @@ from lampbench.core import Backbone
 class ZeroShot(Method):
     """The prompt alone: no history, no training. Every other method is measured against it."""
 
+    needs_weights = False
     backbone: Backbone
 
     def predict(self, queries: Sequence[Query]) -> Sequence[str]:

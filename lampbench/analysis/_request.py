@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
-from lampbench.backbone import BackboneInfo
+from lampbench.backbone import BackboneInfo, is_served
 from lampbench.bases import PromptMethod
 from lampbench.core import InputError, Prompt, Query, Task, User, digest
 from lampbench.data import Dataset
@@ -69,10 +69,15 @@ def resolve(planner: Planner, task: str, asking: Asking) -> Request:
     Raises:
         InputError: A name, setting, file, model or layer is wrong, or there are fewer than two users.
     """
+    if is_served(planner.settings.model):
+        raise InputError(
+            f"--model {planner.settings.model}: hidden states are measured, and a served model shows none; name a "
+            "folder or hub id"
+        )
     plan = planner.plan(asking.context, task, asking.overrides or {})
     if isinstance(plan, Skip):
         raise InputError(f"--context {asking.context} cannot do {task}: {plan.reason}")
-    if not issubclass(plan.method_type, PromptMethod) or plan.backbone is None:
+    if not issubclass(plan.method_type, PromptMethod) or not isinstance(plan.backbone, BackboneInfo):
         raise InputError(
             f"--context {asking.context}: expected a method that puts something before the query, such as rag or pag"
         )
@@ -92,6 +97,10 @@ def resolve(planner: Planner, task: str, asking: Asking) -> Request:
         "source": asking.source,
         "most": asking.most,
     }
+    # What else of decoding changes a prompt; defaults are left out.
+    asked = {key: plan.identity["decoding"][key] for key in ("chat", "max_length") if key in plan.identity["decoding"]}
+    if asked:
+        identity["decoding"] = asked
     if plan.backbone.dtype != "float32":
         # Below float32 rounding may depend on the batch.
         identity["batch_size"] = plan.settings.batch_size

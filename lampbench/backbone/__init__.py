@@ -1,32 +1,64 @@
-"""The frozen language model: loading, encoding, batched generation with adapters attached."""
+"""The frozen language model: loading, encoding, batched generation with adapters attached; or a served one."""
 
-from lampbench.backbone._backbone import OPPU_SAMPLING, Decoding, TransformersBackbone
-from lampbench.backbone._decode import Adapter, PassWindow, attached, sample_tokens
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lampbench.backbone._chat import Chat, Frame, chat_identity, frame_of, has_template
+from lampbench.backbone._decoding import OPPU_SAMPLING, Decoding, Penalties
 from lampbench.backbone._encode import MAX_SEQUENCE, PromptEncoder, Usage
 from lampbench.backbone._load import BackboneInfo, describe_backbone, device_and_dtype, find_layers, load_tokenizer
-from lampbench.backbone._partial import (
-    key_value_cache,
-    keys_and_values,
-    layer_output,
-    layers_left_out,
-    only_columns,
-    only_inputs,
+from lampbench.backbone._served import (
+    SERVED,
+    UNKNOWN,
+    Patience,
+    Reply,
+    ServedBackbone,
+    ServedInfo,
+    describe_served,
+    is_served,
 )
+
+if TYPE_CHECKING:
+    from lampbench.backbone._backbone import TransformersBackbone
+    from lampbench.backbone._decode import Adapter, PassWindow, attached, sample_tokens
+    from lampbench.backbone._partial import (
+        key_value_cache,
+        keys_and_values,
+        layer_output,
+        layers_left_out,
+        only_columns,
+        only_inputs,
+    )
 
 __all__ = [
     "MAX_SEQUENCE",
     "OPPU_SAMPLING",
+    "SERVED",
+    "UNKNOWN",
     "Adapter",
     "BackboneInfo",
+    "Chat",
     "Decoding",
+    "Frame",
     "PassWindow",
+    "Patience",
+    "Penalties",
     "PromptEncoder",
+    "Reply",
+    "ServedBackbone",
+    "ServedInfo",
     "TransformersBackbone",
     "Usage",
     "attached",
+    "chat_identity",
     "describe_backbone",
+    "describe_served",
     "device_and_dtype",
     "find_layers",
+    "frame_of",
+    "has_template",
+    "is_served",
     "key_value_cache",
     "keys_and_values",
     "layer_output",
@@ -36,3 +68,17 @@ __all__ = [
     "only_inputs",
     "sample_tokens",
 ]
+
+# What computes with weights imports torch; a served model does not wait for it.
+_WITH_WEIGHTS = ("_backbone", "_decode", "_partial")
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from importlib import import_module
+
+        for module in _WITH_WEIGHTS:
+            found = getattr(import_module(f"{__name__}.{module}"), name, None)
+            if found is not None:
+                return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,20 +6,21 @@ import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lampbench.backbone._chat import THOUGHT_END, THOUGHT_START
 from lampbench.backbone._decode import Adapter, generate, keep_logits, left_pad, score_answers
-from lampbench.backbone._encode import PromptEncoder, Usage
+from lampbench.backbone._decoding import OPPU_SAMPLING, Decoding
+from lampbench.backbone._encode import Usage
 from lampbench.backbone._load import BackboneInfo, find_layers, load_model, load_skeleton
 from lampbench.backbone._partial import layer_output, layers_left_out
+from lampbench.backbone._written import Rules
 from lampbench.core import (
     BackboneShape,
-    DecodingMode,
     InputError,
     LampBenchError,
     Prompt,
@@ -27,30 +28,6 @@ from lampbench.core import (
     Task,
     derive_seed,
 )
-
-# OPPU's released decoding; an option here, greedy being the default.
-OPPU_SAMPLING = Sampling(temperature=0.1, top_k=10, top_p=0.9)
-
-
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """How answers are made.
-
-    ``greedy`` and ``sampled`` write text until EOS, or a newline if the task's answers are one line.
-    ``labels`` scores every label of the task (log-probability of its tokens and EOS) and answers
-    the best; its rows never compare with written answers.
-    """
-
-    mode: DecodingMode = "greedy"
-
-    def to_json(self, task: Task) -> dict[str, Any]:
-        """What goes into a run's identity."""
-        details: dict[str, Any] = {"mode": self.mode}
-        if self.mode != "labels":
-            details["max_new_tokens"] = task.max_new_tokens
-        if self.mode == "sampled":
-            details["sampling"] = asdict(OPPU_SAMPLING)
-        return details
 
 
 class TransformersBackbone:
@@ -82,7 +59,7 @@ class TransformersBackbone:
         self.tokenizer = tokenizer
         self.layers = find_layers(model, info.shape.layers)
         self.usage = Usage()
-        self.encoder = PromptEncoder(tokenizer, info.shape.context, self.usage)
+        self.encoder = decoding.encoder(tokenizer, info, self.usage)
         self.decoding = decoding
         self.batch_size = batch_size
         self.seed = seed
@@ -124,8 +101,7 @@ class TransformersBackbone:
         if self.decoding.mode == "labels":
             return self._best_labels(task, prompts, adapters)
         sampling = OPPU_SAMPLING if self.decoding.mode == "sampled" else None
-        stop = self.stop_at_newline() if task.one_line else self._stop_at_eos()
-        return self._write(prompts, self.answer_room(task), sampling, stop, adapters)
+        return self._write(prompts, self._rules(self.answer_room(task), one_line=task.one_line), sampling, adapters)
 
     def answer_room(self, task: Task) -> int:
         """How many tokens a prompt of ``task`` leaves free for a written answer."""
@@ -135,7 +111,7 @@ class TransformersBackbone:
 
     def write(self, prompts: Sequence[Prompt], max_new_tokens: int, sampling: Sampling | None = None) -> list[str]:
         """Free text after each prompt until EOS, stripped; greedy if ``sampling`` is None."""
-        return self._write(prompts, max_new_tokens, sampling, self._stop_at_eos(), ())
+        return self._write(prompts, self._rules(max_new_tokens, one_line=False), sampling, ())
 
     @contextmanager
     def listening(self) -> Iterator[list[str]]:
@@ -163,7 +139,7 @@ class TransformersBackbone:
 
     def warm_up(self) -> None:
         """One short pass, so that no phase pays for what the first use of a device costs."""
-        generate(self.model, self.layers, [[self.pad]], max_new_tokens=2, stop=self.stop_at_newline(), pad=self.pad)
+        generate(self.model, self.layers, [[self.pad]], rules=self._rules(2, one_line=True), pad=self.pad)
 
     @cached_property
     def layers_return_tuples(self) -> bool:
@@ -231,19 +207,35 @@ class TransformersBackbone:
     def _read(self, rows: Sequence[Sequence[int]]) -> None:
         """One forward pass over prompts, without a cache."""
         ids, mask, positions = left_pad(rows, self.pad, self.model.device)
-        self.usage.prompt_tokens += sum(map(len, rows))
+        for row in rows:
+            self.usage.read(len(row))
         keep = keep_logits(self.model, 1)
         self.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, **keep)
 
+    def _rules(self, limit: int, *, one_line: bool) -> Rules:
+        """When a text of at most ``limit`` tokens ends."""
+        ends = frozenset(self._stop_at_eos().nonzero().flatten().tolist())
+        newlines = frozenset(self.stop_at_newline().nonzero().flatten().tolist()) - ends if one_line else frozenset()
+        chat, start = self.decoding.chat, self.encoder.frame.open
+        return Rules(
+            limit,
+            ends,
+            newlines,
+            self._decoded,
+            chat=chat is not None,
+            thinking=chat.thinking if chat else 0,
+            in_thought=start.rfind(THOUGHT_START) > start.rfind(THOUGHT_END),
+        )
+
+    def _decoded(self, ids: Sequence[int], skip_special: bool) -> str:
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=skip_special, clean_up_tokenization_spaces=False)
+        return text
+
     def _write(
-        self,
-        prompts: Sequence[Prompt],
-        max_new_tokens: int,
-        sampling: Sampling | None,
-        stop: Tensor,
-        adapters: Sequence[Adapter],
+        self, prompts: Sequence[Prompt], rules: Rules, sampling: Sampling | None, adapters: Sequence[Adapter]
     ) -> list[str]:
-        rows = [self.encoder.prompt(prompt, max_new_tokens) for prompt in prompts]
+        room = rules.thinking + rules.limit
+        rows = [self.encoder.prompt(prompt, room, thinking=True) for prompt in prompts]
         seeds = [derive_seed(self.seed, "sampling", prompt.id) for prompt in prompts]
         texts = [""] * len(rows)
         for batch in by_length(rows, self.batch_size):
@@ -251,19 +243,18 @@ class TransformersBackbone:
                 self.model,
                 self.layers,
                 [rows[i] for i in batch],
-                max_new_tokens=max_new_tokens if self._most is None else min(max_new_tokens, self._most),
-                stop=stop,
+                rules=rules if self._most is None else rules.cut(self._most),
                 pad=self.pad,
                 adapters=adapters,
                 numbers=batch,
                 sampling=sampling,
                 seeds=[seeds[i] for i in batch],
+                penalties=self.decoding.penalties,
             )
-            for i, ids in zip(batch, written, strict=True):
-                self.usage.prompt_tokens += len(rows[i])
-                self.usage.generated_tokens += len(ids)
-                text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-                texts[i] = (text.split("\n", 1)[0] if stop is self._newlines else text).strip()
+            for i, own in zip(batch, written, strict=True):
+                self.usage.read(len(rows[i]))
+                self.usage.wrote(own)
+                texts[i] = own.answer()
         return texts
 
     def _best_labels(self, task: Task, prompts: Sequence[Prompt], adapters: Sequence[Adapter]) -> list[str]:
@@ -281,14 +272,15 @@ class TransformersBackbone:
                 numbers=batch,
             )
             for i, best in zip(batch, scores.argmax(-1).tolist(), strict=True):
-                self.usage.prompt_tokens += len(rows[i])
+                self.usage.read(len(rows[i]))
                 chosen[i] = task.labels[best]
         return chosen
 
     def _stop_at_eos(self) -> Tensor:
         stop = torch.zeros(self.model.get_output_embeddings().weight.shape[0], dtype=torch.bool)
         more = self.model.generation_config.eos_token_id if self.model.generation_config else None
-        for token in [self.encoder.eos, *(more if isinstance(more, list) else [] if more is None else [more])]:
+        turn = [] if self.encoder.frame.end is None else [self.encoder.frame.end]
+        for token in [self.encoder.eos, *turn, *(more if isinstance(more, list) else [] if more is None else [more])]:
             if not isinstance(token, int) or not 0 <= token < len(stop):
                 raise InputError(
                     f"--model {self.info.source.location}: its EOS token is {token!r} (generation_config.json); "
@@ -298,7 +290,7 @@ class TransformersBackbone:
         return stop.to(self.model.device)
 
     def stop_at_newline(self) -> Tensor:
-        """Which tokens end a written answer (a newline or EOS), boolean, shape (vocabulary,)."""
+        """Which tokens end a written answer (a newline, EOS, or the end of a turn), boolean, shape (vocabulary,)."""
         if self._newlines is None:
             stop = self._stop_at_eos()
             texts = self.tokenizer.batch_decode(

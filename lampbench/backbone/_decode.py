@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from lampbench.backbone._decoding import NO_PENALTIES, Penalties
+from lampbench.backbone._written import Rules, Written
 from lampbench.core import LampBenchError, Sampling
 
 
@@ -143,43 +145,47 @@ def generate(
     layers: nn.ModuleList,
     rows: Sequence[Sequence[int]],
     *,
-    max_new_tokens: int,
-    stop: Tensor,
+    rules: Rules,
     pad: int,
     adapters: Sequence[Adapter] = (),
     numbers: Sequence[int] | None = None,
     sampling: Sampling | None = None,
     seeds: Sequence[int] = (),
-) -> list[list[int]]:
-    """New token ids of each row, the stop token included.
+    penalties: Penalties = NO_PENALTIES,
+) -> list[Written]:
+    """What is written after each row.
 
     Args:
         model: A causal language model of transformers.
         layers: Its decoder layers, for ``adapters``.
         rows: Prompt ids.
-        max_new_tokens: At most so many per row.
-        stop: Boolean, shape (vocabulary,): tokens that end a row.
+        rules: When a text ends.
         pad: Any token id; padding is masked.
         adapters: Applied in this order.
         numbers: What adapters know each row by (``PassWindow.rows``); default 0, 1, …
         sampling: None for greedy.
         seeds: One per row, for sampling.
+        penalties: On what a row has read or written before.
     """
     batch = DecodingPass(model, rows, pad, range(len(rows)) if numbers is None else numbers)
     draws = [random.Random(seed) for seed in seeds]
-    written: list[list[int]] = [[] for _ in rows]
+    repeats = penalties.after(rows)
+    written = [rules.begin() for _ in rows]
     running = [True] * len(rows)
     with attached(adapters, layers, batch.window):
         logits = batch.prefill()
         while True:
+            if repeats is not None:
+                logits = repeats.applied(logits)
             chosen = logits.argmax(-1) if sampling is None else sample_tokens(logits, sampling, draws)
-            ended = stop[chosen].tolist()
-            for row, token in enumerate(chosen.tolist()):
+            tokens = chosen.tolist()
+            for row, token in enumerate(tokens):
                 if running[row]:
-                    written[row].append(token)
-                    running[row] = not ended[row] and len(written[row]) < max_new_tokens
+                    running[row] = written[row].take(token)
             if not any(running):
                 return written
+            if repeats is not None:
+                repeats.add(tokens)
             logits = batch.feed(chosen.unsqueeze(-1))[:, -1]
 
 

@@ -31,6 +31,16 @@ class BackboneInfo:
     device: str
     shape: BackboneShape
 
+    @property
+    def id(self) -> str:
+        """The name in rows."""
+        return self.source.id
+
+    @property
+    def revision(self) -> str:
+        """What names the files' content."""
+        return self.source.revision
+
 
 def describe_backbone(
     model: str,
@@ -125,6 +135,19 @@ def load_tokenizer(info: BackboneInfo) -> Any:
     if tokenizer.eos_token_id is None:
         raise InputError(f"--model {info.source.location}: its tokenizer has no EOS token; answers would never end")
     return tokenizer
+
+
+def end_tokens(info: BackboneInfo) -> list[int]:
+    """Token ids that end a turn by the model's generation config, or by its config where it has none."""
+    from transformers import AutoConfig, GenerationConfig
+
+    source = info.source
+    try:
+        found = GenerationConfig.from_pretrained(source.location, **source.load_options).eos_token_id
+    except (OSError, ValueError):
+        with _one_line(f"--model {source.location}: its config cannot be read"):
+            found = AutoConfig.from_pretrained(source.location, **source.load_options).get_text_config().eos_token_id
+    return [] if found is None else found if isinstance(found, list) else [found]
 
 
 def find_layers(model: Any, count: int) -> Any:

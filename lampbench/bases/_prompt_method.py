@@ -17,6 +17,7 @@ class PromptMethod(Method):
     has no context.
     """
 
+    needs_weights = False
     backbone: Backbone
 
     def setup(self) -> None:

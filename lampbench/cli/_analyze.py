@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from lampbench.backbone import TransformersBackbone
 
 
+# What a run with the recommended settings needs to know again.
+_KEPT = ("protocol", "data", "model", "revision", "dtype", "chat", "system", "max_length", "trust_remote_code")
+
+
 @click.group()
 def analyze() -> None:
     """Look into what personalization does to a model."""
@@ -91,8 +95,8 @@ def _measure_all(requests: Sequence[Request], settings: Settings, draws: int | N
 
     @functools.cache
     def load() -> TransformersBackbone:
-        info = requests[0].backbone
-        return TransformersBackbone.load(info, decoding=Decoding(), batch_size=settings.batch_size, seed=settings.seed)
+        info, decoding = requests[0].backbone, requests[0].plan.decoding or Decoding()
+        return TransformersBackbone.load(info, decoding=decoding, batch_size=settings.batch_size, seed=settings.seed)
 
     found = []
     for request in requests:
@@ -120,7 +124,7 @@ def _tell(measured: Sequence[TaskShifts], out: Path) -> None:
 def _recommend(measured: Sequence[TaskShifts], settings: Settings) -> None:
     from lampbench.analysis import to_toml
 
-    options = changed_settings(settings, ("protocol", "data", "model", "revision", "dtype", "trust_remote_code"))
+    options = changed_settings(settings, _KEPT)
     click.echo()
     for own in measured:
         name = " ".join(part for part in (own.label, own.task) if part)

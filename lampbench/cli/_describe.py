@@ -151,6 +151,7 @@ def _method_facts(method: Any) -> dict[str, Any]:
         "paper": method.paper or None,
         "version": method.version,
         "needs_backbone": method.needs_backbone,
+        "needs_weights": method.needs_backbone and method.needs_weights,
         "config": _settings(method.Config),
     }
 

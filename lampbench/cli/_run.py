@@ -106,11 +106,13 @@ def _plan_text(plan: Plan, planner: Planner) -> str:
 
 
 def _token_text(plan: Plan, planner: Planner) -> str:
-    if plan.backbone is None:
+    if plan.backbone is None or plan.decoding is None:
         return "none (no language model)"
-    from lampbench.backbone import PromptEncoder, load_tokenizer
+    from lampbench.backbone import ServedInfo, load_tokenizer
 
-    encoder = PromptEncoder(load_tokenizer(plan.backbone), plan.backbone.shape.context)
+    if isinstance(plan.backbone, ServedInfo):
+        return "not known before the server counts them"
+    encoder = plan.decoding.encoder(load_tokenizer(plan.backbone), plan.backbone)
     data = plan.dataset
     prompts = [len(encoder.prompt(plan.task.prompt(q.text, q.id), plan.task.max_new_tokens)) for q in data.queries]
     pairs = [encoder.pair(plan.task.pair(item)) for user in data.users for item in user.history]

@@ -55,8 +55,22 @@ def _row_notes(row: RunRow) -> Iterator[tuple[str, str]]:
     ):
         if count:
             yield what, str(count)
+    if data.lengths is not None and data.lengths.at_limit:
+        yield "answers that ended at the token limit", f"{data.lengths.at_limit:.1%}"
+    if data.lengths is not None and data.lengths.unfinished_thoughts:
+        what = f"empty answers because a thought did not end (--thinking N allows more), of {data.queries}"
+        yield what, str(data.lengths.unfinished_thoughts)
+    server = row.environment.server
+    if server is not None:
+        yield f"{_model(row)} is served: the same command may give other answers another day", ""
+        if server.top_k is False:
+            yield "sampled without top-k, which the server does not know", ""
     for name in row.failed_checks:
         yield f"CHECK FAILED, {name}: {row.checks[name].found}", ""
+
+
+def _model(row: Row) -> str:
+    return row.identity.backbone.id if row.identity.backbone else ""
 
 
 def _cells(row: RunRow) -> list[str]:

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from lampbench.tune import HeldOut, Record, Search, Trial
 
 # What a run of the best settings needs to know again.
-_KEPT = ("data", "model", "revision", "dtype", "decoding", "engine", "trust_remote_code")
+_KEPT = (
+    "data", "model", "revision", "dtype", "decoding", "chat", "system", "thinking", "max_length", "repetition_penalty",
+    "no_repeat_ngram", "engine", "trust_remote_code",
+)  # fmt: skip
 
 
 @click.command(cls=Grouped)

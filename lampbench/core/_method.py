@@ -69,8 +69,8 @@ class Backbone(Protocol):
     """The frozen language model as a prompt method sees it."""
 
     @property
-    def shape(self) -> BackboneShape:
-        """Layers, width and context length."""
+    def shape(self) -> BackboneShape | None:
+        """Layers, width and context length; None if they are not known, as of a served model."""
 
     @property
     def device(self) -> str:
@@ -124,6 +124,8 @@ class Method(ABC):
         version: Raised whenever a change to the method could change a score.
         paper: Where the method comes from; shown by ``lampbench describe``.
         needs_backbone: False for methods that use no language model; none is loaded then.
+        needs_weights: False for methods that use nothing of the backbone but what
+            :class:`lampbench.core.Backbone` has: only these can use a served model.
         users_at_once: Users a call of ``adapt``; also what an interruption can lose, but for those in ``keep_user``.
         engines: Ways to train that a user may choose from with ``--engine``, the default first; they
             differ in cost, and in result only by rounding. Empty for methods that train nothing.
@@ -141,6 +143,7 @@ class Method(ABC):
     version: ClassVar[int] = 1
     paper: ClassVar[str] = ""
     needs_backbone: ClassVar[bool] = True
+    needs_weights: ClassVar[bool] = True
     users_at_once: ClassVar[int] = 32
     engines: ClassVar[tuple[str, ...]] = ()
 

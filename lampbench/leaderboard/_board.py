@@ -96,6 +96,15 @@ class Entry:
         answers = {result.row.artifacts["predictions.jsonl"] for result in self.results}
         return 1 if len(answers) == 1 else len(self.results)
 
+    def length(self, name: str) -> float | None:
+        """A field of ``Lengths``, the mean over seeds; None if a run did not measure it."""
+        lengths = [result.row.data.lengths for result in self.results]
+        return mean(None if own is None else getattr(own, name) for own in lengths)
+
+    def cut(self, name: str) -> float | None:
+        """The share of prompts that were cut: ``cut_contexts`` or ``cut_sources``, the mean over seeds."""
+        return mean(share(getattr(result.row.data, name), result.row.data.queries) for result in self.results)
+
     @property
     def hardware(self) -> str:
         """Where it ran; several classes are joined."""
@@ -165,7 +174,7 @@ def _boards_of_data(results: Sequence[Result]) -> list[Board]:
     for result in results:
         own = result.identity.backbone
         if own is not None:
-            groups[own.id, own.revision, own.dtype, result.identity.decoding_mode].append(result)
+            groups[own.id, own.revision, own.dtype, result.identity.decoding_name].append(result)
     return [_board([*without, *own]) for own in groups.values()] or [_board(without)]
 
 
@@ -203,7 +212,7 @@ def _board(results: Sequence[Result]) -> Board:
         protocol_hash=identity.protocol_hash,
         limit=identity.limit,
         backbone=identity.backbone.id if identity.backbone else None,
-        decoding=identity.decoding_mode,
+        decoding=identity.decoding_name,
         label=base.row.data.label,
         users=base.row.data.users,
         queries=base.row.data.queries,
@@ -231,12 +240,15 @@ def _name(pool: Sequence[Result], same_method: Sequence[Sequence[Result]]) -> st
     flat = [_flat(other[0].identity) for other in same_method]
     own = _flat(pool[0].identity)
     telling = sorted(key for key in own if len({canonical_json(other.get(key)) for other in flat}) > 1)
-    return f"{_method(pool)} ({', '.join(f'{key}={own[key]}' for key in telling)})"
+    settings = ", ".join(f"{key}={own[key]}" for key in telling)
+    # One that has nothing that others lack is the one with the defaults.
+    return f"{_method(pool)} ({settings})" if settings else _method(pool)
 
 
 def _flat(identity: Identity) -> dict[str, Any]:
     plain = identity.to_json()
-    return {**plain["config"]} | {name: plain[name] for name in ("method_version", "engine", "decoding", "backbone")}
+    decoding, others = plain["decoding"] or {}, ("method_version", "engine", "backbone")
+    return {**decoding, **plain["config"]} | {name: plain[name] for name in others}
 
 
 def _reason(pool: Sequence[Result], primary: Metric) -> str | None:

@@ -181,6 +181,11 @@ def _words(
     return Column(title, group, value, lambda own: Cell(own, sort=own.lower()), meaning, path, "", first, numeric=False)
 
 
+def _length(name: str, value: Callable[[Entry], float | None], meaning: str) -> Column:
+    """A column of how long prompts and answers were: in JSON and CSV only."""
+    return Column(name.replace("_", " "), "lengths", value, None, meaning, ("lengths", name))
+
+
 def _estimate(estimate: Estimate | None, sign: str = "") -> Cell:
     value = estimate.value if estimate else None
     return Cell(number(value, f"{sign}.4f"), interval(estimate, sign), value)
@@ -316,6 +321,18 @@ COLUMNS: tuple[Column, ...] = (
         "Answers that are no answer of the task: empty, a label that does not exist, no number from 1 to 5.",
         path=("invalid",),
         unit="share of answers",
+    ),
+    _length("prompt_mean", lambda e: e.length("prompt_mean"), "Tokens of a prompt, as the model read it."),
+    _length("prompt_longest", lambda e: e.length("prompt_longest"), "Tokens of the longest prompt."),
+    _length("cut_contexts", lambda e: e.cut("cut_contexts"), "The share of prompts whose context was cut to fit."),
+    _length("cut_sources", lambda e: e.cut("cut_sources"), "The share of prompts whose text was cut to fit."),
+    _length("answer_mean", lambda e: e.length("answer_mean"), "Tokens of an answer, without its thought."),
+    _length("at_limit", lambda e: e.length("at_limit"), "The share of answers that ended at the token limit."),
+    _length("thought_mean", lambda e: e.length("thought_mean"), "Tokens of the thought before an answer."),
+    _length(
+        "unfinished_thoughts",
+        lambda e: e.length("unfinished_thoughts"),
+        "Answers that are empty because a thought did not end, the mean over seeds.",
     ),
     _cost(
         "shared params",

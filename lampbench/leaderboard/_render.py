@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from lampbench.core import Task, write_json
 from lampbench.leaderboard._board import Board, Entry
-from lampbench.leaderboard._columns import ABSENT, columns, meanings, score, table_columns
+from lampbench.leaderboard._columns import ABSENT, columns, count, meanings, score, share, table_columns
 from lampbench.leaderboard._overview import OverviewRow, Section, limit_name, model_name, sections
 from lampbench.leaderboard._results import no_collection
 
@@ -111,7 +111,26 @@ def _markdown(boards: Sequence[Board]) -> str:
         parts += [f"## {_title(board)}", _markdown_table(*_table(board))]
         parts.append(references(board))
         parts += [f"Not ranked: {entry.name}: {entry.unranked}." for entry in board.entries if entry.unranked]
+        parts += length_notes(board)
     return "\n\n".join([*parts, _NOTE]) + "\n"
+
+
+def length_notes(board: Board) -> list[str]:
+    """What of prompts and answers did not fit, entry by entry; nothing of entries in which all fitted."""
+    found = []
+    for entry in board.entries:
+        if entry.length("prompt_mean") is None:
+            continue
+        told = (
+            (entry.cut("cut_contexts"), share, "of prompts had their context cut"),
+            (entry.cut("cut_sources"), share, "of prompts had their text cut"),
+            (entry.length("at_limit"), share, "of answers ended at the token limit"),
+            (entry.length("unfinished_thoughts"), count, "answers are empty because a thought did not end"),
+        )
+        parts = [f"{form(value)} {what}" for value, form, what in told if value]
+        if parts:
+            found.append(f"{entry.name}: {'; '.join(parts)}.")
+    return found
 
 
 def references(board: Board) -> str:

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from lampbench.core import digest
+
 SCHEMA_VERSION: Literal[2] = 2
 # What a run spends its seconds on, in order.
 PHASES = ("load", "fit_shared", "adapt", "predict", "score")
@@ -18,6 +20,7 @@ LARGEST = 1e300
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Positive = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Number = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 Seconds = Annotated[float, Meta(ge=0, le=LARGEST)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
 RunId = Annotated[str, Meta(pattern="^[0-9a-f]{12}$", max_length=12)]
@@ -82,6 +85,16 @@ class Identity(Record, frozen=True):
         """``greedy``, ``sampled`` or ``labels``; None without a backbone."""
         return None if self.decoding is None else str(self.decoding["mode"])
 
+    @property
+    def decoding_name(self) -> str | None:
+        """The mode, with whatever else keeps runs from sharing a board: a chat template, and penalties."""
+        if self.decoding is None:
+            return None
+        chat = [f"chat {digest(self.decoding['chat'])[:8]}"] if "chat" in self.decoding else []
+        penalties = ("repetition_penalty", "no_repeat_ngram")
+        more = [f"{key.replace('_', ' ')} {self.decoding[key]}" for key in penalties if key in self.decoding]
+        return ", ".join([str(self.decoding_mode), *chat, *more])
+
 
 class LeakCount(Record, frozen=True):
     """What one leak check found: ``count`` of ``of``, and the first ids; None where the data cannot tell."""
@@ -116,6 +129,23 @@ class Reading(Record, frozen=True, omit_defaults=True):
     ignored_fields: dict[str, Count] = {}
     repeated_items: Count = 0
     users_without_history: Count = 0
+class Lengths(Record, frozen=True):
+    """How long prompts and answers were, in tokens; null where nothing was read, or no answer was written.
+
+    Attributes:
+        prompt_mean, prompt_longest: Of the prompts that were answered, as the model read them.
+        answer_mean: Of written answers, with the token that ended them and without thoughts.
+        at_limit: The share of answers that ended because no more tokens were allowed.
+        thought_mean: Of what was written before an answer as a thought, the mean over all answers.
+        unfinished_thoughts: Answers that are empty because a thought did not end.
+    """
+
+    prompt_mean: Number | None
+    prompt_longest: Count | None
+    answer_mean: Number | None
+    at_limit: Share | None
+    thought_mean: Number | None
+    unfinished_thoughts: Count | None
 
 
 class Data(Record, frozen=True):
@@ -128,6 +158,7 @@ class Data(Record, frozen=True):
         cut_contexts, cut_sources: Queries whose context or text was cut to fit the model.
         cut_while_adapting: Training examples and profile prompts that were cut.
         reading: What reading the files came upon; absent if every record was read as it is.
+        lengths: Of the queries' prompts and answers; None without a backbone, and in rows from before it was measured.
     """
 
     label: str | None
@@ -144,6 +175,7 @@ class Data(Record, frozen=True):
     cut_sources: Count | None = None
     cut_while_adapting: Count | None = None
     reading: Reading | UnsetType = UNSET
+    lengths: Lengths | None = None
 
 
 class Interval(Record, frozen=True):
@@ -242,8 +274,27 @@ class Cost(Record, frozen=True, kw_only=True, omit_defaults=True):
     bytes: StateBytes
 
 
+class Server(Record, frozen=True):
+    """What a server said of the model that it ran; the same request can get another answer another day.
+
+    Attributes:
+        models: The names that it gave the model in its replies.
+        fingerprints: Of its configuration (``system_fingerprint``); several if that changed in the run.
+        top_k: Whether sampling was cut to ``top_k``, which some servers do not know; None if nothing was sampled.
+    """
+
+    models: tuple[str, ...]
+    fingerprints: tuple[str, ...]
+    top_k: bool | None
+
+
 class Environment(Record, frozen=True, kw_only=True, omit_defaults=True):
-    """Where the run ran: no host name, user name or path. ``workers``: None for a run in one process."""
+    """Where the run ran: no host name, user name or path.
+
+    Attributes:
+        workers: None for a run in one process.
+        server: None if no served model was used; the rest is then about the machine that asked.
+    """
 
     python: str
     platform: str
@@ -252,6 +303,7 @@ class Environment(Record, frozen=True, kw_only=True, omit_defaults=True):
     workers: Positive | None = None
     hardware_class: str
     threads: Count | None
+    server: Server | None = None
 
 
 class Origin(Record, frozen=True):

@@ -14,6 +14,7 @@ from typing import Any
 import lampbench
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "pyreft", "datasets", "evaluate", "rouge-score", "numpy")
+_ENDPOINT, _NOT_RECORDED = "--endpoint", "(not recorded)"
 
 
 def environment(device: str, cpus: int | None = None) -> dict[str, Any]:
@@ -21,7 +22,12 @@ def environment(device: str, cpus: int | None = None) -> dict[str, Any]:
 
     No host name, user name or path.
     """
-    hardware = _gpu_name(device) if device.startswith("cuda") else f"{_cpu_name()} x{cpus or os.cpu_count()}"
+    from lampbench.backbone import SERVED
+
+    # Times of a served model are the server's, the network's and those of others who use it.
+    hardware = "a server's, not known" if device == SERVED else f"{_cpu_name()} x{cpus or os.cpu_count()}"
+    if device.startswith("cuda"):
+        hardware = _gpu_name(device)
     return {
         "python": platform.python_version(),
         "platform": platform.platform(aliased=True, terse=True),
@@ -30,6 +36,19 @@ def environment(device: str, cpus: int | None = None) -> dict[str, Any]:
         "hardware_class": hardware,
         "threads": _threads(),
     }
+
+
+def command_line() -> tuple[str, ...]:
+    """The command of this process, without its folder, and without the endpoint: that may be a private host."""
+    words = [Path(sys.argv[0]).name]
+    for word in sys.argv[1:]:
+        if words[-1] == _ENDPOINT:
+            word = _NOT_RECORDED
+        elif word.startswith(f"{_ENDPOINT}="):
+            word = f"{_ENDPOINT}={_NOT_RECORDED}"
+        # The names of files may have any bytes.
+        words.append(word.encode("utf-8", "backslashreplace").decode())
+    return tuple(words)
 
 
 @cache

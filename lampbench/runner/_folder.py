@@ -5,6 +5,7 @@
     runs/<protocol>/<task>/<method>/<run id>/
         journal.jsonl       what was done and what it cost; one JSON object per line
         predictions.jsonl   one answer per line, flushed as they come
+        replies.jsonl       what a served model replied to each request, flushed as they come
         predictions.json    all answers in LaMP's official shape, once complete
         user_sums.json      what each user's queries add to every metric: all that statistics need
         state/shared/       the shared stage's state
@@ -35,6 +36,7 @@ from lampbench.runner._failures import storing
 
 if TYPE_CHECKING:
     from lampbench.runner._record import RunRecord
+    from lampbench.runner._replies import Replies
 
 StateKind = Literal["shared", "snapshot", "user"]
 
@@ -48,6 +50,7 @@ class RunFolder:
         self.path = path
         self.row_path = path / "row.json"
         self.predictions_path = path / "predictions.jsonl"
+        self.replies_path = path / "replies.jsonl"
         self.official_path = path / "predictions.json"
         self.sums_path = path / "user_sums.json"
         self.journal_path = path / "journal.jsonl"
@@ -118,6 +121,13 @@ class RunFolder:
                 )
             answers[line["id"]] = line["output"]
         return answers
+
+    def replies(self) -> Replies:
+        """What a served model replied so far; raises InputError if one is damaged."""
+        # Runs without a language model do not wait for what knows of replies.
+        from lampbench.runner._replies import Replies
+
+        return Replies(self.replies_path)
 
     def row(self) -> RunRow | None:
         """The row, if one was written."""

@@ -44,7 +44,7 @@ class LocalExecutor:
             for plan in plans[1:]:
                 # What an earlier command left is checked before the first run starts, not hours later.
                 folder = RunFolder(plan.folder)
-                folder.row(), folder.journal(), folder.predictions()
+                folder.row(), folder.journal(), folder.predictions(), folder.replies()
         return [self.run(plan, force=force) for plan in plans]
 
     def run(self, plan: Plan, *, force: bool = False) -> RunRow:

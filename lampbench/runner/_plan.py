@@ -32,11 +32,15 @@ from lampbench.metrics import metrics_of
 from lampbench.runner._settings import Settings
 
 if TYPE_CHECKING:
-    from lampbench.backbone import BackboneInfo, Decoding
+    from lampbench.backbone import BackboneInfo, Decoding, ServedInfo
 
 _RUN_ID_LENGTH = 12
 # Fewer steps than this hardly train a user.
 _FEW_STEPS = 10
+# Settings that mean something only to a model that runs here.
+_OF_WEIGHTS = (
+    "revision", "dtype", "device", "trust_remote_code", "max_length", "repetition_penalty", "no_repeat_ngram",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Plan:
         folder: Where the run's files are; the same identity always has the same folder.
         data_seconds: How long reading the data took.
         backbone: None for a method that uses no language model.
+        decoding: How the backbone is asked; None without one.
     """
 
     method: str
@@ -57,7 +62,8 @@ class Plan:
     task: Task
     dataset: Dataset
     config: Any
-    backbone: BackboneInfo | None
+    backbone: BackboneInfo | ServedInfo | None
+    decoding: Decoding | None
     settings: Settings
     identity: Mapping[str, Any]
     run_id: str
@@ -118,6 +124,7 @@ class Planner:
         self.settings = replace(settings, protocol=name)
         self._dataset = cache(self._load_dataset)
         self._backbone = cache(self._describe_backbone)
+        self._tokenizer = cache(self._load_tokenizer)
 
     def plan(self, method: str, task: str, overrides: Mapping[str, Any]) -> Plan | Skip:
         """The run of ``method`` on ``task``, or why there can be none.
@@ -148,6 +155,13 @@ class Planner:
         decoding = self._decoding() if method_type.needs_backbone else None
         if decoding is not None and decoding.mode == "labels" and not task.labels:
             return Skip(method, task.name, f"{task.name} has no labels to score; use greedy or sampled decoding")
+        if method_type.needs_backbone and self._served():
+            if method_type.needs_weights:
+                return Skip(method, task.name, f"it needs the model's weights, and {self._model()} is served")
+            if self.settings.decoding == "labels":
+                return Skip(
+                    method, task.name, "label scoring needs log-probabilities that a served model does not give"
+                )
         if method_type.engines and self.settings.engine not in method_type.engines:
             return Skip(method, task.name, f"it trains by {', '.join(method_type.engines)}, not {self.settings.engine}")
         if method_type.needs_backbone and self._model() is None:
@@ -156,6 +170,8 @@ class Planner:
         if self.settings.users is not None:
             dataset = dataset.first_users(self.settings.users)
         backbone = self._backbone() if method_type.needs_backbone else None
+        if backbone is not None and decoding is not None:
+            self._note_lengths_and_template(backbone, decoding)
         config = config_from(method_type.Config, overrides, method)
         origin = self._protocol.origin or self.settings.protocol
         shape = backbone.shape if backbone else None
@@ -168,8 +184,8 @@ class Planner:
         protocol = quote(self.settings.protocol, safe=",=")
         folder = self.settings.out / protocol / task.name / method / run_id
         return Plan(
-            method, plugin, method_type, task, dataset, config, backbone, self.settings, identity, run_id, folder,
-            seconds,
+            method, plugin, method_type, task, dataset, config, backbone, decoding, self.settings, identity, run_id,
+            folder, seconds,
         )  # fmt: skip
 
     def dataset(self, task: Task) -> Dataset:
@@ -215,10 +231,27 @@ class Planner:
     def _model(self) -> str | None:
         return self.settings.model or self._protocol.default_model
 
-    def _describe_backbone(self) -> BackboneInfo:
-        from lampbench.backbone import describe_backbone
+    def _served(self) -> bool:
+        """Whether the model is a served one; raises InputError if an option does not fit that."""
+        from lampbench.backbone import is_served
+
+        settings, served = self.settings, is_served(self._model())
+        if not served and settings.endpoint is not None:
+            raise InputError("--endpoint is for a served model: --model openai:NAME")
+        if served and settings.executor == "ray":
+            raise InputError(f"--executor ray: {self._model()} is served, and this process can ask it; leave it out")
+        for name in _OF_WEIGHTS if served else ():
+            if getattr(settings, name) != getattr(Settings, name):
+                key = name.replace("_", "-")
+                raise InputError(f"--{key} is for models that run here, and {self._model()} is served; leave it out")
+        return served
+
+    def _describe_backbone(self) -> BackboneInfo | ServedInfo:
+        from lampbench.backbone import describe_backbone, describe_served
 
         settings = self.settings
+        if self._served():
+            return describe_served(str(self._model()), settings.endpoint, self._decoding())
         return describe_backbone(
             str(self._model()),
             revision=settings.revision,
@@ -230,9 +263,38 @@ class Planner:
         )
 
     def _decoding(self) -> Decoding:
-        from lampbench.backbone import Decoding
+        from lampbench.backbone import Chat, Decoding, Penalties
 
-        return Decoding(self.settings.decoding)
+        settings = self.settings
+        return Decoding(
+            settings.decoding,
+            Chat(settings.system, settings.thinking or 0) if settings.chat == "on" else None,
+            settings.max_length,
+            Penalties(settings.repetition_penalty, settings.no_repeat_ngram),
+        )
+
+    def _load_tokenizer(self) -> Any:
+        from lampbench.backbone import ServedInfo, load_tokenizer
+
+        backbone = self._backbone()
+        return None if isinstance(backbone, ServedInfo) else load_tokenizer(backbone)
+
+    def _note_lengths_and_template(self, backbone: BackboneInfo | ServedInfo, decoding: Decoding) -> None:
+        """Say what the user may not know of the model."""
+        from lampbench.backbone import ServedInfo, has_template
+
+        if isinstance(backbone, ServedInfo):
+            return
+        wanted, context, name = decoding.max_length, backbone.shape.context, backbone.source.id
+        if isinstance(wanted, int) and wanted > context:
+            self._note(f"--max-length {wanted}: {name} reads at most {context} tokens, which is the limit")
+        if decoding.chat is None:
+            try:
+                template = has_template(self._tokenizer())
+            except InputError:  # without one, or with one that cannot be read: loading the model says what is wrong
+                return
+            if template:
+                self._note(f"{name} has a chat template; --chat on asks by it")
 
     def _identity(
         self,
@@ -241,7 +303,7 @@ class Planner:
         task: Task,
         dataset: Dataset,
         config: Any,
-        backbone: BackboneInfo | None,
+        backbone: BackboneInfo | ServedInfo | None,
         decoding: Decoding | None,
     ) -> dict[str, Any]:
         settings = self.settings
@@ -260,23 +322,36 @@ class Planner:
             "engine": settings.engine if method_type.engines else None,
             "seed": settings.seed,
         }
-        if backbone:
-            from lampbench.backbone import MAX_SEQUENCE
-
+        if backbone and decoding is not None:
             identity["backbone"] = {
-                "id": backbone.source.id,
-                "revision": backbone.source.revision,
+                "id": backbone.id,
+                "revision": backbone.revision,
                 "dtype": backbone.dtype,
                 # Kernels differ, and with them the last bits; a run never mixes two kinds.
                 "device": backbone.device.split(":")[0],
             }
-            # In float32 predictions do not depend on the batch size; below it, rounding may.
-            if backbone.dtype != "float32" and identity["decoding"] is not None:
-                identity["decoding"]["batch_size"] = settings.batch_size
-            # Earlier, test prompts were cut as training sequences are.
-            if backbone.shape.context > MAX_SEQUENCE and identity["decoding"] is not None:
-                identity["decoding"]["context"] = backbone.shape.context
+            identity["decoding"] |= self._of_model(backbone, decoding)
         return identity
+
+    def _of_model(self, backbone: BackboneInfo | ServedInfo, decoding: Decoding) -> dict[str, Any]:
+        """What of the decoding depends on the model."""
+        from lampbench.backbone import MAX_SEQUENCE, ServedInfo, chat_identity
+
+        details: dict[str, Any] = {}
+        if isinstance(backbone, ServedInfo):
+            return details if decoding.chat is None else {"chat": backbone.chat_identity(decoding.chat)}
+        # In float32 predictions do not depend on the batch size; below it, rounding may.
+        if backbone.dtype != "float32":
+            details["batch_size"] = self.settings.batch_size
+        length = decoding.length(backbone.shape.context)
+        if length is not None:
+            details["max_length"] = length
+        # Earlier, test prompts were cut as training sequences are.
+        elif backbone.shape.context > MAX_SEQUENCE:
+            details["context"] = backbone.shape.context
+        if decoding.chat is not None:
+            details["chat"] = chat_identity(decoding.chat, self._tokenizer(), backbone)
+        return details
 
 
 def load_task(name: str) -> Task:

@@ -34,11 +34,15 @@ class RunRecord(RunFolder):
             shutil.rmtree(path / "shards", ignore_errors=True)
             mend_lines(self.journal_path)
             mend_lines(self.predictions_path)
+            mend_lines(self.replies_path)
         self.adapted: set[str] = set()
         self.has_shared_state = False
         self.shards: list[Mapping[str, Any]] = []
         self._events = super().journal()
         self._answers = super().predictions()
+        if self.replies_path.exists():
+            # The worker reads them; what is damaged is found before it begins.
+            self.replies()
         for event in self._events:
             self._know(event)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import PurePosixPath
 from statistics import fmean, quantiles
 from typing import Any, Literal
 
@@ -18,7 +17,7 @@ from lampbench.core import Parameters, file_sha256
 from lampbench.data import Dataset, Fault
 from lampbench.metrics import Score, invalid_outputs
 from lampbench.rows import PHASES, SCHEMA_VERSION
-from lampbench.runner._environment import environment, source_commit
+from lampbench.runner._environment import command_line, environment, source_commit
 from lampbench.runner._folder import RunFolder, bytes_under
 from lampbench.runner._plan import Plan
 
@@ -44,17 +43,15 @@ def open_row(
         status=status,
         identity=_identity(plan.identity),
         data=_data(dataset),
-        environment=rows.Environment(**(where or environment(plan.backbone.device if plan.backbone else "cpu"))),
+        environment=rows.Environment(
+            **(where or environment(plan.backbone.device if plan.backbone else "cpu")), server=_server(folder)
+        ),
         provenance=rows.Provenance(
             version=lampbench.__version__,
             commit=commit,
             dirty=dirty,
             plugin=rows.Origin(plan.plugin.distribution, plan.plugin.value),
-            # The command without its folder; the names of files may have any bytes.
-            argv=(
-                Path(sys.argv[0]).name,
-                *(text.encode("utf-8", "backslashreplace").decode() for text in sys.argv[1:]),
-            ),
+            argv=command_line(),
             started=sessions[0]["time"] if sessions else None,
             finished=now() if status == "success" else None,
             resumed=max(0, len(sessions) - 1),
@@ -81,7 +78,12 @@ def finished_row(
     events = folder.journal()
     opened = open_row(plan, dataset, folder, "success", where=where)
     outputs = list(folder.predictions().values())
-    data = replace(opened.data, invalid_outputs=invalid_outputs(plan.task, outputs), **_cut_prompts(events))
+    data = replace(
+        opened.data,
+        invalid_outputs=invalid_outputs(plan.task, outputs),
+        lengths=_lengths(events),
+        **_cut_prompts(events),
+    )
     users = dataset.users
     state = rows.StateBytes(
         shared=bytes_under(folder.shared_state),
@@ -115,6 +117,24 @@ def now() -> str:
 def _identity(values: Mapping[str, Any]) -> rows.Identity:
     backbone = values["backbone"]
     return rows.Identity(**{**values, "backbone": rows.BackboneIdentity(**backbone) if backbone else None})
+
+
+def _server(folder: RunFolder) -> rows.Server | None:
+    """What a served model's replies say of it; None if there is none."""
+    if not folder.replies_path.exists():
+        return None
+    replies = folder.replies().values()
+    sampled = [reply.top_k for reply in replies if reply.top_k is not None]
+    return rows.Server(
+        models=tuple(sorted({_without_folder(reply.model) for reply in replies if reply.model})),
+        fingerprints=tuple(sorted({reply.fingerprint for reply in replies if reply.fingerprint})),
+        top_k=all(sampled) if sampled else None,
+    )
+
+
+def _without_folder(model: str) -> str:
+    """A model's name; of one that a server calls by its path, the last part."""
+    return PurePosixPath(model).name if model.startswith(("/", "~", ".")) else model
 
 
 def _data(data: Dataset) -> rows.Data:
@@ -221,6 +241,26 @@ def _cut_prompts(events: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
         "cut_sources": _total(asked, "cut_sources"),
         "cut_while_adapting": None if None in parts else sum(part or 0 for part in parts),
     }
+
+
+def _lengths(events: Sequence[Mapping[str, Any]]) -> rows.Lengths | None:
+    """How long the queries' prompts and answers were, over all sessions; None if no model counted them."""
+    asked = [event for event in events if event["event"] == "predict" and "prompts" in event["tokens"]]
+    if not asked:
+        return None
+    total = {name: sum(event["tokens"][name] for event in asked) for name in asked[0]["tokens"]}
+
+    def mean(name: str, of: str) -> float | None:
+        return total[name] / total[of] if total[of] else None
+
+    return rows.Lengths(
+        prompt_mean=mean("prompt_tokens", "prompts"),
+        prompt_longest=max(event["tokens"]["longest_prompt"] for event in asked) if total["prompts"] else None,
+        answer_mean=mean("answer_tokens", "answers"),
+        at_limit=mean("answers_at_limit", "answers"),
+        thought_mean=mean("thought_tokens", "answers"),
+        unfinished_thoughts=total["unfinished_thoughts"] if total["answers"] else None,
+    )
 
 
 def _parameter_check(events: Sequence[Mapping[str, Any]], reported: Parameters) -> rows.Check:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 import traceback
 from collections import Counter
@@ -17,6 +16,7 @@ from lampbench.core import Parameters, Prediction
 from lampbench.metrics import Score, official_values, score, score_sums
 from lampbench.rows import RunRow
 from lampbench.runner._checks import data_checks
+from lampbench.runner._environment import command_line
 from lampbench.runner._failures import StorageError, cause
 from lampbench.runner._folder import RunFolder, StateKind
 from lampbench.runner._plan import Plan
@@ -195,7 +195,7 @@ class Run:
                 f"and {len(self.record.predictions())} of {len(self.plan.dataset.golds)} queries are done"
             )
         self.log({"event": "session_start", "time": now()})
-        self.record.message(f"{now()} session with lampbench {lampbench.__version__}: {' '.join(sys.argv)}")
+        self.record.message(f"{now()} session with lampbench {lampbench.__version__}: {' '.join(command_line())}")
         # The data was read before the session began.
         seconds = self.plan.data_seconds
         self.log({"event": "load", "seconds": seconds, "charged": seconds, "memory": {}, "tokens": {}})

@@ -45,7 +45,7 @@ class Settings:
     """What the user asked for, shared by all runs of one command.
 
     Raises:
-        InputError: A number is out of its range.
+        InputError: A number is out of its range, or options contradict each other.
     """
 
     protocol: str = _option("mini", "Data", "Which users and queries: NAME or NAME,KEY=VALUE.")
@@ -57,12 +57,38 @@ class Settings:
         0.01, "Data", "The share of records that are set aside, and named, if they cannot be read.", unit="SHARE"
     )
     users: int | None = _option(None, "Data", "Only the first N of the users who are asked.", most=_LARGEST)
-    model: str | None = _option(None, "Model", "A folder or hub id. Default: the protocol's own, if it has one.")
+    model: str | None = _option(
+        None, "Model", "A folder, hub id, or openai:NAME of a server. Default: the protocol's own, if it has one."
+    )
+    endpoint: str | None = _option(
+        None, "Model", "Where openai:NAME is served, such as http://localhost:8000/v1.", unit="URL",
+        without=("analyze",),
+    )  # fmt: skip
     revision: str | None = _option(None, "Model", "The model's revision on the hub.")
     dtype: str = _option("auto", "Model", "auto, float32, bfloat16 or float16.")
     device: str = _option("auto", "Model", "auto, cpu, cuda or cuda:N.")
     decoding: DecodingMode = _option("greedy", "Model", "How answers are made.", without=("analyze",))
-    batch_size: int = _option(32, "Model", "Prompts per forward pass.", most=_LARGEST)
+    chat: Literal["on", "off"] = _option("off", "Model", "Ask by the model's chat template; off: plain text.")
+    system: str | None = _option(None, "Model", "The text of the system turn. Default: the template's own, if any.")
+    thinking: int | None = _option(
+        None, "Model", "Let the model think for at most N tokens before it answers. Default: no thought.",
+        most=_LARGEST, without=("analyze",),
+    )  # fmt: skip
+    max_length: int | Literal["auto"] | None = _option(
+        None, "Model",
+        "Tokens of a prompt and its answer at most; auto: the model's context. Default: 2,048 in training, the "
+        "context for queries.",
+        unit="N|auto", most=_LARGEST,
+    )  # fmt: skip
+    repetition_penalty: float | None = _option(
+        None, "Model", "Divides the logits of tokens that were read or written before. Default: none.",
+        most=_LARGEST, without=("analyze",),
+    )  # fmt: skip
+    no_repeat_ngram: int | None = _option(
+        None, "Model", "No N tokens in a row come twice, prompt included. Default: they may.",
+        most=_LARGEST, without=("analyze",),
+    )  # fmt: skip
+    batch_size: int = _option(32, "Model", "Prompts per forward pass, or requests at once.", most=_LARGEST)
     trust_remote_code: bool = _option(False, "Model", "Let code that comes with the model run.")
     prompts: str | None = _option(
         None, "Model", "How prompts are worded: oppu (default for LaMP's tasks), lamp, or what a task brings."
@@ -102,7 +128,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name, option in options().items():
             value, key = getattr(self, name), name.replace("_", "-")
-            if option.most is None or value is None:
+            if option.most is None or value is None or isinstance(value, str):
                 continue
             if value <= 0:
                 least = "at least 1" if isinstance(value, int) else "more than 0"
@@ -111,6 +137,15 @@ class Settings:
                 raise InputError(f"{key} must be at most {option.most:g}, found {value:g}")
         if not 0 <= self.tolerate <= 1:
             raise InputError(f"tolerate must be a share from 0 to 1, found {self.tolerate:g}")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        for name in ("system", "thinking"):
+            if getattr(self, name) is not None and self.chat == "off":
+                raise InputError(f"--{name} is for --chat on")
+        for name in ("thinking", "repetition_penalty", "no_repeat_ngram"):
+            if getattr(self, name) is not None and self.decoding == "labels":
+                raise InputError(f"--{name.replace('_', '-')} is for written answers; --decoding labels writes none")
 
 
 def options() -> dict[str, Option]:

@@ -114,15 +114,23 @@ class Worker:
         return method
 
     def _loaded_backbone(self, plan: Plan) -> Any:
-        if self._backbone is None and plan.backbone is not None:
-            from lampbench.backbone import Decoding, TransformersBackbone
+        if self._backbone is None and plan.backbone is not None and plan.decoding is not None:
+            from lampbench.backbone import ServedBackbone, ServedInfo
 
             settings, start = plan.settings, time.perf_counter()
+            if isinstance(plan.backbone, ServedInfo):
+                # Every run's own: replies are kept by run, and there is nothing to load.
+                return ServedBackbone(
+                    plan.backbone,
+                    decoding=plan.decoding,
+                    at_once=settings.batch_size,
+                    seed=settings.seed,
+                    replies=RunFolder(plan.folder).replies(),
+                )
+            from lampbench.backbone import TransformersBackbone
+
             self._backbone = TransformersBackbone.load(
-                plan.backbone,
-                decoding=Decoding(settings.decoding),
-                batch_size=settings.batch_size,
-                seed=settings.seed,
+                plan.backbone, decoding=plan.decoding, batch_size=settings.batch_size, seed=settings.seed
             )
             self._load_seconds = time.perf_counter() - start
         return self._backbone
@@ -320,6 +328,9 @@ class _Task:
         event: dict[str, Any] = {"event": phase, "seconds": 0.0, **details}
         watch = OptimizerWatch()
         trains = phase in ("fit_shared", "adapt")
+        if self.backbone is not None:
+            # Of a maximum there is no difference to read: it begins anew.
+            self.backbone.usage.longest_prompt = 0
         with self._meter.measure() as measurement, watch.watch() if trains else nullcontext():
             yield event
         event["seconds"] += measurement.seconds

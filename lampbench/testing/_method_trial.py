@@ -212,14 +212,15 @@ class Trial:
 
     @cached_property
     def _backbone(self) -> Any:
-        if self.plan.backbone is None:
+        from lampbench.backbone import BackboneInfo, TransformersBackbone
+
+        if not isinstance(self.plan.backbone, BackboneInfo) or self.plan.decoding is None:
             return None
-        from lampbench.backbone import Decoding, TransformersBackbone
 
         settings = self.plan.settings
         return TransformersBackbone.load(
             self.plan.backbone,
-            decoding=Decoding(settings.decoding),
+            decoding=self.plan.decoding,
             batch_size=settings.batch_size,
             seed=settings.seed,
         )

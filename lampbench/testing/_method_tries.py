@@ -25,6 +25,7 @@ _ATTRIBUTES: dict[str, tuple[Any, str]] = {
     "version": (lambda value: type(value) is int and value >= 1, "a whole number from 1"),
     "paper": (lambda value: isinstance(value, str), "a string"),
     "needs_backbone": (lambda value: isinstance(value, bool), "True or False"),
+    "needs_weights": (lambda value: isinstance(value, bool), "True or False"),
     "users_at_once": (lambda value: type(value) is int and value >= 1, "a whole number from 1"),
     "engines": (
         lambda value: isinstance(value, tuple) and all(isinstance(name, str) for name in value),

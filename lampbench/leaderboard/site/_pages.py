@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from lampbench.core import ConfigField, InputError, config_fields, methods
 from lampbench.leaderboard._columns import table_columns
-from lampbench.leaderboard._render import references
+from lampbench.leaderboard._render import length_notes, references
 from lampbench.leaderboard.site._places import Fact, Listing, Place, Sheet, facts, text_of
 from lampbench.leaderboard.site._plots import cost_plots, score_plot, user_plot
 from lampbench.runner import load_method
@@ -28,6 +28,7 @@ def board_page(place: Place) -> dict[str, Any]:
         "board": board,
         "facts": _board_facts(place),
         "references": references(board),
+        "length_notes": length_notes(board),
         "columns": columns,
         "groups": [(title, len(list(own))) for title, own in groupby(columns, key=lambda column: column.group)],
         "ranked": [entry for entry in board.entries if entry.rank is not None],

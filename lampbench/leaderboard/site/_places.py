@@ -176,7 +176,7 @@ def _place(board: Board) -> Place:
         identity.limit,
         identity.prompt_hash,
         *((backbone.id, backbone.revision, backbone.dtype) if backbone else (None, None, None)),
-        identity.decoding_mode,
+        identity.decoding_name,
     ]
     stem = f"{_plain(board.protocol)}-{_plain(board.task.name)}-{digest(telling)[:8]}"
     return Place(board, f"boards/{stem}.html")

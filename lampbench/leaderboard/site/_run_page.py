@@ -11,11 +11,11 @@ import numpy as np
 
 from lampbench.core import Task
 from lampbench.data import LEAKS
-from lampbench.leaderboard._columns import ABSENT, count, good_end, interval, megabytes, score, seconds
+from lampbench.leaderboard._columns import ABSENT, count, good_end, interval, megabytes, score, seconds, share
 from lampbench.leaderboard._results import Result
 from lampbench.leaderboard.site._places import Fact, RunPlace, Sheet, facts, pairs, text_of
 from lampbench.metrics import Estimate
-from lampbench.rows import Cost, Interval, Row
+from lampbench.rows import Cost, Interval, Lengths, Row
 
 _LOWEST = 10
 _OUTCOMES = {True: "passed", False: "failed", None: "not checked"}
@@ -130,8 +130,22 @@ def _costs(row: Row) -> Sheet:
         ("prompts whose context was cut", count(data.cut_contexts)),
         ("prompts whose text was cut", count(data.cut_sources)),
         ("prompts cut while adapting", count(data.cut_while_adapting)),
+        *_lengths(row.data.lengths),
     )
     return Sheet("Size and counts", ("", ""), rows)
+
+
+def _lengths(own: Lengths | None) -> tuple[tuple[str, str], ...]:
+    if own is None:
+        return ()
+    return (
+        ("tokens of a prompt, mean", count(own.prompt_mean)),
+        ("tokens of the longest prompt", count(own.prompt_longest)),
+        ("tokens of an answer, mean", count(own.answer_mean)),
+        ("answers that ended at the token limit", share(own.at_limit)),
+        ("tokens of a thought, mean", count(own.thought_mean)),
+        ("thoughts that did not end", count(own.unfinished_thoughts)),
+    )
 
 
 def _lowest(result: Result, task: Task) -> Sheet:
