@@ -54,7 +54,7 @@ def chat_model(folder: Path, template: str) -> Path:
     tokenizer.save_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(TINY_MODEL)
     torch.manual_seed(1)
-    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.resize_token_embeddings(len(tokenizer))
     model.save_pretrained(folder)
     return folder
 

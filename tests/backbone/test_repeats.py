@@ -26,7 +26,7 @@ def cycling(backbone: Any) -> Iterator[None]:
 
     def rig(module: Any, arguments: Any, given: Any, output: Any) -> Any:
         following = 40 + (given["input_ids"][:, -output.logits.shape[1] :] + 1) % 9
-        output.logits = output.logits + 30 * one_hot(following, output.logits.shape[-1])
+        output.logits = output.logits + 12 * one_hot(following, output.logits.shape[-1])
         return output
 
     with backbone.model.register_forward_hook(rig, with_kwargs=True):
@@ -39,7 +39,7 @@ def edits(backbone: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("ngram", [None, 1, 2, 3])
-@pytest.mark.parametrize("repetition", [None, 1.3, 0.7])
+@pytest.mark.parametrize("repetition", [None, 3.0, 0.7])
 def test_penalties_are_those_of_transformers(repetition: float | None, ngram: int | None) -> None:
     penalties = Penalties(repetition, ngram)
     backbone = load_backbone(decoding=Decoding(penalties=penalties), batch_size=8)
@@ -50,7 +50,8 @@ def test_penalties_are_those_of_transformers(repetition: float | None, ngram: in
         oracle = [generated(backbone, prompt, **given) for prompt in prompts()]
         free = [generated(backbone, prompt) for prompt in prompts()]
     assert found == oracle
-    assert (found != free) is bool(given)
+    # Below 1 it rewards what the model repeats anyway.
+    assert (found == free) is (ngram is None and repetition != 3.0)
 
 
 def generated(backbone: Any, prompt: Prompt, **given: Any) -> str:
