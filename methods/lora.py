@@ -1,4 +1,4 @@
-"""One LoRA for the task, merged into the backbone."""
+"""One LoRA for the task, merged into the backbone where its weights are not quantized."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from lampbench import AdapterMethod, LabelledUser, Method, Parameters, Task, setting
 from lampbench.adapters import LoraSpec, Recipe, State
+from lampbench.backbone import Adapter
 from lampbench.bases import TrainingConfig
 from lampbench.core import RunContext, derive_seed
 
@@ -50,12 +51,16 @@ class LoraConfig(LoraTrainingConfig):
 
 
 class TaskLora(AdapterMethod):
-    """A method whose shared stage is a LoRA, merged into the backbone's weights."""
+    """A method whose shared stage is a LoRA, merged into the backbone's weights.
+
+    Quantized weights take no change: there the LoRA acts beneath the users' adapters.
+    """
 
     def setup(self) -> None:
         """Start with the plain backbone."""
         super().setup()
         self._task_state: State | None = None
+        self._beneath: tuple[Adapter, ...] = ()
 
     @classmethod
     def search_space(cls, task: Task, context: RunContext) -> Mapping[str, Sequence[Any]]:
@@ -71,11 +76,11 @@ class TaskLora(AdapterMethod):
         """How it is trained."""
 
     def fit_shared(self, users: Sequence[LabelledUser]) -> None:
-        """Train the task LoRA and merge it."""
+        """Train the task LoRA and let it act."""
         spec = self.task_adapter()
         start = spec.fresh(self.backbone, derive_seed(self.seed, "task LoRA"))
         (state,) = self.train_shared(users, [spec], self.task_recipe(), [start])
-        self._merge(state)
+        self._act(state)
 
     def save_shared(self, folder: Path) -> None:
         """Write the task LoRA as a PEFT folder."""
@@ -83,12 +88,20 @@ class TaskLora(AdapterMethod):
             self.task_adapter().save(self._task_state, folder, self.backbone)
 
     def load_shared(self, folder: Path, users: Sequence[LabelledUser]) -> None:
-        """Read and merge the task LoRA."""
-        self._merge(self.task_adapter().load(folder, self.backbone))
+        """Read the task LoRA and let it act."""
+        self._act(self.task_adapter().load(folder, self.backbone))
 
-    def _merge(self, state: State) -> None:
+    def beneath(self) -> Sequence[Adapter]:
+        """The task LoRA, if it could not be merged."""
+        return self._beneath
+
+    def _act(self, state: State) -> None:
+        spec = self.task_adapter()
         self._task_state = state
-        self.backbone = self.backbone.with_weights(self.task_adapter().changes(self.backbone, state))
+        if spec.mergeable(self.backbone):
+            self.backbone = self.backbone.with_weights(spec.changes(self.backbone, state))
+        else:
+            self._beneath = (spec.frozen(self.backbone, [state]),)
 
 
 class Lora(TaskLora):

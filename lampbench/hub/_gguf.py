@@ -116,7 +116,7 @@ class _Reader:
         if version not in _VERSIONS:
             raise ValueError(f"its version is {version}, expected {' or '.join(map(str, _VERSIONS))}")
         tensors, entries = self._number("Q"), self._number("Q")
-        metadata = {name: value for name, value in self._metadata(entries) if value is not None}
+        metadata = dict(self._metadata(entries))
         if not isinstance(metadata.get("general.architecture"), str):
             raise ValueError("its metadata names no general.architecture")
         found = tuple(self._tensor() for _ in range(tensors))
@@ -128,7 +128,10 @@ class _Reader:
     def _metadata(self, entries: int) -> Iterator[tuple[str, Any]]:
         for _ in range(entries):
             name, kind = self._text(), self._number("I")
-            yield name, self._array() if kind == _ARRAY else self._value(kind)
+            if kind == _ARRAY:
+                self._skip_array()
+            else:
+                yield name, self._value(kind)
 
     def _value(self, kind: int) -> Any:
         if kind == _STRING:
@@ -137,7 +140,7 @@ class _Reader:
             raise ValueError(f"its metadata has a value of type {kind}")
         return self._number(_SCALARS[kind])
 
-    def _array(self) -> None:
+    def _skip_array(self) -> None:
         kind, length = self._number("I"), self._number("Q")
         if kind == _STRING:
             for _ in range(length):

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean, quantiles
 from typing import Any, Literal
 
-from msgspec import UNSET
+from msgspec import UNSET, convert
 from msgspec.structs import replace
 
 import lampbench
@@ -114,7 +114,7 @@ def now() -> str:
 
 def _identity(values: Mapping[str, Any]) -> rows.Identity:
     backbone = values["backbone"]
-    return rows.Identity(**{**values, "backbone": rows.BackboneIdentity(**backbone) if backbone else None})
+    return rows.Identity(**{**values, "backbone": convert(backbone, rows.BackboneIdentity) if backbone else None})
 
 
 def _data(data: Dataset) -> rows.Data:

@@ -52,9 +52,15 @@ class Settings:
     data: Path | None = _option(None, "Data", "The protocol's data folder: of LaMP_5 and so on, or of OPPU's.")
     strict: bool = _option(False, "Data", "Refuse data in which a leak check finds something.")
     users: int | None = _option(None, "Data", "Only the first N of the users who are asked.", most=_LARGEST)
-    model: str | None = _option(None, "Model", "A folder or hub id. Default: the protocol's own, if it has one.")
+    model: str | None = _option(None, "Model", "A folder, GGUF file or hub id. Default: the protocol's own.")
     revision: str | None = _option(None, "Model", "The model's revision on the hub.")
     dtype: str = _option("auto", "Model", "auto, float32, bfloat16 or float16.")
+    tokenizer: str | None = _option(
+        None, "Model", "Another tokenizer: a folder, GGUF file or hub id. Default: the model's own."
+    )
+    quantize: Literal["nf4", "int8"] | None = _option(
+        None, "Model", "Keep the weights of the layers in 4 or 8 bits; adapters train on top."
+    )
     device: str = _option("auto", "Model", "auto, cpu, cuda or cuda:N.")
     decoding: DecodingMode = _option("greedy", "Model", "How answers are made.", without=("analyze",))
     batch_size: int = _option(32, "Model", "Prompts per forward pass.", most=_LARGEST)
