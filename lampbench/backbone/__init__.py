@@ -12,6 +12,7 @@ from lampbench.backbone._partial import (
     only_columns,
     only_inputs,
 )
+from lampbench.backbone._quantize import check_quantization
 
 __all__ = [
     "MAX_SEQUENCE",
@@ -24,6 +25,7 @@ __all__ = [
     "TransformersBackbone",
     "Usage",
     "attached",
+    "check_quantization",
     "describe_backbone",
     "device_and_dtype",
     "find_layers",

@@ -269,8 +269,11 @@ def check_weights(info: BackboneInfo, model: Any, found: Mapping[str, Any]) -> N
 def check_vocabulary(info: BackboneInfo, model: Any, tokenizer: Any) -> None:
     """Raise InputError if a text could have a token that the weights do not have."""
     rows = model.get_input_embeddings().weight.shape[0]
-    # A [PAD] that was added later often has no row; no text holds it.
-    unwritten = set(tokenizer.all_special_ids) - {tokenizer.bos_token_id, tokenizer.eos_token_id}
+    # A [PAD] that was added later often has no row, nor what transformers adds to a GGUF file; no text holds these.
+    template = str(tokenizer.chat_template or "")
+    added = tokenizer.added_tokens_decoder.items()
+    unwritten = {number for number, token in added if token.special and token.content not in template}
+    unwritten = (unwritten | set(tokenizer.all_special_ids)) - {tokenizer.bos_token_id, tokenizer.eos_token_id}
     highest = max(set(tokenizer.get_vocab().values()) - unwritten)
     if highest >= rows and info.tokenizer:
         raise InputError(

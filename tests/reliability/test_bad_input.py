@@ -445,7 +445,7 @@ DAMAGED: dict[str, tuple[Change, tuple[str, ...]]] = {
     ),
     "a Git LFS pointer": (
         raw_weights(lambda raw: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 339176\n"),
-        ("model/model.safetensors: a Git LFS pointer of 70 bytes, expected weights; fetch them by git lfs pull",),
+        ("model/model.safetensors: a Git LFS pointer of 68 bytes, expected weights; fetch them by git lfs pull",),
     ),
     "a shard missing": (
         text("model.safetensors.index.json", '{"weight_map": {"a": "model-00001-of-00002.safetensors"}}'),
