@@ -120,7 +120,8 @@ def _tell(measured: Sequence[TaskShifts], out: Path) -> None:
 def _recommend(measured: Sequence[TaskShifts], settings: Settings) -> None:
     from lampbench.analysis import to_toml
 
-    options = changed_settings(settings, ("protocol", "data", "model", "revision", "dtype", "trust_remote_code"))
+    kept = ("protocol", "data", "model", "revision", "dtype", "tokenizer", "quantize", "trust_remote_code")
+    options = changed_settings(settings, kept)
     click.echo()
     for own in measured:
         name = " ".join(part for part in (own.label, own.task) if part)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lampbench.tune import HeldOut, Record, Search, Trial
 
 # What a run of the best settings needs to know again.
-_KEPT = ("data", "model", "revision", "dtype", "decoding", "engine", "trust_remote_code")
+_KEPT = ("data", "model", "revision", "dtype", "tokenizer", "quantize", "decoding", "engine", "trust_remote_code")
 
 
 @click.command(cls=Grouped)

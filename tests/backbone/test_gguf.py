@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from runs import plan, run
 from safetensors.torch import load_file
 from support import TINY_MODEL, dataset, load_backbone, task
 
 from lampbench.backbone import TransformersBackbone, describe_backbone, load_tokenizer
 from lampbench.core import InputError
+from lampbench.hub import find_tokenizer
 
 gguf: Any = pytest.importorskip("gguf", reason="pip install lampbench[gguf]")
 
@@ -190,3 +192,21 @@ def test_it_is_checked_without_its_weights(model: Path) -> None:
     info = describe_backbone(str(model), device="cpu")
     backbone = TransformersBackbone.checked(info, decoding=Decoding(), batch_size=1, seed=0)
     assert {parameter.device.type for parameter in backbone.model.parameters()} == {"meta"}
+
+
+def test_a_run_names_the_file_its_quantization_and_another_tokenizer(model: Path, tmp_path: Path) -> None:
+    info = describe_backbone(str(model), device="cpu")
+    made = plan(tmp_path, "zero-shot", model=str(model), tokenizer=str(TINY_MODEL))
+    assert made.identity["backbone"] == {
+        "id": "tiny.gguf",
+        "revision": info.source.revision,
+        "dtype": "float32",
+        "device": "cpu",
+        "quantization": "F32",
+        "tokenizer": {"id": "model", "revision": find_tokenizer(str(TINY_MODEL)).revision},
+    }
+    row = run(made, tmp_path)
+    assert row.status == "success", row.error
+    assert row.identity.backbone.tokenizer.id == "model"
+    plain = run(plan(tmp_path, "zero-shot"), tmp_path)
+    assert row.metrics == plain.metrics

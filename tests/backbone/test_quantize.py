@@ -11,6 +11,7 @@ import torch
 import transformers
 from lampbench_methods.lora import Lora
 from lampbench_methods.oppu import Oppu
+from runs import plan, run
 from support import TINY_MODEL, dataset, task
 from torch import nn
 
@@ -26,6 +27,7 @@ from lampbench.adapters import (
 )
 from lampbench.backbone import Decoding, TransformersBackbone, check_quantization, describe_backbone
 from lampbench.core import HistoryItem, InputError, RunContext, config_from
+from lampbench.rows import read_row
 
 bitsandbytes: Any = pytest.importorskip("bitsandbytes", reason="pip install lampbench[quantize]")
 
@@ -240,3 +242,17 @@ def test_a_model_whose_weights_are_in_no_plain_maps_is_refused(tmp_path: Path) -
     info = describe_backbone(str(tmp_path), dtype="float32", device="cpu", quantize="nf4")
     with pytest.raises(InputError, match="0% of the weights in its decoder layers are in plain linear maps"):
         TransformersBackbone.checked(info, decoding=Decoding(), batch_size=1, seed=0)
+
+
+def test_a_run_names_its_quantization_and_keeps_users_apart(tmp_path: Path) -> None:
+    settings = {"task_epochs": 1, "user_epochs": 1, "learning_rate": 3e-2}
+    plain, made = (plan(tmp_path, "oppu", overrides=settings, quantize=kind) for kind in (None, "nf4"))
+    assert set(plain.identity["backbone"]) == {"id", "revision", "dtype", "device"}
+    assert made.identity["backbone"] == {**plain.identity["backbone"], "quantization": "nf4"}
+    assert made.run_id != plain.run_id
+    row = run(made, tmp_path)
+    assert row.status == "success", row.error
+    assert row.identity.backbone.quantization == "nf4"
+    assert row.failed_checks == ()
+    again = read_row(made.folder / "row.json")
+    assert again.identity.backbone.model == (*again.identity.backbone.model[:3], "quantization nf4")
