@@ -110,7 +110,9 @@ def _compared(info: BackboneInfo, model: Any, shapes: Mapping[str, tuple[int, ..
     transformers itself is asked, because it renames and joins tensors on the way.
     """
     import torch
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     stored = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     options: dict[str, Any] = {
         "config": model.config,

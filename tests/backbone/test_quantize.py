@@ -245,7 +245,7 @@ def test_a_model_whose_weights_are_in_no_plain_maps_is_refused(tmp_path: Path) -
 
 
 def test_a_run_names_its_quantization_and_keeps_users_apart(tmp_path: Path) -> None:
-    settings = {"task_epochs": 1, "user_epochs": 1, "learning_rate": 3e-2}
+    settings = {"task_epochs": 3, "user_epochs": 4, "learning_rate": 3e-2, "clip": 10.0}
     plain, made = (plan(tmp_path, "oppu", overrides=settings, quantize=kind) for kind in (None, "nf4"))
     assert set(plain.identity["backbone"]) == {"id", "revision", "dtype", "device"}
     assert made.identity["backbone"] == {**plain.identity["backbone"], "quantization": "nf4"}
