@@ -1,4 +1,4 @@
-"""One LoRA for the task, merged into the backbone, and what goes before prompts in both of its users' stages."""
+"""One LoRA for the task, merged into weights that are not quantized, and what goes before its prompts."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from lampbench_methods.pag import (
 
 from lampbench import AdapterMethod, InputError, LabelledUser, Method, Parameters, Query, Task, User, setting
 from lampbench.adapters import LoraSpec, Recipe, State
+from lampbench.backbone import Adapter
 from lampbench.bases import TrainingConfig
 from lampbench.core import Context, RunContext, derive_seed
 from lampbench.retrieval import ASKED_FOR_HELP, AskedFor, Retriever, RetrieverFactory
@@ -84,6 +85,8 @@ class LoraConfig(TaskLoraConfig):
 class TaskLora(AdapterMethod):
     """A method whose shared stage is a LoRA, merged into the backbone's weights.
 
+    Quantized weights take no change: there the LoRA acts beneath the users' adapters.
+
     With a retriever or a profile every prompt carries the user's context, in all stages and at test.
     While training on a history item only strictly earlier items can be retrieved; the profile is
     written once from the whole history, as OPPU does.
@@ -95,6 +98,7 @@ class TaskLora(AdapterMethod):
         """Start with the plain backbone."""
         super().setup()
         self._task_state: State | None = None
+        self._beneath: tuple[Adapter, ...] = ()
         name, query = self.config.retriever or "bm25", self.config.query
         self._make = RetrieverFactory(name, self.task, self.seed, query=query)
         self._retrievers: dict[str, Retriever] = {}
@@ -125,7 +129,7 @@ class TaskLora(AdapterMethod):
         """How it is trained."""
 
     def fit_shared(self, users: Sequence[LabelledUser]) -> None:
-        """Train the task LoRA, on prompts with the shared users' contexts, and merge it."""
+        """Train the task LoRA, on prompts with the shared users' contexts, and let it act."""
         people = [shared.user for shared in users]
         self.prepare(people)
         spec = self.task_adapter()
@@ -133,7 +137,7 @@ class TaskLora(AdapterMethod):
         (state,) = self.train_shared(users, [spec], self.task_recipe(), [start])
         for user in people:
             self.forget(user.id)
-        self._merge(state)
+        self._act(state)
 
     def context(self, user: User, query: Query) -> Context:
         """The profile, then the best items."""
@@ -166,8 +170,8 @@ class TaskLora(AdapterMethod):
             self.task_adapter().save(self._task_state, folder, self.backbone)
 
     def load_shared(self, folder: Path, users: Sequence[LabelledUser]) -> None:
-        """Read and merge the task LoRA."""
-        self._merge(self.task_adapter().load(folder, self.backbone))
+        """Read the task LoRA and let it act."""
+        self._act(self.task_adapter().load(folder, self.backbone))
 
     def prepare(self, users: Sequence[User]) -> None:
         """Index histories and write profiles, as far as prompts carry them."""
@@ -180,9 +184,17 @@ class TaskLora(AdapterMethod):
         if self.config.retriever is not None:
             self._retrievers.update({user.id: self._make(user) for user in users if user.history})
 
-    def _merge(self, state: State) -> None:
+    def beneath(self) -> Sequence[Adapter]:
+        """The task LoRA, if it could not be merged."""
+        return self._beneath
+
+    def _act(self, state: State) -> None:
+        spec = self.task_adapter()
         self._task_state = state
-        self.backbone = self.backbone.with_weights(self.task_adapter().changes(self.backbone, state))
+        if spec.mergeable(self.backbone):
+            self.backbone = self.backbone.with_weights(spec.changes(self.backbone, state))
+        else:
+            self._beneath = (spec.frozen(self.backbone, [state]),)
 
 
 class Lora(TaskLora):

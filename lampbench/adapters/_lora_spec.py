@@ -151,6 +151,11 @@ class LoraSpec(AdapterSpec):
         """The targets."""
         return [backbone.model.get_submodule(place.name) for place in self.places(backbone)]
 
+    def mergeable(self, backbone: TransformersBackbone) -> bool:
+        """Whether the targets have plain weights, to which something can be added; quantized ones have not."""
+        weights = [backbone.model.get_submodule(place.name).weight for place in self.places(backbone)]
+        return all(isinstance(weight, nn.Parameter) and weight.is_floating_point() for weight in weights)
+
     def changes(self, backbone: TransformersBackbone, state: State) -> Iterator[tuple[str, Tensor]]:
         """What merging adds to the backbone's weights, one parameter at a time: its name, and a float32 matrix."""
         for place in self.places(backbone):

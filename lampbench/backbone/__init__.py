@@ -8,6 +8,7 @@ from lampbench.backbone._chat import Chat, Frame, chat_identity, frame_of, has_t
 from lampbench.backbone._decoding import OPPU_SAMPLING, Decoding, Penalties
 from lampbench.backbone._encode import MAX_SEQUENCE, PromptEncoder, Usage
 from lampbench.backbone._load import BackboneInfo, describe_backbone, device_and_dtype, find_layers, load_tokenizer
+from lampbench.backbone._quantize import check_quantization
 from lampbench.backbone._served import (
     SERVED,
     UNKNOWN,
@@ -52,6 +53,7 @@ __all__ = [
     "Usage",
     "attached",
     "chat_identity",
+    "check_quantization",
     "describe_backbone",
     "describe_served",
     "device_and_dtype",

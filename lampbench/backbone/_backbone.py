@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lampbench.backbone._chat import THOUGHT_END, THOUGHT_START
+from lampbench.backbone._check import checked_skeleton
 from lampbench.backbone._decode import Adapter, generate, keep_logits, left_pad, score_answers
 from lampbench.backbone._decoding import OPPU_SAMPLING, Decoding
 from lampbench.backbone._encode import Usage
@@ -78,6 +79,18 @@ class TransformersBackbone:
         model, tokenizer = load_skeleton(info)
         return cls(info, model, tokenizer, decoding=decoding, batch_size=batch_size, seed=seed)
 
+    @classmethod
+    def checked(cls, info: BackboneInfo, *, decoding: Decoding, batch_size: int, seed: int) -> TransformersBackbone:
+        """A skeleton after every check that needs no weights.
+
+        Raises:
+            InputError: ``load`` or the first answer would fail because of the model's files.
+        """
+        model, tokenizer = checked_skeleton(info)
+        backbone = cls(info, model, tokenizer, decoding=decoding, batch_size=batch_size, seed=seed)
+        backbone._stop_at_eos()
+        return backbone
+
     @property
     def shape(self) -> BackboneShape:
         """Layers, width and context length."""
@@ -108,6 +121,12 @@ class TransformersBackbone:
         labels = [len(self.encoder.continuation(task.prompt(""), label)) for label in task.labels]
         # A tokenizer with a small vocabulary may need more tokens for a label than the task allows.
         return max([task.max_new_tokens, *labels])
+
+    def check_task(self, task: Task) -> None:
+        """Raise InputError if the context is too short for the instruction of ``task`` and an answer."""
+        labels = self.decoding.mode == "labels"
+        answers = [len(self.encoder.continuation(task.prompt(""), label)) for label in task.labels] if labels else []
+        self.encoder.prompt(task.prompt(""), max(answers) if labels else self.answer_room(task))
 
     def write(self, prompts: Sequence[Prompt], max_new_tokens: int, sampling: Sampling | None = None) -> list[str]:
         """Free text after each prompt until EOS, stripped; greedy if ``sampling`` is None."""
@@ -283,7 +302,7 @@ class TransformersBackbone:
         for token in [self.encoder.eos, *turn, *(more if isinstance(more, list) else [] if more is None else [more])]:
             if not isinstance(token, int) or not 0 <= token < len(stop):
                 raise InputError(
-                    f"--model {self.info.source.location}: its EOS token is {token!r} (generation_config.json); "
+                    f"--model {self.info.source.name}: its EOS token is {token!r} (generation_config.json); "
                     f"expected an id from 0 to {len(stop) - 1}"
                 )
             stop[token] = True

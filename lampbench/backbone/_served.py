@@ -38,7 +38,7 @@ class ServedInfo:
     Attributes:
         name: What the server calls the model.
         endpoint: The URL that ``/completions`` is added to.
-        revision, dtype: Not known.
+        revision, dtype, quantization, tokenizer: Not known.
         device: ``served``.
     """
 
@@ -47,6 +47,8 @@ class ServedInfo:
     revision: str = UNKNOWN
     dtype: str = UNKNOWN
     device: str = SERVED
+    quantization: None = None
+    tokenizer: None = None
 
     @property
     def id(self) -> str:

@@ -165,5 +165,5 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _metavar(annotation: Any) -> str:
     if typing.get_origin(annotation) is Literal:
         return f"[{'|'.join(typing.get_args(annotation))}]"
-    kind = next((part for part in typing.get_args(annotation) if part is not type(None)), annotation)
-    return _WORDS[kind]
+    parts = [part for part in typing.get_args(annotation) if part is not type(None)]
+    return _metavar(parts[0]) if parts else _WORDS[annotation]

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 # What a run of the best settings needs to know again.
 _KEPT = (
-    "data", "model", "revision", "dtype", "decoding", "chat", "system", "thinking", "max_length", "repetition_penalty",
-    "no_repeat_ngram", "engine", "trust_remote_code",
+    "data", "model", "revision", "dtype", "tokenizer", "quantize", "decoding", "chat", "system", "thinking",
+    "max_length", "repetition_penalty", "no_repeat_ngram", "prompts", "engine", "trust_remote_code",
 )  # fmt: skip
 
 

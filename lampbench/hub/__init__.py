@@ -1,22 +1,25 @@
-"""Where model files come from: a local folder or the Hugging Face hub, with a revision that names their content."""
+"""Where model files come from: a local folder, a GGUF file or the Hugging Face hub.
+
+A revision names their content.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lampbench.core import InputError
+from lampbench.core import InputError, file_sha256
+from lampbench.hub._gguf import SUFFIX, check_gguf
 
-__all__ = ["ModelSource", "find_model"]
+__all__ = ["ModelSource", "find_model", "find_tokenizer"]
 
-# What can change a prediction; a README, or a record of how the model was made, cannot.
-_CONTENT = (
-    "config.json",
-    "generation_config.json",
+# What a text's token ids follow from.
+_TOKENIZER = (
     "tokenizer*.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -25,6 +28,13 @@ _CONTENT = (
     "*.jinja",
     "*.model",
     "*.py",
+)
+
+# What can change a prediction; a README, or a record of how the model was made, cannot.
+_CONTENT = (
+    "config.json",
+    "generation_config.json",
+    *_TOKENIZER,
     "*.safetensors",
     "*.safetensors.index.json",
 )
@@ -36,10 +46,12 @@ class ModelSource:
 
     Attributes:
         location: What transformers' ``from_pretrained`` takes: a folder or a hub id.
-        id: The name in rows: the folder's name or the hub id.
-        revision: ``sha256:…`` over a folder's files, or the hub's commit.
+        id: The name in rows: the folder's or file's name, or the hub id.
+        revision: ``sha256:…`` over a folder's files or of a GGUF file, or the hub's commit.
         local: Whether ``location`` is a folder.
         trust_remote_code: Whether code that comes with the model may run.
+        file: The GGUF file in the folder, or None.
+        quantization: How the GGUF file's weights are quantized, such as ``Q4_1``; None without one.
     """
 
     location: str
@@ -47,6 +59,13 @@ class ModelSource:
     revision: str
     local: bool
     trust_remote_code: bool = False
+    file: str | None = None
+    quantization: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call it: the folder, the file or the hub id."""
+        return str(Path(self.location) / self.file) if self.file else self.location
 
     @property
     def load_options(self) -> dict[str, Any]:
@@ -54,27 +73,60 @@ class ModelSource:
         options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
         if not self.local:
             options["revision"] = self.revision
+        if self.file:
+            options["gguf_file"] = self.file
         return options
 
 
 def find_model(name: str, revision: str | None = None, trust_remote_code: bool = False) -> ModelSource:
-    """The model called ``name``: a folder that exists, else a hub id. No weights are loaded.
+    """The model called ``name``: a folder or GGUF file that exists, else a hub id. No weights are loaded.
 
-    A folder's content is hashed whole, so that a changed file changes the identity of a run; there,
+    Content is hashed whole, so that a changed file changes the identity of a run; of a folder or file,
     ``revision`` is the hash that is expected.
 
     Raises:
-        InputError: Neither a model folder nor a model on the hub; or the folder has no safetensors
-            weights (pickled weights are never loaded).
+        InputError: Neither a model folder nor a GGUF file nor a model on the hub; the folder has no safetensors
+            weights (pickled weights are never loaded); or the file is damaged.
     """
     folder = Path(name)
+    if name.lower().endswith(SUFFIX):
+        return _gguf_model(folder, revision)
     if _is_folder(folder):
         _check_folder(folder)
-        content = _content_hash(folder)
-        if revision not in (None, content):
-            raise InputError(f"{name}: the folder's content is {content}, expected revision {revision}")
+        content = _content_hash(folder, _CONTENT)
+        _check_revision(f"{name}: the folder's", content, revision)
         return ModelSource(name, folder.resolve().name, content, True, trust_remote_code)
     return ModelSource(name, name, _hub_commit(name, revision, trust_remote_code), False, trust_remote_code)
+
+
+def find_tokenizer(name: str, trust_remote_code: bool = False) -> ModelSource:
+    """The tokenizer called ``name``: a folder that holds one, a GGUF file, or a hub id.
+
+    Raises:
+        InputError: There is none.
+    """
+    folder = Path(name)
+    if name.lower().endswith(SUFFIX):
+        return _gguf_model(folder, None)
+    if not _is_folder(folder):
+        return ModelSource(name, name, _hub_commit(name, None, trust_remote_code), False, trust_remote_code)
+    if not any(folder.glob("tokenizer*")):
+        raise InputError(f"--tokenizer {name}: no tokenizer.json; expected a folder as save_pretrained writes it")
+    return ModelSource(name, folder.resolve().name, _content_hash(folder, _TOKENIZER), True, trust_remote_code)
+
+
+def _gguf_model(path: Path, revision: str | None) -> ModelSource:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; a GGUF model must be a file on this machine: download it first")
+    quantization = check_gguf(path)
+    content = f"sha256:{file_sha256(path)}"
+    _check_revision(f"{path}: the file's", content, revision)
+    return ModelSource(str(path.parent), path.name, content, True, file=path.name, quantization=quantization)
+
+
+def _check_revision(whose: str, content: str, revision: str | None) -> None:
+    if revision not in (None, content):
+        raise InputError(f"{whose} content is {content}, expected revision {revision}")
 
 
 def _is_folder(path: Path) -> bool:
@@ -109,10 +161,10 @@ def _check_index(path: Path) -> None:
         raise InputError(f"{path}: names the file {name!r}, which is not beside it")
 
 
-def _content_hash(folder: Path) -> str:
+def _content_hash(folder: Path, patterns: Sequence[str]) -> str:
     hasher = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.is_file() and any(path.match(pattern) for pattern in _CONTENT):
+        if path.is_file() and any(path.match(pattern) for pattern in patterns):
             with path.open("rb") as stream:
                 hasher.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return f"sha256:{hasher.hexdigest()}"

@@ -174,7 +174,7 @@ def _boards_of_data(results: Sequence[Result]) -> list[Board]:
     for result in results:
         own = result.identity.backbone
         if own is not None:
-            groups[own.id, own.revision, own.dtype, result.identity.decoding_name].append(result)
+            groups[*own.model, result.identity.decoding_name].append(result)
     return [_board([*without, *own]) for own in groups.values()] or [_board(without)]
 
 

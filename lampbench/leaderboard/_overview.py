@@ -51,7 +51,7 @@ def sections(boards: Iterable[Board]) -> list[Section]:
     groups: dict[tuple[str | int | None, ...], list[Board]] = {}
     for board in boards:
         backbone = board.base.identity.backbone
-        model = (backbone.id, backbone.revision, backbone.dtype, board.decoding) if backbone else ()
+        model = (*backbone.model, board.decoding) if backbone else ()
         groups.setdefault((board.protocol, board.label, board.limit, *model), []).append(board)
     return [_section(own) for own in groups.values()]
 
@@ -69,7 +69,7 @@ def limit_name(board: Board) -> str:
 def _section(boards: Sequence[Board]) -> Section:
     first = boards[0]
     backbone = first.base.identity.backbone
-    model = f"{model_name(first)}, {backbone.dtype}" if backbone else model_name(first)
+    model = f"{model_name(first)}, {backbone.precision}" if backbone else model_name(first)
     known = [{entry.name: entry for entry in board.entries} for board in boards]
     names = sorted({name for own in known for name in own})
     rows = tuple(_row(name, boards, tuple(own.get(name) for own in known)) for name in names)

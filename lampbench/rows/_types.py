@@ -46,13 +46,40 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
         return value
 
 
+class TokenizerIdentity(Record, frozen=True):
+    """A tokenizer that is not the model's own."""
+
+    id: str
+    revision: str
+
+
 class BackboneIdentity(Record, frozen=True):
-    """The language model of a run. ``device`` is its kind, such as ``cuda``."""
+    """The language model of a run.
+
+    Attributes:
+        device: Its kind, such as ``cuda``.
+        quantization: Of the weights, such as ``nf4``, or ``Q4_1`` of a GGUF file.
+        tokenizer: Another one than the model's own.
+    """
 
     id: str
     revision: str
     dtype: str
     device: str
+    quantization: str | UnsetType = UNSET
+    tokenizer: TokenizerIdentity | UnsetType = UNSET
+
+    @property
+    def model(self) -> tuple[str, ...]:
+        """What rows must have in common to be ranked together."""
+        quantization = () if self.quantization is UNSET else (f"quantization {self.quantization}",)
+        tokenizer = () if self.tokenizer is UNSET else (f"tokenizer {self.tokenizer.revision}",)
+        return self.id, self.revision, self.dtype, *quantization, *tokenizer
+
+    @property
+    def precision(self) -> str:
+        """Quantization, if any, and dtype in words."""
+        return self.dtype if self.quantization is UNSET else f"{self.quantization}, {self.dtype}"
 
 
 class Identity(Record, frozen=True):
@@ -129,6 +156,8 @@ class Reading(Record, frozen=True, omit_defaults=True):
     ignored_fields: dict[str, Count] = {}
     repeated_items: Count = 0
     users_without_history: Count = 0
+
+
 class Lengths(Record, frozen=True):
     """How long prompts and answers were, in tokens; null where nothing was read, or no answer was written.
 

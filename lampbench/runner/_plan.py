@@ -32,7 +32,7 @@ from lampbench.metrics import metrics_of
 from lampbench.runner._settings import Settings
 
 if TYPE_CHECKING:
-    from lampbench.backbone import BackboneInfo, Decoding, ServedInfo
+    from lampbench.backbone import BackboneInfo, Decoding, ServedInfo, TransformersBackbone
 
 _RUN_ID_LENGTH = 12
 # Fewer steps than this hardly train a user.
@@ -125,6 +125,7 @@ class Planner:
         self._dataset = cache(self._load_dataset)
         self._backbone = cache(self._describe_backbone)
         self._tokenizer = cache(self._load_tokenizer)
+        self._checked = cache(self._check_backbone)
 
     def plan(self, method: str, task: str, overrides: Mapping[str, Any]) -> Plan | Skip:
         """The run of ``method`` on ``task``, or why there can be none.
@@ -170,8 +171,9 @@ class Planner:
         if self.settings.users is not None:
             dataset = dataset.first_users(self.settings.users)
         backbone = self._backbone() if method_type.needs_backbone else None
-        if backbone is not None and decoding is not None:
+        if backbone is not None and decoding is not None and not self._served():
             self._note_lengths_and_template(backbone, decoding)
+            self._checked().check_task(task)
         config = config_from(method_type.Config, overrides, method)
         origin = self._protocol.origin or self.settings.protocol
         shape = backbone.shape if backbone else None
@@ -258,8 +260,19 @@ class Planner:
             dtype=settings.dtype,
             device=settings.device,
             trust_remote_code=settings.trust_remote_code,
+            tokenizer=settings.tokenizer,
+            quantize=settings.quantize,
             # Workers have the device; this process need not.
             elsewhere=settings.executor == "ray" and settings.device == "cuda",
+        )
+
+    def _check_backbone(self) -> TransformersBackbone:
+        """The backbone without weights, after every check of its files."""
+        from lampbench.backbone import TransformersBackbone
+
+        settings = self.settings
+        return TransformersBackbone.checked(
+            self._backbone(), decoding=self._decoding(), batch_size=settings.batch_size, seed=settings.seed
         )
 
     def _decoding(self) -> Decoding:
@@ -330,6 +343,11 @@ class Planner:
                 # Kernels differ, and with them the last bits; a run never mixes two kinds.
                 "device": backbone.device.split(":")[0],
             }
+            if backbone.quantization is not None:
+                identity["backbone"]["quantization"] = backbone.quantization
+            if backbone.tokenizer is not None:
+                named = {"id": backbone.tokenizer.id, "revision": backbone.tokenizer.revision}
+                identity["backbone"]["tokenizer"] = named
             identity["decoding"] |= self._of_model(backbone, decoding)
         return identity
 

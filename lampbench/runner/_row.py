@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from statistics import fmean, quantiles
 from typing import Any, Literal
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, UnsetType, convert
 from msgspec.structs import replace
 
 import lampbench
@@ -116,7 +116,7 @@ def now() -> str:
 
 def _identity(values: Mapping[str, Any]) -> rows.Identity:
     backbone = values["backbone"]
-    return rows.Identity(**{**values, "backbone": rows.BackboneIdentity(**backbone) if backbone else None})
+    return rows.Identity(**{**values, "backbone": convert(backbone, rows.BackboneIdentity) if backbone else None})
 
 
 def _server(folder: RunFolder) -> rows.Server | None:

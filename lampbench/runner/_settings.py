@@ -58,7 +58,7 @@ class Settings:
     )
     users: int | None = _option(None, "Data", "Only the first N of the users who are asked.", most=_LARGEST)
     model: str | None = _option(
-        None, "Model", "A folder, hub id, or openai:NAME of a server. Default: the protocol's own, if it has one."
+        None, "Model", "A folder, GGUF file, hub id, or openai:NAME of a server. Default: the protocol's own."
     )
     endpoint: str | None = _option(
         None, "Model", "Where openai:NAME is served, such as http://localhost:8000/v1.", unit="URL",
@@ -66,6 +66,12 @@ class Settings:
     )  # fmt: skip
     revision: str | None = _option(None, "Model", "The model's revision on the hub.")
     dtype: str = _option("auto", "Model", "auto, float32, bfloat16 or float16.")
+    tokenizer: str | None = _option(
+        None, "Model", "Another tokenizer: a folder, GGUF file or hub id. Default: the model's own."
+    )
+    quantize: Literal["nf4", "int8"] | None = _option(
+        None, "Model", "Keep the weights of the layers in 4 or 8 bits; adapters train on top."
+    )
     device: str = _option("auto", "Model", "auto, cpu, cuda or cuda:N.")
     decoding: DecodingMode = _option("greedy", "Model", "How answers are made.", without=("analyze",))
     chat: Literal["on", "off"] = _option("off", "Model", "Ask by the model's chat template; off: plain text.")

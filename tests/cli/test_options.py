@@ -32,9 +32,10 @@ def command(name: str) -> tuple[click.Command, click.Context]:
 def another(name: str) -> Any:
     """A value of a setting, as a config file has it, that is not the default."""
     kind, default = typing.get_type_hints(Settings)[name], getattr(Settings(), name)
+    if typing.get_origin(kind) is not Literal:
+        kind = next((part for part in typing.get_args(kind) if part is not type(None)), kind)
     if typing.get_origin(kind) is Literal:
         return next(value for value in typing.get_args(kind) if value != default)
-    kind = next((part for part in typing.get_args(kind) if part is not type(None)), kind)
     return {bool: True, int: 3, float: 2.5, str: "other", Path: "other"}[kind]
 
 

@@ -402,8 +402,8 @@ def nothing_but(*names: str) -> Change:
     return change
 
 
-# Found when the model is loaded or used: the run fails, and its row says why.
-FAILING: dict[str, tuple[Change, tuple[str, ...]]] = {
+# Found in the heads of its files, before its weights are read.
+DAMAGED: dict[str, tuple[Change, tuple[str, ...]]] = {
     "weights cut": (raw_weights(lambda raw: raw[:5000]), ("cannot be loaded", "file not fully covered")),
     "weights empty": (raw_weights(lambda raw: b""), ("cannot be loaded", "header too small")),
     "a header that lies of its size": (raw_weights(lambda raw: b"\xff" * 7 + b"\x7f" + raw[8:]), ("header too large",)),
@@ -425,10 +425,6 @@ FAILING: dict[str, tuple[Change, tuple[str, ...]]] = {
         ("model.layers.2.input_layernorm.weight is of no layer, config.json has 2", ONE_MODEL),
     ),
     "another width": (config(vocab_size=100), ("is [448, 48] in the weights, [100, 48] by config.json", ONE_MODEL)),
-    "no numbers": (
-        weights(lambda own: {name: t * float("nan") for name, t in own.items()}),
-        ("logits are no numbers (NaN): its weights are damaged",),
-    ),
     "no tokenizer": (nothing_but(CONFIG, WEIGHTS), ("no usable tokenizer (tokenizer.json)",)),
     "a tokenizer cut": (text("tokenizer.json", "{"), ("no usable tokenizer (tokenizer.json)",)),
     "a tokenizer without EOS": (
@@ -447,6 +443,34 @@ FAILING: dict[str, tuple[Change, tuple[str, ...]]] = {
         config(max_position_embeddings=60),
         ("need 36 tokens and more, but only 0 of 60 are free; use a model with a longer context",),
     ),
+    "a Git LFS pointer": (
+        raw_weights(lambda raw: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 339176\n"),
+        ("model/model.safetensors: a Git LFS pointer of 68 bytes, expected weights; fetch them by git lfs pull",),
+    ),
+    "a shard missing": (
+        text("model.safetensors.index.json", '{"weight_map": {"a": "model-00001-of-00002.safetensors"}}'),
+        ("names the file 'model-00001-of-00002.safetensors', which is not beside it",),
+    ),
+    "no head": (
+        config(tie_word_embeddings=False),
+        ("it has no language model head (lm_head.weight), only the layers before it",),
+    ),
+    "quantized for what is not here": (
+        config(quantization_config={"quant_method": "gptq", "bits": 4}),
+        ("its weights are quantized (gptq): ", "gptq"),
+    ),
+    "a quantization that nobody knows": (
+        config(quantization_config={"quant_method": "magic"}),
+        ("its weights are quantized (magic): Unknown quantization type, got magic",),
+    ),
+}
+
+# Found when its weights are used: the run fails, and its row says why.
+FAILING: dict[str, tuple[Change, tuple[str, ...]]] = {
+    "no numbers": (
+        weights(lambda own: {name: t * float("nan") for name, t in own.items()}),
+        ("logits are no numbers (NaN): its weights are damaged",),
+    ),
 }
 
 
@@ -460,6 +484,13 @@ def asked_of(model: Path, change: Change, command: Command) -> Told:
 def test_a_model_folder_that_is_none_is_refused(name: str, command: Command) -> None:
     change, words = UNUSABLE[name]
     refused(asked_of(Path("model"), change, command), *words)
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_weights_are_found_before_they_are_read(name: str, command: Command) -> None:
+    change, words = DAMAGED[name]
+    refused(asked_of(Path("model"), change, command), *words)
+    assert not list(Path().rglob("journal.jsonl"))
 
 
 @pytest.mark.parametrize("name", FAILING)

@@ -49,7 +49,7 @@ def _board_facts(place: Place) -> tuple[Fact, ...]:
         "protocol": board.protocol,
         "backbone": backbone and backbone.id,
         "revision": backbone and backbone.revision,
-        "dtype": backbone and backbone.dtype,
+        "dtype": backbone and backbone.precision,
         "decoding": board.decoding,
         "protocol hash": board.protocol_hash,
         "prompt hash": identity.prompt_hash,

@@ -175,7 +175,7 @@ def _place(board: Board) -> Place:
         identity.protocol_hash,
         identity.limit,
         identity.prompt_hash,
-        *((backbone.id, backbone.revision, backbone.dtype) if backbone else (None, None, None)),
+        *(backbone.model if backbone else (None, None, None)),
         identity.decoding_name,
     ]
     stem = f"{_plain(board.protocol)}-{_plain(board.task.name)}-{digest(telling)[:8]}"

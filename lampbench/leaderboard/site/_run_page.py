@@ -44,7 +44,7 @@ def _facts(row: Row) -> tuple[Fact, ...]:
         "task": f"{identity.task}, version {identity.task_version}",
         "protocol": identity.protocol,
         "seed": identity.seed,
-        "backbone": backbone and f"{backbone.id}, {backbone.dtype}",
+        "backbone": backbone and f"{backbone.id}, {backbone.precision}",
         "revision": backbone and backbone.revision,
         "decoding": ", ".join(f"{name} {text_of(value)}" for name, value in (identity.decoding or {}).items()) or None,
         "engine": identity.engine,
