@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from lampbench import AdapterMethod, LabelledUser, Method, Parameters, Task, setting
-from lampbench.adapters import LoraSpec, Recipe, State
+from lampbench.adapters import LoraSpec, Recipe, State, family_targets
 from lampbench.bases import TrainingConfig
 from lampbench.core import RunContext, derive_seed
 
@@ -35,6 +35,17 @@ class LoraTrainingConfig(TrainingConfig):
             if not getattr(self, name):
                 raise ValueError(f"{name} must name at least one module")
 
+    def on(self, context: RunContext) -> Any:
+        """The config with the targets of the run's backbone; raises InputError if they cannot have a LoRA.
+
+        Targets that are the default are those maps of queries, keys and values that the backbone's family has.
+        """
+        if context.shape is None:
+            return self
+        shape, own = context.shape, [field for field in fields(self) if field.name.endswith("targets")]
+        found = {field.name: family_targets(getattr(self, field.name), field.default, shape) for field in own}
+        return replace(self, **found)
+
     def spec(self, targets: tuple[str, ...]) -> LoraSpec:
         """A LoRA on the modules called ``targets``."""
         return LoraSpec(self.rank, self.alpha, self.dropout, targets)
@@ -45,7 +56,9 @@ class LoraConfig(LoraTrainingConfig):
     """Settings of ``lora``."""
 
     published = PUBLISHED | {"epochs": TASK_EPOCHS}
-    targets: tuple[str, ...] = setting(("q_proj", "k_proj", "v_proj"), "modules that get a LoRA")
+    targets: tuple[str, ...] = setting(
+        ("q_proj", "k_proj", "v_proj"), "modules that get a LoRA, or what the model has in their place"
+    )
     epochs: int | None = setting(None, "epochs over the shared users' queries")
 
 
@@ -56,6 +69,11 @@ class TaskLora(AdapterMethod):
         """Start with the plain backbone."""
         super().setup()
         self._task_state: State | None = None
+
+    @classmethod
+    def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
+        """Fill fields that are None from the preset, and name the backbone's own modules."""
+        return super().resolve(config, task, context).on(context)
 
     @classmethod
     def search_space(cls, task: Task, context: RunContext) -> Mapping[str, Sequence[Any]]:

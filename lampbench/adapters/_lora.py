@@ -25,6 +25,7 @@ class AdaptedMap:
         name: Its name inside the model.
         number: Its place among all targets: part of a dropout mask's key.
         inputs, outputs: Its widths.
+        transposed: Whether the model keeps its weights as (inputs, outputs), as GPT-2 does.
     """
 
     layer: int
@@ -33,6 +34,7 @@ class AdaptedMap:
     number: int
     inputs: int
     outputs: int
+    transposed: bool = False
 
     @property
     def a(self) -> str:

@@ -3,8 +3,10 @@
 from lampbench.backbone._backbone import OPPU_SAMPLING, Decoding, TransformersBackbone
 from lampbench.backbone._decode import Adapter, PassWindow, attached, sample_tokens
 from lampbench.backbone._encode import MAX_SEQUENCE, PromptEncoder, Usage
+from lampbench.backbone._families import is_linear, linear_maps, projections, shared_layers
 from lampbench.backbone._load import BackboneInfo, describe_backbone, device_and_dtype, find_layers, load_tokenizer
 from lampbench.backbone._partial import (
+    all_keys_and_values,
     key_value_cache,
     keys_and_values,
     layer_output,
@@ -23,16 +25,21 @@ __all__ = [
     "PromptEncoder",
     "TransformersBackbone",
     "Usage",
+    "all_keys_and_values",
     "attached",
     "describe_backbone",
     "device_and_dtype",
     "find_layers",
+    "is_linear",
     "key_value_cache",
     "keys_and_values",
     "layer_output",
     "layers_left_out",
+    "linear_maps",
     "load_tokenizer",
     "only_columns",
     "only_inputs",
+    "projections",
     "sample_tokens",
+    "shared_layers",
 ]

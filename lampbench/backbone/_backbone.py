@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lampbench.backbone._decode import Adapter, generate, keep_logits, left_pad, score_answers
+from lampbench.backbone._decode import Adapter, at_positions, generate, keep_logits, left_pad, score_answers
 from lampbench.backbone._encode import PromptEncoder, Usage
+from lampbench.backbone._families import rotary_switch
 from lampbench.backbone._load import BackboneInfo, find_layers, load_model, load_skeleton
 from lampbench.backbone._partial import layer_output, layers_left_out
 from lampbench.core import (
@@ -82,11 +83,14 @@ class TransformersBackbone:
         self.tokenizer = tokenizer
         self.layers = find_layers(model, info.shape.layers)
         self.usage = Usage()
-        self.encoder = PromptEncoder(tokenizer, info.shape.context, self.usage)
+        self._switch = rotary_switch(model.config)
+        self.encoder = PromptEncoder(tokenizer, info.shape.context, self.usage, self._switch)
         self.decoding = decoding
         self.batch_size = batch_size
         self.seed = seed
         self._newlines: Tensor | None = None
+        # What training passes may leave out, found once by trying (lampbench.adapters).
+        self.usable_savings: dict[Any, Any] = {}
 
     @classmethod
     def load(cls, info: BackboneInfo, *, decoding: Decoding, batch_size: int, seed: int) -> TransformersBackbone:
@@ -202,7 +206,7 @@ class TransformersBackbone:
         """
         states = torch.empty(len(rows), len(layers), self.shape.width)
         above = range(layers[-1] + 1, self.shape.layers)
-        for batch in by_length(rows, self.batch_size):
+        for batch in self._batches(rows, 0, self.batch_size):
             with ExitStack() as stack:
                 stack.enter_context(layers_left_out(self.layers, above, in_tuple=self.layers_return_tuples))
                 found = [stack.enter_context(layer_output(self.layers[layer], _last_column)) for layer in layers]
@@ -219,8 +223,26 @@ class TransformersBackbone:
         """One forward pass over prompts, without a cache."""
         ids, mask, positions = left_pad(rows, self.pad, self.model.device)
         self.usage.prompt_tokens += sum(map(len, rows))
-        keep = keep_logits(self.model, 1)
-        self.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, **keep)
+        extra = {**at_positions(self.model, positions), **keep_logits(self.model, 1)}
+        self.model(input_ids=ids, attention_mask=mask, use_cache=False, **extra)
+
+    def _batches(self, rows: Sequence[Sequence[int]], room: int, batch_size: int) -> list[list[int]]:
+        """Row numbers in batches of similar length; ``room`` is how many tokens may follow a row.
+
+        Where rotary positions change at some length, rows on either side of it are not in one batch, and a row that
+        may come to cross it is alone.
+        """
+        if self._switch is None:
+            return by_length(rows, batch_size)
+        kinds: dict[int, list[int]] = {0: [], 1: [], 2: []}
+        for number, row in enumerate(rows):
+            kinds[0 if len(row) + room <= self._switch else 1 if len(row) > self._switch else 2].append(number)
+        sizes = {0: batch_size, 1: batch_size, 2: 1}
+        return [
+            [own[i] for i in batch]
+            for kind, own in kinds.items()
+            for batch in by_length([rows[number] for number in own], sizes[kind])
+        ]
 
     def _write(
         self,
@@ -233,7 +255,7 @@ class TransformersBackbone:
         rows = [self.encoder.prompt(prompt, max_new_tokens) for prompt in prompts]
         seeds = [derive_seed(self.seed, "sampling", prompt.id) for prompt in prompts]
         texts = [""] * len(rows)
-        for batch in by_length(rows, self.batch_size):
+        for batch in self._batches(rows, max_new_tokens, self.batch_size):
             written = generate(
                 self.model,
                 self.layers,
@@ -255,9 +277,10 @@ class TransformersBackbone:
 
     def _best_labels(self, task: Task, prompts: Sequence[Prompt], adapters: Sequence[Adapter]) -> list[str]:
         answers = [self.encoder.continuation(task.prompt(""), label) for label in task.labels]
-        rows = [self.encoder.prompt(prompt, max(map(len, answers))) for prompt in prompts]
+        longest = max(map(len, answers))
+        rows = [self.encoder.prompt(prompt, longest) for prompt in prompts]
         chosen = [""] * len(rows)
-        for batch in by_length(rows, max(1, self.batch_size // len(answers))):
+        for batch in self._batches(rows, longest, max(1, self.batch_size // len(answers))):
             scores = score_answers(
                 self.model,
                 self.layers,

@@ -34,17 +34,18 @@ class PromptEncoder:
     """Encodes prompts for one tokenizer within one context length.
 
     A prompt to be answered may fill the context but for the answer; a training example has at most
-    ``MAX_SEQUENCE`` tokens, or the context if that is shorter.
+    ``MAX_SEQUENCE`` tokens, or the context if that is shorter, or ``switch``: beyond it, the rotary positions of some
+    models change for all rows of a pass.
 
     A BOS token goes first if the tokenizer has one that is not also its EOS. The rule is ours,
     because versions of transformers disagree on what the same tokenizer files mean.
     """
 
-    def __init__(self, tokenizer: Any, context: int, usage: Usage | None = None) -> None:
+    def __init__(self, tokenizer: Any, context: int, usage: Usage | None = None, switch: int | None = None) -> None:
         self.tokenizer = tokenizer
         self.eos = int(tokenizer.eos_token_id)
         self.context = context
-        self.training_limit = min(context, MAX_SEQUENCE)
+        self.training_limit = min(context, MAX_SEQUENCE, switch or context)
         self.usage = usage or Usage()
         bos = tokenizer.bos_token_id
         self._first = [int(bos)] if bos is not None and bos != self.eos else []

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from lampbench.backbone._families import decoder_layers, examined
 from lampbench.core import BackboneShape, InputError
 from lampbench.hub import ModelSource, find_model
 
@@ -47,11 +48,12 @@ def describe_backbone(
     it is loaded on other machines' GPUs.
 
     Raises:
-        InputError: No such model, dtype or device; or not a decoder-only language model.
+        InputError: No such model, dtype or device; or not a decoder-only language model, or one that cannot be used.
     """
     source = find_model(model, revision, trust_remote_code)
     device, dtype = device_and_dtype("cuda" if elsewhere else device, dtype, elsewhere=elsewhere)
-    return BackboneInfo(source, dtype, device, _shape(source))
+    shape = _shape(source)
+    return BackboneInfo(source, dtype, device, examined(shape, _skeleton(source), source.location))
 
 
 def device_and_dtype(device: str, dtype: str, *, elsewhere: bool = False) -> tuple[str, str]:
@@ -98,15 +100,8 @@ def load_skeleton(info: BackboneInfo) -> tuple[Any, Any]:
     Raises:
         InputError: Files are missing or wrong.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     tokenizer = load_tokenizer(info)
-    with _one_line(f"--model {info.source.location}: cannot be built"):
-        config = AutoConfig.from_pretrained(info.source.location, **info.source.load_options)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=info.source.trust_remote_code)
-    return model.eval().requires_grad_(False), tokenizer
+    return _skeleton(info.source), tokenizer
 
 
 def load_tokenizer(info: BackboneInfo) -> Any:
@@ -131,14 +126,23 @@ def find_layers(model: Any, count: int) -> Any:
     """The decoder's list of layers, found by its length, not by the model's type.
 
     Raises:
-        InputError: No module list of that length.
+        InputError: No such list.
     """
-    from torch import nn
+    layers = decoder_layers(model, count)
+    if layers is None:
+        raise InputError(f"{type(model).__name__} has no list of {count} decoder layers; expected a decoder-only model")
+    return layers
 
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return module
-    raise InputError(f"{type(model).__name__} has no list of {count} decoder layers; expected a decoder-only model")
+
+def _skeleton(source: ModelSource) -> Any:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with _one_line(f"--model {source.location}: cannot be built"):
+        config = AutoConfig.from_pretrained(source.location, **source.load_options)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=source.trust_remote_code)
+    return model.eval().requires_grad_(False)
 
 
 def _shape(source: ModelSource) -> BackboneShape:

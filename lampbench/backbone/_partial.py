@@ -146,3 +146,20 @@ def keys_and_values(cache: Any, layer: int) -> tuple[Tensor, Tensor]:
     if hasattr(cache, "layers"):
         return cache.layers[layer].keys, cache.layers[layer].values
     return cache.key_cache[layer], cache.value_cache[layer]
+
+
+def all_keys_and_values(cache: Any, layers: int, columns: int) -> list[tuple[Tensor, Tensor]]:
+    """What ``cache`` holds for every layer.
+
+    Raises:
+        ValueError: It holds anything but keys and values of ``columns`` columns for each of ``layers`` layers, such
+            as the state of a linear attention: what is before a column is not all that the column needs.
+    """
+    held = cache.layers if hasattr(cache, "layers") else cache.key_cache
+    if len(held) != layers:
+        raise ValueError(f"keys and values of {len(held)} layers, where the decoder has {layers}")
+    pairs = [keys_and_values(cache, number) for number in range(layers)]
+    states = {name for part in held for name, own in getattr(part, "__dict__", {}).items() if isinstance(own, Tensor)}
+    if states - {"keys", "values"} or any(part.shape[2] != columns for pair in pairs for part in pair):
+        raise ValueError("more, or other, than keys and values of each column")
+    return pairs
