@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
-import inspect
+import shutil
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
-from lampbench.backbone import BackboneInfo, Decoding, TransformersBackbone
-from lampbench.core import BackboneShape
-from lampbench.hub import ModelSource
+from lampbench.backbone import BackboneInfo, Decoding, TransformersBackbone, load_tokenizer
+
+_ENCODERS = (
+    "bert bert-generation big_bird camembert data2vec-text electra ernie megatron-bert rembert roberta "
+    "roberta-prelayernorm roc_bert roformer xlm-roberta xlm-roberta-xl xmod"
+)
+_WITH_AN_ENCODER = (
+    "bart bigbird_pegasus blenderbot blenderbot-small marian mbart musicgen musicgen_melody mvp pegasus plbart "
+    "prophetnet trocr whisper"
+)
+_BESIDE_TEXT = (
+    "dots3_note emu3 fuyu gemma3 gemma3n gemma4 gemma4_unified git got_ocr2 llama4 mllama moshi "
+    "moss_transcribe_diarize phi4_multimodal qwen3_5 qwen3_5_moe qwen4_exp"
+)
+_NO_SMALL_SIZE = (
+    "blt cpmant ctrl dbrx deepseek_v4 dots3_note_text gemma4_assistant gemma4_unified_assistant inkling2_text "
+    "qwen4_exp_text reformer xlm xlnet"
+)
+# Why a family has no row in the table.
+NOT_TRIED: dict[str, str] = {
+    **dict.fromkeys(_ENCODERS.split(), "an encoder"),
+    **dict.fromkeys(_WITH_AN_ENCODER.split(), "part of an encoder-decoder"),
+    **dict.fromkeys(_BESIDE_TEXT.split(), "reads more than text; its language model is a family of its own"),
+    **dict.fromkeys(_NO_SMALL_SIZE.split(), "cannot be made small by its config"),
+    **dict.fromkeys(("gpt-sw3", "internlm3", "iquestcoder"), "another family under a second name"),
+}
 
 # What makes a model small, by the names that configs have for it. A window that texts cross, weights large
 # enough that answers vary.
@@ -73,6 +98,7 @@ _OWN: dict[str, dict[str, Any]] = {
     },
     "gemma4_text": {
         "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "per_layer_config": None,
         "vocab_size_per_layer_input": None,
         "hidden_size_per_layer_input": 8,
     },
@@ -86,6 +112,7 @@ _OWN: dict[str, dict[str, Any]] = {
     "kimi_linear": {"layer_types": _MIXED},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2, "num_dense_layers": 1},
     "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
+    "longcat_flash": {"head_dim": 8},
     "mamba2": {"num_heads": 8, "head_dim": 16},
     "ministral": {"head_dim": 16},
     "minimax": {"block_size": 8},
@@ -109,33 +136,51 @@ _OWN: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+def decoders() -> list[str]:
+    """The families (``model_type``) of this version of transformers that continue text and can be made small."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return [name for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if name not in NOT_TRIED]
+
+
 def tiny_config(family: str, vocabulary: int, **changes: Any) -> Any:
-    """A config of ``family`` (a ``model_type``) with a few thousand weights and the family's own parts."""
+    """A config of ``family`` with a few thousand weights and the family's own parts."""
     from transformers import CONFIG_MAPPING
 
     kind = CONFIG_MAPPING[family]
     default = kind()
     renamed = getattr(default, "attribute_map", {})
-    named = inspect.signature(kind.__init__).parameters
     values = {"vocab_size": vocabulary}
     for name, value in _SMALL.items():
         if name not in renamed and (getattr(default, name, None) is not None or name == "initializer_range"):
             values[name] = value
-    if "qk_rope_head_dim" in values:
-        # Latent attention has no head width of its own.
+    if "kv_lora_rank" in values:
+        # Latent attention has a head width of its own, and keys and values for every head.
         values.pop("head_dim", None)
-    values |= _OWN.get(family, {})
+        values["num_key_value_heads"] = 4
+    values |= _OWN.get(family, {}) | changes
     if values.get("vocab_size_per_layer_input", 0) is None:
         values["vocab_size_per_layer_input"] = vocabulary
-    del named
-    return kind(**{name: value for name, value in {**values, **changes}.items() if value is not None})
+    return kind(**{name: value for name, value in values.items() if value is not None})
 
 
-def tiny_backbone(config: Any, tokenizer: Any, shape: BackboneShape, dtype: torch.dtype) -> TransformersBackbone:
+def model_folder(config: Any, tokenizer_folder: Path, folder: Path) -> Path:
+    """A folder of a model with config and tokenizer, whose weights file is empty: enough to plan, not to load."""
+    config.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        if (tokenizer_folder / name).is_file():
+            shutil.copy(tokenizer_folder / name, folder)
+    save_file({}, folder / "model.safetensors")
+    return folder
+
+
+def tiny_backbone(info: BackboneInfo, dtype: torch.dtype) -> TransformersBackbone:
     """A backbone with random weights, the same for the same config."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
+    config = AutoConfig.from_pretrained(info.source.location)
     model = AutoModelForCausalLM.from_config(config).to(dtype).eval().requires_grad_(False)
-    info = BackboneInfo(ModelSource("random", "random", "none", local=True), "float32", "cpu", shape)
-    return TransformersBackbone(info, model, tokenizer, decoding=Decoding(), batch_size=4, seed=0)
+    # With tied embeddings of its own size, a random model says the last token again.
+    model.get_input_embeddings().weight.data *= 0.1
+    return TransformersBackbone(info, model, load_tokenizer(info), decoding=Decoding(), batch_size=4, seed=0)

@@ -28,6 +28,7 @@ from lampbench.backbone import (
     Adapter,
     PassWindow,
     TransformersBackbone,
+    alike,
     all_keys_and_values,
     attached,
     key_value_cache,
@@ -105,7 +106,7 @@ class Passes:
 
     def __post_init__(self) -> None:
         self._rooms = PassRoom(self.backbone)
-        self._in_tuple = self.backbone.layers_return_tuples
+        self._in_tuple = self.backbone.layers_return
         self._adapted = [module for spec in self.specs for module in spec.adapted_modules(self.backbone)]
         self._slabs: list[list[int]] = []
         savings = self._usable() if self.savings is None else self.savings
@@ -252,7 +253,11 @@ class Passes:
             narrow=True,
         )
         whole = replace(wanted, suffix=None)
-        ways = [wanted, whole, replace(whole, constant=0), Savings()]
+        ways = [
+            replace(way, narrow=narrow)
+            for way in (wanted, whole, replace(whole, constant=0))
+            for narrow in (True, False)
+        ]
         known: dict[Hashable, Savings] = self.backbone.usable_savings
         # Whether the last layer is narrowed depends on what is adapted in it.
         adapted = {id(module) for module in self._adapted}
@@ -289,7 +294,7 @@ class Passes:
                 if is_out_of_memory(error):
                     raise
             else:
-                if _alike(found, expected):
+                if alike(found, expected):
                     return way
         return ways[-1]
 
@@ -306,14 +311,6 @@ def _made_up(backbone: TransformersBackbone, suffix: int) -> list[TrainingRow]:
     tokens = min(1000, backbone.model.get_output_embeddings().weight.shape[0])
     texts = [[(11 * (i + 3) ** 2 + 7 * n) % tokens for i in range(suffix + length)] for n, length in enumerate((9, 6))]
     return [TrainingRow(0, n, text[:-3], text[-3:], 1.0, 0) for n, text in enumerate(texts)]
-
-
-def _alike(found: Tensor, expected: Tensor) -> bool:
-    """Whether logits differ by rounding alone; what leaves something out that counts is off by much more."""
-    # Of float64 too: some models compute parts in float32.
-    allowed = 1e-3 if torch.finfo(expected.dtype).bits >= 32 else 0.1
-    difference, scale = (found - expected).float(), (expected - expected.mean(-1, keepdim=True)).float()
-    return bool(difference.norm() <= allowed * scale.norm())
 
 
 def _of_one_shape(parts: Sequence[Tensor]) -> list[list[int]]:

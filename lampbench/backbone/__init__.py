@@ -1,7 +1,7 @@
 """The frozen language model: loading, encoding, batched generation with adapters attached."""
 
 from lampbench.backbone._backbone import OPPU_SAMPLING, Decoding, TransformersBackbone
-from lampbench.backbone._decode import Adapter, PassWindow, attached, sample_tokens
+from lampbench.backbone._decode import Adapter, PassWindow, alike, attached, sample_tokens
 from lampbench.backbone._encode import MAX_SEQUENCE, PromptEncoder, Usage
 from lampbench.backbone._families import is_linear, linear_maps, projections, shared_layers
 from lampbench.backbone._load import BackboneInfo, describe_backbone, device_and_dtype, find_layers, load_tokenizer
@@ -25,6 +25,7 @@ __all__ = [
     "PromptEncoder",
     "TransformersBackbone",
     "Usage",
+    "alike",
     "all_keys_and_values",
     "attached",
     "describe_backbone",

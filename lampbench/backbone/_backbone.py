@@ -13,7 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lampbench.backbone._decode import Adapter, at_positions, generate, keep_logits, left_pad, score_answers
+from lampbench.backbone._decode import (
+    Adapter,
+    at_positions,
+    generate,
+    keep_logits,
+    left_pad,
+    padding_changes_nothing,
+    score_answers,
+)
 from lampbench.backbone._encode import PromptEncoder, Usage
 from lampbench.backbone._families import rotary_switch
 from lampbench.backbone._load import BackboneInfo, find_layers, load_model, load_skeleton
@@ -157,13 +165,26 @@ class TransformersBackbone:
         generate(self.model, self.layers, [[self.pad]], max_new_tokens=2, stop=self.stop_at_newline(), pad=self.pad)
 
     @cached_property
-    def layers_return_tuples(self) -> bool:
-        """Whether a decoder layer returns a tuple (transformers 4) or its hidden states (5)."""
-        kinds: list[type] = []
-        hook = self.layers[0].register_forward_hook(lambda module, arguments, output: kinds.append(type(output)))
+    def layers_return(self) -> int:
+        """How long the tuple is that a decoder layer returns; 0 for its hidden states alone, as in transformers 5."""
+        found: list[Any] = []
+        hook = self.layers[0].register_forward_hook(lambda module, arguments, output: found.append(output))
         with hook, torch.no_grad():
             self.model(input_ids=torch.tensor([[self.pad]], device=self.model.device), use_cache=False)
-        return issubclass(kinds[0], tuple)
+        return len(found[0]) if isinstance(found[0], tuple) else 0
+
+    @cached_property
+    def ignores_padding(self) -> bool:
+        """Whether a prompt gets the same logits in a padded batch as alone; found by trying.
+
+        What is not attention (a convolution, a state) may take padding for text.
+        """
+        return padding_changes_nothing(self.model, self.pad)
+
+    @property
+    def layers_return_tuples(self) -> bool:
+        """Whether a decoder layer returns a tuple."""
+        return self.layers_return > 0
 
     @torch.no_grad()
     def with_weights(self, changes: Iterable[tuple[str, Tensor]]) -> TransformersBackbone:
@@ -208,7 +229,7 @@ class TransformersBackbone:
         above = range(layers[-1] + 1, self.shape.layers)
         for batch in self._batches(rows, 0, self.batch_size):
             with ExitStack() as stack:
-                stack.enter_context(layers_left_out(self.layers, above, in_tuple=self.layers_return_tuples))
+                stack.enter_context(layers_left_out(self.layers, above, in_tuple=self.layers_return))
                 found = [stack.enter_context(layer_output(self.layers[layer], _last_column)) for layer in layers]
                 self._read([rows[number] for number in batch])
             states[batch] = torch.stack([column for (column,) in found], dim=1).cpu()
@@ -232,6 +253,11 @@ class TransformersBackbone:
         Where rotary positions change at some length, rows on either side of it are not in one batch, and a row that
         may come to cross it is alone.
         """
+        if not self.ignores_padding:
+            # One length at a time.
+            lengths = sorted({len(row) for row in rows}, reverse=True)
+            alike = [[number for number, row in enumerate(rows) if len(row) == length] for length in lengths]
+            return [own[start : start + batch_size] for own in alike for start in range(0, len(own), batch_size)]
         if self._switch is None:
             return by_length(rows, batch_size)
         kinds: dict[int, list[int]] = {0: [], 1: [], 2: []}

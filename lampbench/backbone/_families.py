@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lampbench.core import BackboneShape, InputError
 
@@ -20,6 +18,9 @@ _OTHER_NAMES = {
     "k_proj": ("kv_b_proj", "kv_proj", "qkv_proj", "query_key_value", "Wqkv", "c_attn", "key"),
     "v_proj": ("kv_b_proj", "kv_proj", "qkv_proj", "query_key_value", "Wqkv", "c_attn", "value"),
 }
+
+# What configs call the number of hidden states of a token: Gemma 3n's alternating updates, and hyper-connections.
+_STREAMS = ("altup_num_inputs", "hc_mult", "hc_count")
 
 
 def examined(shape: BackboneShape, model: Any, location: str) -> BackboneShape:
@@ -37,13 +38,13 @@ def examined(shape: BackboneShape, model: Any, location: str) -> BackboneShape:
     layers = decoder_layers(model, shape.layers)
     if layers is None:
         raise InputError(f"--model {location}: {name} has no list of decoder layers; expected a decoder-only model")
-    maps = linear_maps(layers)
+    maps, text = linear_maps(layers), model.config.get_text_config()
     return replace(
         shape,
         layers=len(layers),
         linear_maps=tuple(maps),
         shared_maps=tuple(name for name in maps if shared_layers(layers, name)),
-        streams=_streams(model, layers),
+        streams=next((n for name in _STREAMS if isinstance(n := getattr(text, name, None), int)), 1),
     )
 
 
@@ -104,20 +105,7 @@ def rotary_switch(config: Any) -> int | None:
     return None
 
 
-class _SeenError(Exception):
-    """Ends a pass after its first layer."""
-
-
-def _streams(model: Any, layers: nn.ModuleList) -> int:
-    """How many hidden states of a token the layers hand on; 1 if that cannot be told without weights."""
-    found: list[Tensor] = []
-
-    def look(module: nn.Module, arguments: Any, output: Any) -> None:
-        found.append(output[0] if isinstance(output, tuple) else output)
-        raise _SeenError
-
-    # What a pass without weights meets depends on the model.
-    with layers[0].register_forward_hook(look), suppress(Exception), torch.no_grad():
-        model(input_ids=torch.zeros(1, 3, dtype=torch.long, device=model.device), use_cache=False)
-    width = model.config.get_text_config().hidden_size
-    return found[0].numel() // (3 * width) if found else 1
+def context_length(config: Any) -> Any:
+    """The longest text that a model with this text config was made for, or None if it does not say."""
+    names = ("max_position_embeddings", "max_seq_len", "seq_length", "model_max_length")
+    return next((size for name in names if (size := getattr(config, name, None)) is not None), None)

@@ -21,7 +21,7 @@ _COLUMNWISE = ("q_proj", "o_proj", "mlp")
 class _StandIn(nn.Module):
     """Takes a decoder layer's place and computes nothing."""
 
-    def __init__(self, layer: nn.Module, hidden: Tensor | None, *, in_tuple: bool) -> None:
+    def __init__(self, layer: nn.Module, hidden: Tensor | None, *, in_tuple: int) -> None:
         super().__init__()
         # Past nn.Module's registration: the layer is only asked for its plain attributes.
         self.__dict__["_layer"] = layer
@@ -30,7 +30,7 @@ class _StandIn(nn.Module):
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         given = hidden_states if self._hidden is None else self._hidden
-        return (given,) if self._in_tuple else given
+        return (given, *[None] * (self._in_tuple - 1)) if self._in_tuple else given
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -41,14 +41,14 @@ class _StandIn(nn.Module):
 
 @contextmanager
 def layers_left_out(
-    layers: nn.ModuleList, which: Sequence[int], *, in_tuple: bool, output: Tensor | None = None
+    layers: nn.ModuleList, which: Sequence[int], *, in_tuple: int, output: Tensor | None = None
 ) -> Iterator[None]:
     """Compute no layer of ``which``; the last of them gives ``output``, if given.
 
     Args:
         layers: All decoder layers.
         which: Layer numbers, ascending.
-        in_tuple: Whether the model's layers return tuples.
+        in_tuple: How long the tuples are that the model's layers return; 0 if they return hidden states alone.
         output: Hidden states, shape (rows, columns, width).
     """
     kept = {number: layers[number] for number in which}
