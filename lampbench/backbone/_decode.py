@@ -96,7 +96,9 @@ class DecodingPass:
 
     def repeat(self, times: int) -> None:
         """Every row ``times`` times in place, cache included."""
-        self._cache.batch_repeat_interleave(times)
+        rows = torch.arange(len(self._ids), device=self._ids.device)
+        # What beam search does: unlike a plain repetition, every kind of cache can do it.
+        self._cache.reorder_cache(rows.repeat_interleave(times))
         self._ids = self._ids.repeat_interleave(times, dim=0)
         self._mask = self._mask.repeat_interleave(times, dim=0)
         self._positions = self._positions.repeat_interleave(times, dim=0)

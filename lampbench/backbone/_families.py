@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from lampbench.backbone._encode import MAX_SEQUENCE
 from lampbench.core import BackboneShape, InputError
 
 # Llama's names of the maps that make queries, keys and values, and what other families have in their place. Latent
@@ -106,6 +107,6 @@ def rotary_switch(config: Any) -> int | None:
 
 
 def context_length(config: Any) -> Any:
-    """The longest text that a model with this text config was made for, or None if it does not say."""
+    """The longest text that a model with this text config was made for; OPPU's 2,048 tokens if it does not say."""
     names = ("max_position_embeddings", "max_seq_len", "seq_length", "model_max_length")
-    return next((size for name in names if (size := getattr(config, name, None)) is not None), None)
+    return next((size for name in names if (size := getattr(config, name, None)) is not None), MAX_SEQUENCE)

