@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from lampbench_methods.pag import (
 )
 
 from lampbench import AdapterMethod, InputError, LabelledUser, Method, Parameters, Query, Task, User, setting
-from lampbench.adapters import LoraSpec, Recipe, State
+from lampbench.adapters import LoraSpec, Recipe, State, family_targets
 from lampbench.backbone import Adapter
 from lampbench.bases import TrainingConfig
 from lampbench.core import Context, RunContext, derive_seed
@@ -45,6 +45,17 @@ class LoraTrainingConfig(TrainingConfig):
         for name in (name for name in vars(self) if name.endswith("targets")):
             if not getattr(self, name):
                 raise ValueError(f"{name} must name at least one module")
+
+    def on(self, context: RunContext) -> Any:
+        """The config with the targets of the run's backbone; raises InputError if they cannot have a LoRA.
+
+        Targets that are the default are those maps of queries, keys and values that the backbone's family has.
+        """
+        if context.shape is None:
+            return self
+        shape, own = context.shape, [field for field in fields(self) if field.name.endswith("targets")]
+        found = {field.name: family_targets(getattr(self, field.name), field.default, shape) for field in own}
+        return replace(self, **found)
 
     def spec(self, targets: tuple[str, ...]) -> LoraSpec:
         """A LoRA on the modules called ``targets``."""
@@ -78,7 +89,9 @@ class LoraConfig(TaskLoraConfig):
     """Settings of ``lora``."""
 
     published = PUBLISHED | {"epochs": TASK_EPOCHS}
-    targets: tuple[str, ...] = setting(("q_proj", "k_proj", "v_proj"), "modules that get a LoRA")
+    targets: tuple[str, ...] = setting(
+        ("q_proj", "k_proj", "v_proj"), "modules that get a LoRA, or what the model has in their place"
+    )
     epochs: int | None = setting(None, "epochs over the shared users' queries")
 
 
@@ -108,12 +121,12 @@ class TaskLora(AdapterMethod):
 
     @classmethod
     def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
-        """Fill fields that are None: of the profile from the protocol or as published, others from the preset."""
+        """Fill fields that are None (of the profile from the protocol or as published), and name the modules."""
         if config.profile and not task.wording.profile:
             raise InputError(f"{context.method}: profile: {NO_PROFILE.format(task.wording.name)}")
         if config.profile_items is None:
             config = replace(config, profile_items=context.recommended.get("profile_items", PROFILE_ITEMS))
-        return super().resolve(config, task, context)
+        return super().resolve(config, task, context).on(context)
 
     @classmethod
     def search_space(cls, task: Task, context: RunContext) -> Mapping[str, Sequence[Any]]:

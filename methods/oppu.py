@@ -19,8 +19,12 @@ class OppuConfig(TaskLoraConfig):
 
     published = PUBLISHED | {"task_epochs": TASK_EPOCHS, "user_epochs": USER_EPOCHS}
     user_epochs_in = "user_epochs"
-    task_targets: tuple[str, ...] = setting(("q_proj", "k_proj", "v_proj"), "modules with a task LoRA")
-    user_targets: tuple[str, ...] = setting(("q_proj", "v_proj"), "modules with a user's LoRA")
+    task_targets: tuple[str, ...] = setting(
+        ("q_proj", "k_proj", "v_proj"), "modules with a task LoRA, or what the model has in their place"
+    )
+    user_targets: tuple[str, ...] = setting(
+        ("q_proj", "v_proj"), "modules with a user's LoRA, or what the model has in their place"
+    )
     task_epochs: int | None = setting(None, "epochs over the shared users' queries")
     user_epochs: int | None = setting(None, "epochs over the user's history")
 

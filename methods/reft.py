@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from lampbench import AdapterMethod, InputError, Task, setting
-from lampbench.adapters import InterventionSpec, Kind, Positions, Recipe
+from lampbench.adapters import InterventionSpec, Kind, Positions, Recipe, check_streams
 from lampbench.bases import TrainingConfig
 from lampbench.core import BackboneShape, RunContext
 
@@ -115,7 +115,8 @@ def places_to_try(context: RunContext, *ranks: str) -> dict[str, Sequence[Any]]:
 
 
 def check_places(method: str, layers: Sequence[int], rank: int, shape: BackboneShape) -> None:
-    """Raises InputError if the backbone has no such layers, or is no wider than the rank."""
+    """Raises InputError if the backbone has no such layers, is no wider than the rank, or has several states."""
+    check_streams(shape)
     if not layers or len(set(layers)) < len(layers):
         raise InputError(f"{method}: layers must name at least one layer, each once, found {list(layers)}")
     wrong = [layer for layer in layers if not 0 <= layer < shape.layers]

@@ -21,7 +21,9 @@ class UserLoraConfig(LoraTrainingConfig):
 
     published = PUBLISHED | {"epochs": USER_EPOCHS}
     user_epochs_in = "epochs"
-    targets: tuple[str, ...] = setting(("q_proj", "v_proj"), "modules that get a LoRA")
+    targets: tuple[str, ...] = setting(
+        ("q_proj", "v_proj"), "modules that get a LoRA, or what the model has in their place"
+    )
     epochs: int | None = setting(None, "epochs over the user's history")
 
 
@@ -31,6 +33,11 @@ class UserLora(AdapterMethod):
     Config = UserLoraConfig
     config: UserLoraConfig
     paper = "Tan et al., OPPU, EMNLP 2024, stage 2"
+
+    @classmethod
+    def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
+        """Fill fields that are None from the preset, and name the backbone's own modules."""
+        return super().resolve(config, task, context).on(context)
 
     @classmethod
     def search_space(cls, task: Task, context: RunContext) -> Mapping[str, Sequence[Any]]:

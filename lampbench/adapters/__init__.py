@@ -13,8 +13,8 @@ from lampbench.adapters._intervention import (
     random_edit,
 )
 from lampbench.adapters._intervention_bank import Intervention, InterventionSet
-from lampbench.adapters._intervention_spec import InterventionSpec
-from lampbench.adapters._lora_spec import LoraSpec
+from lampbench.adapters._intervention_spec import InterventionSpec, check_streams
+from lampbench.adapters._lora_spec import LoraSpec, family_targets
 from lampbench.adapters._memory import Capacity, EngineOptions, PassRoom, capacity
 from lampbench.adapters._optimizer import Snapshots, StackedAdamW
 from lampbench.adapters._spec import AdapterSpec, Bank, EvaluatedBank, SoloAdapter, State, differ
@@ -44,9 +44,11 @@ __all__ = [
     "TrainingJob",
     "batch_loss",
     "capacity",
+    "check_streams",
     "differ",
     "dropout_mask",
     "edit_parameters",
+    "family_targets",
     "identity_edit",
     "random_edit",
     "row_key",

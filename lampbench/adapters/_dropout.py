@@ -25,19 +25,19 @@ def row_key(seed: int, step: int, example: int) -> int:
 
 
 def dropped(x: Tensor, keys: Tensor, module: int, window: PassWindow, probability: float) -> Tensor:
-    """``x`` (rows, columns, features) with some values set to 0 and the others scaled up.
+    """``x`` with some values set to 0 and the others scaled up.
 
     Args:
-        x: The columns of a pass, from ``window.offset`` on.
+        x: The columns of a pass, from ``window.offset`` on: (rows, columns, features), or axes of size 1 between.
         keys: The key of each prompt (``row_key``), shape (prompts,), int64.
         module: Number of the adapted module.
         window: Which columns and prompts the pass computes.
         probability: That a value is dropped.
     """
-    columns = torch.arange(window.offset, window.offset + x.shape[1], device=x.device)
+    columns = torch.arange(window.offset, window.offset + x.flatten(1, -2).shape[1], device=x.device)
     positions = columns - window.starts.unsqueeze(1)
     kept = dropout_mask(keys[window.rows], module, positions, x.shape[-1], probability)
-    return x * (kept.to(x.dtype) / (1.0 - probability))
+    return x * (kept.to(x.dtype) / (1.0 - probability)).view(x.shape)
 
 
 def dropout_mask(keys: Tensor, module: int, positions: Tensor, features: int, probability: float) -> Tensor:

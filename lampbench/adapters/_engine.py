@@ -112,6 +112,7 @@ class _Engine:
             ConstantStore(room.constants if self.recipe.epochs > 1 else 0),
             room.columns,
             self.options.split_prompts,
+            say=self.say,
         )
         self.total = sum(self._steps(job) for job in self.jobs)
         # Longest first: the user who takes longest must not begin last.

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from lampbench.backbone import PassWindow
+from lampbench.core import InputError
 
 Kind = Literal["loreft", "noreft", "direft", "consreft", "lobireft"]
 KINDS: tuple[Kind, ...] = ("loreft", "noreft", "direft", "consreft", "lobireft")
@@ -168,6 +169,11 @@ class Edits:
         def after_layer(module: nn.Module, arguments: Any, output: Any) -> Any:
             # A decoder layer returns a tensor in transformers 5 and a tuple in 4.
             hidden: Tensor = output[0] if isinstance(output, tuple) else output
+            if hidden.dim() != 3:
+                raise InputError(
+                    f"interventions: the model's layers hand on hidden states of shape {tuple(hidden.shape)}; expected "
+                    "(rows, columns, width); use a method with LoRA"
+                )
             if not self.positions.everything and window.offset >= window.width:
                 return None
             own = edit if self.users is None else edit.of_rows(self.users[window.rows])

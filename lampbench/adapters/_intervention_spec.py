@@ -25,7 +25,7 @@ from lampbench.adapters._intervention import (
 from lampbench.adapters._intervention_bank import InterventionBank, InterventionSet
 from lampbench.adapters._spec import AdapterSpec, State, master_dtype
 from lampbench.backbone import TransformersBackbone
-from lampbench.core import InputError
+from lampbench.core import BackboneShape, InputError
 
 _FILE = "interventions.safetensors"
 _ABOUT = "interventions"
@@ -55,6 +55,7 @@ class InterventionSpec(AdapterSpec):
         make = identity_edit if self.start == "identity" else random_edit
         width, dtype = backbone.shape.width, master_dtype(backbone)
         check_rank(width, self.rank)
+        check_streams(backbone.shape)
         return named_tensors({layer: make(width, self.rank, generator, dtype, self.kind) for layer in self.layers})
 
     def bank(self, backbone: TransformersBackbone, slots: int) -> InterventionBank:
@@ -126,6 +127,15 @@ class InterventionSpec(AdapterSpec):
             layer: Edit(placed[f"{layer}.rotation"], placed.get(f"{layer}.weight"), placed[f"{layer}.bias"], self.kind)
             for layer in self.layers
         }
+
+
+def check_streams(shape: BackboneShape) -> None:
+    """Raises InputError if the backbone's layers hand on more than one hidden state of a token."""
+    if shape.streams > 1:
+        raise InputError(
+            f"interventions: the model's layers hand on {shape.streams} hidden states of each token, and which of them "
+            "to edit is not defined; use a method with LoRA, or a model with one"
+        )
 
 
 def _shape_text(state: State) -> str:

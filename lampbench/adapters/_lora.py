@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lampbench.adapters._dropout import dropped
 from lampbench.adapters._spec import Bank, EvaluatedBank, State
 from lampbench.backbone import PassWindow
+from lampbench.core import InputError
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class AdaptedMap:
         name: Its name inside the model.
         number: Its place among all targets: part of a dropout mask's key.
         inputs, outputs: Its widths.
+        transposed: Whether the model keeps its weights as (inputs, outputs), as GPT-2 does.
     """
 
     layer: int
@@ -33,6 +35,7 @@ class AdaptedMap:
     number: int
     inputs: int
     outputs: int
+    transposed: bool = False
 
     @property
     def a(self) -> str:
@@ -88,9 +91,16 @@ class LoraWeights:
                 low = nn.functional.linear(x, a.to(x.dtype))
                 return output + self.scale * nn.functional.linear(low, b.to(x.dtype))
             users = self.users[window.rows]
+            if x.dim() < 3:
+                raise InputError(
+                    f"LoRA on {target.path!r}: the model gives it tokens without saying whose they are; name other "
+                    "modules, or use --engine solo"
+                )
             # Gathered before the cast: a user's rows add up in the master's dtype.
             own_a, own_b = (part[users].to(x.dtype) for part in (a, b))
-            return torch.baddbmm(output, torch.bmm(x, own_a.mT), own_b.mT, alpha=self.scale)
+            # Some maps of latent attention see an axis of size 1 before the columns.
+            flat, plain = x.flatten(1, -2), output.flatten(1, -2)
+            return torch.baddbmm(plain, torch.bmm(flat, own_a.mT), own_b.mT, alpha=self.scale).view(output.shape)
 
         return after_map
 

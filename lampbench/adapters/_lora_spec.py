@@ -17,8 +17,16 @@ from torch import Tensor, nn
 from lampbench.adapters._dropout import dropped
 from lampbench.adapters._lora import AdaptedMap, LoraBank, LoraWeights
 from lampbench.adapters._spec import AdapterSpec, SoloAdapter, State, master_dtype
-from lampbench.backbone import Adapter, PassWindow, TransformersBackbone
-from lampbench.core import InputError
+from lampbench.backbone import (
+    Adapter,
+    PassWindow,
+    TransformersBackbone,
+    is_linear,
+    linear_maps,
+    projections,
+    shared_layers,
+)
+from lampbench.core import BackboneShape, InputError
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -52,7 +60,8 @@ class LoraSpec(AdapterSpec):
         """The adapted modules, from the first layer on.
 
         Raises:
-            InputError: A name of ``targets`` is no linear map of the model's decoder layers.
+            InputError: A name of ``targets`` is no linear map of the model's decoder layers, or several layers share
+                its weights.
         """
         prefix = next(name for name, module in backbone.model.named_modules() if module is backbone.layers)
         found: list[AdaptedMap] = []
@@ -60,19 +69,13 @@ class LoraSpec(AdapterSpec):
             if self.layers is not None and number not in self.layers:
                 continue
             for path, module in layer.named_modules():
-                if path.rpartition(".")[2] in self.targets and isinstance(module, nn.Linear):
-                    name = f"{prefix}.{number}.{path}"
-                    found.append(AdaptedMap(number, path, name, len(found), module.in_features, module.out_features))
+                if path.rpartition(".")[2] in self.targets and is_linear(module):
+                    found.append(_adapted(module, number, path, f"{prefix}.{number}.{path}", len(found)))
         absent = set(self.layers or ()) - set(range(len(backbone.layers)))
         if absent:
             raise InputError(f"LoRA on layer {min(absent)}: the backbone has layers 0 to {len(backbone.layers) - 1}")
-        missing = set(self.targets) - {place.path.rpartition(".")[2] for place in found}
-        if missing:
-            known = sorted({p.rpartition(".")[2] for p, m in layer.named_modules() if isinstance(m, nn.Linear)})
-            raise InputError(
-                f"LoRA on {sorted(missing)[0]!r}: {type(backbone.model).__name__} has no such linear map in its "
-                f"decoder layers; it has {', '.join(known)}"
-            )
+        shared = [name for name in self.targets if shared_layers(backbone.layers, name)]
+        _check_targets(self.targets, linear_maps(backbone.layers), shared, type(backbone.model).__name__)
         return found
 
     def fresh(self, backbone: TransformersBackbone, seed: int) -> State:
@@ -159,7 +162,8 @@ class LoraSpec(AdapterSpec):
     def changes(self, backbone: TransformersBackbone, state: State) -> Iterator[tuple[str, Tensor]]:
         """What merging adds to the backbone's weights, one parameter at a time: its name, and a float32 matrix."""
         for place in self.places(backbone):
-            yield f"{place.name}.weight", (self.alpha / self.rank) * (state[place.b] @ state[place.a])
+            change = (self.alpha / self.rank) * (state[place.b] @ state[place.a])
+            yield f"{place.name}.weight", change.mT if place.transposed else change
 
     def save(self, state: State, folder: Path, backbone: TransformersBackbone) -> None:
         """Write a PEFT folder, which ``PeftModel.from_pretrained`` reads."""
@@ -182,7 +186,7 @@ class LoraSpec(AdapterSpec):
             tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in load_file(folder / _WEIGHTS).items()}
         except (OSError, ValueError, RecursionError, SafetensorError) as error:
             raise InputError(f"{folder}: not a PEFT folder ({_CONFIG}, {_WEIGHTS}): {error}") from error
-        _check_config(self, config, folder)
+        _check_config(self, config, folder, any(place.transposed for place in self.places(backbone)))
         expected = self.shapes(backbone)
         found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         for name in sorted(expected.keys() | found.keys()):
@@ -195,11 +199,13 @@ class LoraSpec(AdapterSpec):
         """Peft's config of the same LoRA."""
         from peft import LoraConfig
 
+        places = self.places(backbone)
         return LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,  # type: ignore[arg-type] # peft divides it; a fraction works
             lora_dropout=self.dropout,
-            target_modules=[place.name for place in self.places(backbone)],
+            target_modules=[place.name for place in places],
+            fan_in_fan_out=any(place.transposed for place in places),
             bias="none",
             task_type="CAUSAL_LM",
             inference_mode=True,
@@ -207,7 +213,40 @@ class LoraSpec(AdapterSpec):
         )
 
 
-def _check_config(spec: LoraSpec, config: Any, folder: Path) -> None:
+def family_targets(targets: tuple[str, ...], default: tuple[str, ...], shape: BackboneShape) -> tuple[str, ...]:
+    """``targets`` as they are, or if they are the ``default``, what the backbone's family has in their place.
+
+    Raises:
+        InputError: The backbone has no such linear maps, or several of its layers share their weights.
+    """
+    if not shape.linear_maps:
+        return targets
+    if targets == default:
+        targets = projections(targets, shape.linear_maps)
+    _check_targets(targets, shape.linear_maps, shape.shared_maps, "the model")
+    return targets
+
+
+def _check_targets(targets: Sequence[str], maps: Sequence[str], shared: Sequence[str], model: str) -> None:
+    for target in targets:
+        if target not in maps:
+            known = f"it has {', '.join(sorted(maps))}" if maps else "it has none"
+            raise InputError(f"LoRA on {target!r}: {model} has no such linear map in its decoder layers; {known}")
+        if target in shared:
+            raise InputError(
+                f"LoRA on {target!r}: several layers of {model} share its weights, so that no layer can have a LoRA "
+                "of its own; name other modules, or use a method that edits hidden states"
+            )
+
+
+def _adapted(module: Any, layer: int, path: str, name: str, number: int) -> AdaptedMap:
+    if isinstance(module, nn.Linear):
+        return AdaptedMap(layer, path, name, number, module.in_features, module.out_features)
+    inputs, outputs = module.weight.shape
+    return AdaptedMap(layer, path, name, number, inputs, outputs, transposed=True)
+
+
+def _check_config(spec: LoraSpec, config: Any, folder: Path, transposed: bool) -> None:
     kind = config.get("peft_type") if isinstance(config, dict) else config
     if kind != "LORA":
         raise InputError(f"{folder}: expected a LoRA, found peft_type {kind!r}")
@@ -215,7 +254,8 @@ def _check_config(spec: LoraSpec, config: Any, folder: Path) -> None:
     same = isinstance(alpha, (int, float)) and rank == spec.rank and alpha / rank == spec.alpha / spec.rank
     if not same:
         raise InputError(f"{folder}: expected rank {spec.rank} and alpha {spec.alpha}, found {rank!r} and {alpha!r}")
-    used = [name for name in _VARIANTS if config.get(name)]
+    # What the adapted weights need is no variant.
+    used = [name for name in _VARIANTS if config.get(name) and not (transposed and name == "fan_in_fan_out")]
     if used or config.get("bias", "none") != "none":
         raise InputError(f"{folder}: only a plain LoRA can be loaded; this one sets {', '.join(used) or 'bias'}")
 

@@ -117,17 +117,17 @@ class Constants:
     Attributes:
         hidden: Output of the highest constant layer, shape (columns, width), for the columns that run on;
             None if even the first layer is adapted.
-        keys_values: Of the prompt's constant columns in the upper layers, shape
-            (layers, 2, key-value heads, columns, head width); None if every column runs on.
+        keys_values: Of the prompt's constant columns in the upper layers: those of one shape stacked, each of shape
+            (how many, key-value heads, columns, head width); empty if every column runs on.
     """
 
     hidden: Tensor | None
-    keys_values: Tensor | None
+    keys_values: Sequence[Tensor] = ()
 
     @property
     def bytes(self) -> int:
         """Memory that it holds."""
-        return sum(t.numel() * t.element_size() for t in (self.hidden, self.keys_values) if t is not None)
+        return sum(t.numel() * t.element_size() for t in (self.hidden, *self.keys_values) if t is not None)
 
 
 class ConstantStore:

@@ -5,13 +5,16 @@ without gradients and kept for the next epoch. When adapters act on a prompt's l
 and values of everything before them never change either: only those last tokens and the target run through
 the upper layers. And logits, and the last layer's columnwise parts, are computed where a target is
 predicted and nowhere else.
+
+Whether a model allows them is not read off its type: the first passes are tried both ways on made-up tokens
+(:func:`usable`), and a saving that fails or gives other logits is left alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -25,14 +28,16 @@ from lampbench.backbone import (
     Adapter,
     PassWindow,
     TransformersBackbone,
+    alike,
+    all_keys_and_values,
     attached,
     key_value_cache,
-    keys_and_values,
     layer_output,
     layers_left_out,
     only_columns,
     only_inputs,
 )
+from lampbench.core import is_out_of_memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +65,21 @@ class TrainingRow:
         return [*self.prompt, *self.target[:-1]]
 
 
+@dataclass(frozen=True)
+class Savings:
+    """What passes leave out.
+
+    Attributes:
+        constant: How many of the first decoder layers are computed once.
+        suffix: How many of a prompt's last tokens run on, what is before them being computed once; None for all.
+        narrow: Whether the last layer's columnwise parts are computed where a target is predicted and nowhere else.
+    """
+
+    constant: int = 0
+    suffix: int | None = None
+    narrow: bool = False
+
+
 @dataclass
 class Passes:
     """Runs rows of many users through one backbone.
@@ -71,6 +91,8 @@ class Passes:
         store: Where constants are kept.
         columns: The most room of one pass, in columns, padding included (but always one row).
         split_prompts: Whether prompts may be split before their edited last tokens.
+        savings: What is left out; None for all that the specs and the model allow.
+        say: Told once per backbone what the model does not allow.
     """
 
     backbone: TransformersBackbone
@@ -79,14 +101,16 @@ class Passes:
     store: ConstantStore
     columns: int
     split_prompts: bool
+    savings: Savings | None = None
+    say: Callable[[str], None] = lambda text: None
 
     def __post_init__(self) -> None:
         self._rooms = PassRoom(self.backbone)
-        self._in_tuple = self.backbone.layers_return_tuples
-        self._constant = min(spec.constant_layers(self.backbone) for spec in self.specs)
-        lasts = [spec.suffix for spec in self.specs if spec.suffix is not None]
-        self._suffix = max(lasts) if self.split_prompts and len(lasts) == len(self.specs) else None
+        self._in_tuple = self.backbone.layers_return
         self._adapted = [module for spec in self.specs for module in spec.adapted_modules(self.backbone)]
+        self._slabs: list[list[int]] = []
+        savings = self._usable() if self.savings is None else self.savings
+        self._constant, self._suffix, self._narrowed = savings.constant, savings.suffix, savings.narrow
 
     def batches(self, rows: Sequence[TrainingRow]) -> list[list[TrainingRow]]:
         """``rows`` in passes: rows of similar length together, of any users."""
@@ -103,6 +127,12 @@ class Passes:
             rows: Of any users.
             adapters: Of the users; row i of the pass is ``rows[i]``.
         """
+        losses = cross_entropy(exact(self.logits(rows, adapters)), self._labels(rows), reduction="none")
+        weights = [row.weight for row in rows for _ in row.target]
+        return (losses * torch.tensor(weights, dtype=losses.dtype, device=losses.device)).sum()
+
+    def logits(self, rows: Sequence[TrainingRow], adapters: Sequence[Adapter]) -> Tensor:
+        """What is predicted for each target token of each row, shape (targets, vocabulary)."""
         backbone, device = self.backbone, self.backbone.model.device
         constants = self._constants(rows)
         starts = torch.tensor([self._start(row) for row in rows], device=device)
@@ -121,11 +151,11 @@ class Passes:
             stack.enter_context(attached([*self.beneath, *adapters], backbone.layers, window))
             self._narrow(stack, row_of, column_of)
             split = self._split_arguments(constants, ids, starts, before) if before else {}
-            logits = backbone.model(input_ids=ids, use_cache=False, **split).logits[0]
-        labels = torch.tensor([token for row in rows for token in row.target], device=device)
-        losses = cross_entropy(exact(logits), labels, reduction="none")
-        weights = torch.tensor([row.weight for row in rows for _ in row.target], dtype=losses.dtype, device=device)
-        return (losses * weights).sum()
+            logits: Tensor = backbone.model(input_ids=ids, use_cache=False, **split).logits[0]
+        return logits
+
+    def _labels(self, rows: Sequence[TrainingRow]) -> Tensor:
+        return torch.tensor([token for row in rows for token in row.target], device=self.backbone.model.device)
 
     def _start(self, row: TrainingRow) -> int:
         """The first column that can change: 0, or where the prompt's edited last tokens begin."""
@@ -143,7 +173,7 @@ class Passes:
 
     def _compute(self, rows: Sequence[TrainingRow]) -> list[Constants]:
         if not self._constant and self._suffix is None:
-            return [Constants(None, None)] * len(rows)
+            return [Constants(None)] * len(rows)
         made: dict[TrainingRow, Constants] = {}
         for batch in _packed(rows, lambda row: len(row.ids), self.columns):
             made.update(zip(batch, self._compute_together(batch), strict=True))
@@ -167,13 +197,15 @@ class Passes:
                 stack.enter_context(layers_left_out(layers, above, in_tuple=self._in_tuple))
             stack.enter_context(attached(self.beneath, layers, window))
             decoder(input_ids=ids, use_cache=False, past_key_values=cache)
-        upper = [] if cache is None else [keys_and_values(cache, n) for n in range(constant, len(layers))]
+        upper = [] if cache is None else all_keys_and_values(cache, len(layers), ids.shape[1])[constant:]
+        parts = [part for pair in upper for part in pair]
+        self._slabs = _of_one_shape(parts)
         made = []
         for i, row in enumerate(rows):
             start = self._start(row)
             hidden = found[0][i, start : len(row.ids)].clone() if found else None
-            kept = [torch.stack([keys[i, :, :start], values[i, :, :start]]) for keys, values in upper]
-            made.append(Constants(hidden, torch.stack(kept) if kept else None))
+            kept = [torch.stack([parts[number][i, :, :start] for number in slab]) for slab in self._slabs]
+            made.append(Constants(hidden, kept))
         return made
 
     def _leave_out(self, stack: ExitStack, constants: Sequence[Constants]) -> None:
@@ -185,7 +217,7 @@ class Passes:
 
     def _narrow(self, stack: ExitStack, rows: Tensor, columns: Tensor) -> None:
         model, layers = self.backbone.model, self.backbone.layers
-        if self._constant < len(layers):
+        if self._narrowed and self._constant < len(layers):
             stack.enter_context(only_columns(layers[-1], rows, columns, self._adapted))
         stack.enter_context(only_inputs(model.get_output_embeddings(), rows, columns))
 
@@ -194,19 +226,99 @@ class Passes:
     ) -> dict[str, object]:
         """What the model is given beside the ids when prompts are split: keys, values, mask, positions."""
         device = ids.device
-        kept = [own.keys_values for own in constants if own.keys_values is not None]
         # Padded on the left, so that what runs on begins in one column.
-        joined = [pad(own, (0, 0, before - own.shape[3], 0)) for own in kept]
-        upper = torch.stack(joined, dim=2).unbind(0) if joined else ()
+        joined = [
+            torch.stack([pad(own, (0, 0, before - own.shape[2], 0)) for own in slab], dim=1).unbind(0)
+            for slab in zip(*(own.keys_values for own in constants), strict=True)
+        ]
+        order = [number for slab in self._slabs for number in slab]
+        found = dict(zip(order, (part for slab in joined for part in slab), strict=True))
+        upper = [(found[number], found[number + 1]) for number in range(0, len(found), 2)]
         # Layers left out hold no keys, but transformers asks the first one how long the past is.
         nothing = torch.zeros(1, device=device).expand(len(ids), 1, before, 1)
-        cache = key_value_cache([(nothing, nothing)] * self._constant + [(keys, values) for keys, values in upper])
+        cache = key_value_cache([(nothing, nothing)] * self._constant + upper)
         column = torch.arange(before + ids.shape[1], device=device)
         return {
             "past_key_values": cache,
             "attention_mask": (column >= (before - starts).unsqueeze(1)).long(),
             "position_ids": starts.unsqueeze(1) + torch.arange(ids.shape[1], device=device),
         }
+
+    def _usable(self) -> Savings:
+        """All savings that the specs allow, as far as the model gives the same logits with them."""
+        lasts = [spec.suffix for spec in self.specs if spec.suffix is not None]
+        wanted = Savings(
+            min(spec.constant_layers(self.backbone) for spec in self.specs),
+            max(lasts) if self.split_prompts and len(lasts) == len(self.specs) else None,
+            narrow=True,
+        )
+        whole = replace(wanted, suffix=None)
+        ways = [
+            replace(way, narrow=narrow)
+            for way in (wanted, whole, replace(whole, constant=0))
+            for narrow in (True, False)
+        ]
+        known: dict[Hashable, Savings] = self.backbone.usable_savings
+        # Whether the last layer is narrowed depends on what is adapted in it.
+        adapted = {id(module) for module in self._adapted}
+        key = wanted, tuple(name for name, module in self.backbone.model.named_modules() if id(module) in adapted)
+        if key not in known:
+            try:
+                known[key] = self._first_that_holds(list(dict.fromkeys(ways)))
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                return wanted
+            self._tell(wanted, known[key])
+        return known[key]
+
+    def _tell(self, wanted: Savings, found: Savings) -> None:
+        name = type(self.backbone.model).__name__
+        if found.constant != wanted.constant:
+            self.say(f"{name} computes every layer in every epoch: it cannot go on from a layer's output alone")
+        if found.suffix != wanted.suffix:
+            self.say(
+                f"{name} reads whole prompts in every epoch: a part of them cannot be kept as keys and values alone"
+            )
+
+    @torch.no_grad()
+    def _first_that_holds(self, ways: Sequence[Savings]) -> Savings:
+        """The first of ``ways`` with the logits of a whole, padded and masked pass; the last one if none has them."""
+        rows = _made_up(self.backbone, max(way.suffix or 0 for way in ways))
+        expected = self._plain_logits(rows)
+        for way in ways[:-1]:
+            passes = replace(self, beneath=(), store=ConstantStore(0), savings=way)
+            try:
+                found = passes.logits(rows, ())
+            except Exception as error:  # what a model meets in a pass that it was not written for depends on the model
+                if is_out_of_memory(error):
+                    raise
+            else:
+                if alike(found, expected):
+                    return way
+        return ways[-1]
+
+    def _plain_logits(self, rows: Sequence[TrainingRow]) -> Tensor:
+        device = self.backbone.model.device
+        ids = _padded([row.ids for row in rows], self.backbone.pad, device)
+        mask = _padded([[1] * len(row.ids) for row in rows], 0, device)
+        logits = self.backbone.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        return torch.cat([own[len(row.prompt) - 1 : len(row.ids)] for own, row in zip(logits, rows, strict=True)])
+
+
+def _made_up(backbone: TransformersBackbone, suffix: int) -> list[TrainingRow]:
+    """Two rows of tokens without meaning, of which more than the last ``suffix`` are in the prompt."""
+    tokens = min(1000, backbone.model.get_output_embeddings().weight.shape[0])
+    texts = [[(11 * (i + 3) ** 2 + 7 * n) % tokens for i in range(suffix + length)] for n, length in enumerate((9, 6))]
+    return [TrainingRow(0, n, text[:-3], text[-3:], 1.0, 0) for n, text in enumerate(texts)]
+
+
+def _of_one_shape(parts: Sequence[Tensor]) -> list[list[int]]:
+    """Numbers of tensors, those of one shape together."""
+    slabs: dict[torch.Size, list[int]] = {}
+    for number, part in enumerate(parts):
+        slabs.setdefault(part.shape, []).append(number)
+    return list(slabs.values())
 
 
 def _packed(rows: Sequence[TrainingRow], length: Callable[[TrainingRow], int], columns: int) -> list[list[TrainingRow]]:

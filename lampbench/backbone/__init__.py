@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lampbench.backbone._chat import Chat, Frame, chat_identity, frame_of, has_template
 from lampbench.backbone._decoding import OPPU_SAMPLING, Decoding, Penalties
 from lampbench.backbone._encode import MAX_SEQUENCE, PromptEncoder, Usage
+from lampbench.backbone._families import is_linear, linear_maps, projections, shared_layers
 from lampbench.backbone._load import BackboneInfo, describe_backbone, device_and_dtype, find_layers, load_tokenizer
 from lampbench.backbone._quantize import check_quantization
 from lampbench.backbone._served import (
@@ -51,6 +52,8 @@ __all__ = [
     "ServedInfo",
     "TransformersBackbone",
     "Usage",
+    "alike",
+    "all_keys_and_values",
     "attached",
     "chat_identity",
     "check_quantization",
@@ -60,15 +63,19 @@ __all__ = [
     "find_layers",
     "frame_of",
     "has_template",
+    "is_linear",
     "is_served",
     "key_value_cache",
     "keys_and_values",
     "layer_output",
     "layers_left_out",
+    "linear_maps",
     "load_tokenizer",
     "only_columns",
     "only_inputs",
+    "projections",
     "sample_tokens",
+    "shared_layers",
 ]
 
 # What computes with weights imports torch; a served model does not wait for it.

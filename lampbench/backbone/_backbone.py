@@ -14,9 +14,18 @@ from torch import Tensor
 
 from lampbench.backbone._chat import THOUGHT_END, THOUGHT_START
 from lampbench.backbone._check import checked_skeleton
-from lampbench.backbone._decode import Adapter, generate, keep_logits, left_pad, score_answers
+from lampbench.backbone._decode import (
+    Adapter,
+    at_positions,
+    generate,
+    keep_logits,
+    left_pad,
+    padding_changes_nothing,
+    score_answers,
+)
 from lampbench.backbone._decoding import OPPU_SAMPLING, Decoding
 from lampbench.backbone._encode import Usage
+from lampbench.backbone._families import rotary_switch
 from lampbench.backbone._load import BackboneInfo, find_layers, load_model, load_skeleton
 from lampbench.backbone._partial import layer_output, layers_left_out
 from lampbench.backbone._written import Rules
@@ -60,12 +69,15 @@ class TransformersBackbone:
         self.tokenizer = tokenizer
         self.layers = find_layers(model, info.shape.layers)
         self.usage = Usage()
-        self.encoder = decoding.encoder(tokenizer, info, self.usage)
+        self._switch = rotary_switch(model.config)
+        self.encoder = decoding.encoder(tokenizer, info, self.usage, self._switch)
         self.decoding = decoding
         self.batch_size = batch_size
         self.seed = seed
         self._newlines: Tensor | None = None
         self._most: int | None = None
+        # What training passes may leave out, found once by trying (lampbench.adapters).
+        self.usable_savings: dict[Any, Any] = {}
 
     @classmethod
     def load(cls, info: BackboneInfo, *, decoding: Decoding, batch_size: int, seed: int) -> TransformersBackbone:
@@ -161,13 +173,26 @@ class TransformersBackbone:
         generate(self.model, self.layers, [[self.pad]], rules=self._rules(2, one_line=True), pad=self.pad)
 
     @cached_property
-    def layers_return_tuples(self) -> bool:
-        """Whether a decoder layer returns a tuple (transformers 4) or its hidden states (5)."""
-        kinds: list[type] = []
-        hook = self.layers[0].register_forward_hook(lambda module, arguments, output: kinds.append(type(output)))
+    def layers_return(self) -> int:
+        """How long the tuple is that a decoder layer returns; 0 for its hidden states alone, as in transformers 5."""
+        found: list[Any] = []
+        hook = self.layers[0].register_forward_hook(lambda module, arguments, output: found.append(output))
         with hook, torch.no_grad():
             self.model(input_ids=torch.tensor([[self.pad]], device=self.model.device), use_cache=False)
-        return issubclass(kinds[0], tuple)
+        return len(found[0]) if isinstance(found[0], tuple) else 0
+
+    @cached_property
+    def ignores_padding(self) -> bool:
+        """Whether a prompt gets the same logits in a padded batch as alone; found by trying.
+
+        What is not attention (a convolution, a state) may take padding for text.
+        """
+        return padding_changes_nothing(self.model, self.pad)
+
+    @property
+    def layers_return_tuples(self) -> bool:
+        """Whether a decoder layer returns a tuple."""
+        return self.layers_return > 0
 
     @torch.no_grad()
     def with_weights(self, changes: Iterable[tuple[str, Tensor]]) -> TransformersBackbone:
@@ -210,9 +235,9 @@ class TransformersBackbone:
         """
         states = torch.empty(len(rows), len(layers), self.shape.width)
         above = range(layers[-1] + 1, self.shape.layers)
-        for batch in by_length(rows, self.batch_size):
+        for batch in self._batches(rows, 0, self.batch_size):
             with ExitStack() as stack:
-                stack.enter_context(layers_left_out(self.layers, above, in_tuple=self.layers_return_tuples))
+                stack.enter_context(layers_left_out(self.layers, above, in_tuple=self.layers_return))
                 found = [stack.enter_context(layer_output(self.layers[layer], _last_column)) for layer in layers]
                 self._read([rows[number] for number in batch])
             states[batch] = torch.stack([column for (column,) in found], dim=1).cpu()
@@ -228,8 +253,31 @@ class TransformersBackbone:
         ids, mask, positions = left_pad(rows, self.pad, self.model.device)
         for row in rows:
             self.usage.read(len(row))
-        keep = keep_logits(self.model, 1)
-        self.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, **keep)
+        extra = {**at_positions(self.model, positions), **keep_logits(self.model, 1)}
+        self.model(input_ids=ids, attention_mask=mask, use_cache=False, **extra)
+
+    def _batches(self, rows: Sequence[Sequence[int]], room: int, batch_size: int) -> list[list[int]]:
+        """Row numbers in batches of similar length; ``room`` is how many tokens may follow a row.
+
+        Where rotary positions change at some length, rows on either side of it are not in one batch, and a row that
+        may come to cross it is alone.
+        """
+        if not self.ignores_padding:
+            # One length at a time.
+            lengths = sorted({len(row) for row in rows}, reverse=True)
+            alike = [[number for number, row in enumerate(rows) if len(row) == length] for length in lengths]
+            return [own[start : start + batch_size] for own in alike for start in range(0, len(own), batch_size)]
+        if self._switch is None:
+            return by_length(rows, batch_size)
+        kinds: dict[int, list[int]] = {0: [], 1: [], 2: []}
+        for number, row in enumerate(rows):
+            kinds[0 if len(row) + room <= self._switch else 1 if len(row) > self._switch else 2].append(number)
+        sizes = {0: batch_size, 1: batch_size, 2: 1}
+        return [
+            [own[i] for i in batch]
+            for kind, own in kinds.items()
+            for batch in by_length([rows[number] for number in own], sizes[kind])
+        ]
 
     def _rules(self, limit: int, *, one_line: bool) -> Rules:
         """When a text of at most ``limit`` tokens ends."""
@@ -257,7 +305,7 @@ class TransformersBackbone:
         rows = [self.encoder.prompt(prompt, room, thinking=True) for prompt in prompts]
         seeds = [derive_seed(self.seed, "sampling", prompt.id) for prompt in prompts]
         texts = [""] * len(rows)
-        for batch in by_length(rows, self.batch_size):
+        for batch in self._batches(rows, room, self.batch_size):
             written = generate(
                 self.model,
                 self.layers,
@@ -278,9 +326,10 @@ class TransformersBackbone:
 
     def _best_labels(self, task: Task, prompts: Sequence[Prompt], adapters: Sequence[Adapter]) -> list[str]:
         answers = [self.encoder.continuation(task.prompt(""), label) for label in task.labels]
-        rows = [self.encoder.prompt(prompt, max(map(len, answers))) for prompt in prompts]
+        longest = max(map(len, answers))
+        rows = [self.encoder.prompt(prompt, longest) for prompt in prompts]
         chosen = [""] * len(rows)
-        for batch in by_length(rows, max(1, self.batch_size // len(answers))):
+        for batch in self._batches(rows, longest, max(1, self.batch_size // len(answers))):
             scores = score_answers(
                 self.model,
                 self.layers,

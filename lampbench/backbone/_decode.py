@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lampbench.backbone._decoding import NO_PENALTIES, Penalties
+from lampbench.backbone._families import rotary_switch
 from lampbench.backbone._written import Rules, Written
 from lampbench.core import LampBenchError, Sampling
 
@@ -60,11 +61,13 @@ class DecodingPass:
     """A left-padded batch and its KV cache, fed forward step by step.
 
     Adapters act at every pass; ``window`` tells them which columns it computes, and which prompt
-    (``numbers``) each row is.
+    (``numbers``) each row is. Where a model's rotary positions change at some length, everything is read again when
+    the first row becomes longer, as ``generate`` does; the rows of a batch must then be of one length.
     """
 
     def __init__(self, model: Any, rows: Sequence[Sequence[int]], pad: int, numbers: Sequence[int]) -> None:
         self._model = model
+        self._switch = rotary_switch(model.config)
         self._ids, self._mask, self._positions = left_pad(rows, pad, model.device)
         self._cache: Any = None
         width = self._ids.shape[1]
@@ -79,14 +82,26 @@ class DecodingPass:
 
     def feed(self, ids: Tensor) -> Tensor:
         """Logits after each of the next columns ``ids`` (rows, columns): (rows, columns, vocabulary)."""
+        if ids.shape[1] > 1 and holds_states(self._cache):
+            # A state is written for one more token at a time.
+            return torch.cat([self.feed(column) for column in ids.split(1, dim=1)], dim=1)
         self.window.offset = self._mask.shape[1]
-        steps = torch.arange(1, ids.shape[1] + 1, device=ids.device)
+        columns = ids.shape[1]
+        positions = self._positions[:, -1:] + torch.arange(1, columns + 1, device=ids.device)
         self._mask = torch.cat([self._mask, torch.ones_like(ids)], dim=-1)
-        return self._forward(ids, self._positions[:, -1:] + steps, keep=ids.shape[1])
+        if self._switch is not None:
+            self._ids = torch.cat([self._ids, ids], dim=-1)
+            if int(self._positions.max()) < self._switch <= int(positions.max()):
+                self._cache, self.window.offset = None, 0
+                ids, positions = self._ids, (self._mask.cumsum(-1) - 1).clamp(min=0)
+        return self._forward(ids, positions, keep=columns)[:, -columns:]
 
     def repeat(self, times: int) -> None:
         """Every row ``times`` times in place, cache included."""
-        self._cache.batch_repeat_interleave(times)
+        rows = torch.arange(len(self._ids), device=self._ids.device)
+        # What beam search does: unlike a plain repetition, every kind of cache can do it.
+        self._cache.reorder_cache(rows.repeat_interleave(times))
+        self._ids = self._ids.repeat_interleave(times, dim=0)
         self._mask = self._mask.repeat_interleave(times, dim=0)
         self._positions = self._positions.repeat_interleave(times, dim=0)
         self.window.starts = self.window.starts.repeat_interleave(times)
@@ -97,9 +112,9 @@ class DecodingPass:
         output = self._model(
             input_ids=ids,
             attention_mask=self._mask,
-            position_ids=positions,
             past_key_values=self._cache,
             use_cache=True,
+            **at_positions(self._model, positions),
             **keep_logits(self._model, keep),
         )
         self._cache = _as_cache(output.past_key_values)
@@ -111,6 +126,36 @@ class DecodingPass:
                 "float32), or a training diverged (take a smaller learning_rate)"
             )
         return logits
+
+
+@torch.inference_mode()
+def padding_changes_nothing(model: Any, pad: int) -> bool:
+    """Whether a short row gets the same logits, now and one token later, beside a long one as alone."""
+    tokens = min(1000, model.get_output_embeddings().weight.shape[0])
+    short, long = ([(11 * (i + 3) ** 2 + 7) % tokens for i in range(length)] for length in (5, 12))
+    found = []
+    for rows in ([short], [short, long]):
+        batch = DecodingPass(model, rows, pad, range(len(rows)))
+        following = torch.full((len(rows), 1), short[0], device=model.device)
+        found.append(torch.stack([batch.prefill()[0], batch.feed(following)[0, -1]]))
+    return alike(found[1], found[0])
+
+
+def alike(found: Tensor, expected: Tensor) -> bool:
+    """Whether two computations of the same logits differ by rounding alone.
+
+    Where something that counts is left out, or added, they differ by much more.
+    """
+    # For float64, too: some models compute parts in float32.
+    allowed = 1e-3 if torch.finfo(expected.dtype).bits >= 32 else 0.1
+    scale = (expected - expected.mean(-1, keepdim=True)).float().norm()
+    return bool((found - expected).float().norm() <= allowed * scale)
+
+
+def holds_states(cache: Any) -> bool:
+    """Whether a cache holds more than keys and values: a convolution's last inputs, or the state of a recurrence."""
+    parts = [cache, *getattr(cache, "layers", ())]
+    return any("state" in name and held is not None for part in parts for name, held in vars(part).items())
 
 
 def left_pad(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -128,6 +173,13 @@ def _as_cache(past: Any) -> Any:
     from transformers import DynamicCache
 
     return DynamicCache.from_legacy_cache(past)
+
+
+def at_positions(model: nn.Module, positions: Tensor) -> dict[str, Tensor]:
+    """The keyword that says where tokens are, for a model that does not find that in the attention mask."""
+    known = inspect.signature(model.forward).parameters
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+    return {"position_ids": positions} if open_ended or "position_ids" in known else {}
 
 
 def keep_logits(model: nn.Module, count: int) -> dict[str, int]:

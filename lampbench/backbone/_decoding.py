@@ -80,12 +80,18 @@ class Decoding:
             return None
         return context if self.max_length == "auto" else min(self.max_length, context)
 
-    def encoder(self, tokenizer: Any, info: BackboneInfo, usage: Usage | None = None) -> PromptEncoder:
-        """What encodes prompts for the model; raises InputError if its chat template cannot be used."""
+    def encoder(
+        self, tokenizer: Any, info: BackboneInfo, usage: Usage | None = None, switch: int | None = None
+    ) -> PromptEncoder:
+        """What encodes prompts for the model; raises InputError if its chat template cannot be used.
+
+        ``switch`` is the length beyond which the model's rotary positions change, if they do.
+        """
         return PromptEncoder(
             tokenizer,
             info.shape.context,
             usage,
+            switch=switch,
             frame=self.frame(tokenizer, info),
             max_length=self.length(info.shape.context),
         )

@@ -66,7 +66,8 @@ class PromptEncoder:
     """Encodes prompts for one tokenizer within one context length.
 
     A prompt to be answered may fill the context but for the answer; a training example has at most
-    ``MAX_SEQUENCE`` tokens, or the context if that is shorter. With ``max_length`` that limits both.
+    ``MAX_SEQUENCE`` tokens, or the context if that is shorter, or ``switch``: beyond it, the rotary positions of some
+    models change for all rows of a pass. With ``max_length`` that limits both.
 
     Without a ``frame``, a BOS token goes first if the tokenizer has one that is not also its EOS. The rule is ours,
     because versions of transformers disagree on what the same tokenizer files mean. With one, all that is not the
@@ -87,6 +88,7 @@ class PromptEncoder:
         context: int,
         usage: Usage | None = None,
         *,
+        switch: int | None = None,
         frame: Frame | None = None,
         max_length: int | None = None,
     ) -> None:
@@ -94,7 +96,8 @@ class PromptEncoder:
         self.eos = int(tokenizer.eos_token_id)
         self.context = context
         self.limit = context if max_length is None else min(context, max_length)
-        self.training_limit = min(context, MAX_SEQUENCE) if max_length is None else self.limit
+        longest = min(context, MAX_SEQUENCE) if max_length is None else self.limit
+        self.training_limit = min(longest, switch or context)
         self.usage = usage or Usage()
         self.frame = frame or _BARE
         bos = tokenizer.bos_token_id

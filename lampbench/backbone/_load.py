@@ -10,6 +10,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from lampbench.backbone._families import context_length, decoder_layers, examined
 from lampbench.core import BackboneShape, InputError
 from lampbench.hub import ModelSource, find_model, find_tokenizer
 
@@ -72,8 +73,8 @@ def describe_backbone(
     it is loaded on other machines' GPUs.
 
     Raises:
-        InputError: No such model, tokenizer, dtype or device; not a decoder-only language model; or a quantization
-            that does not work on the device, or not on this model.
+        InputError: No such model, tokenizer, dtype or device; not a decoder-only language model, or one that cannot be
+            used; or a quantization that does not work on the device, or not on this model.
     """
     source = find_model(model, revision, trust_remote_code)
     device, dtype = device_and_dtype("cuda" if elsewhere else device, dtype, elsewhere=elsewhere)
@@ -88,6 +89,7 @@ def describe_backbone(
                 "--quantize out, or name a model in full precision"
             )
         check_quantization(quantize, None if elsewhere else device)
+    shape = examined(shape, _skeleton(source), source.name)
     return BackboneInfo(source, dtype, device, shape, own, quantize)
 
 
@@ -150,14 +152,8 @@ def load_skeleton(info: BackboneInfo) -> tuple[Any, Any]:
     Raises:
         InputError: Files are missing or wrong.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-
     tokenizer = load_tokenizer(info)
-    config = model_config(info.source)
-    with one_line(f"--model {info.source.name}: cannot be built"), torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=info.source.trust_remote_code)
-    return model.eval().requires_grad_(False), tokenizer
+    return _skeleton(info.source), tokenizer
 
 
 def load_tokenizer(info: BackboneInfo) -> Any:
@@ -240,14 +236,22 @@ def find_layers(model: Any, count: int) -> Any:
     """The decoder's list of layers, found by its length, not by the model's type.
 
     Raises:
-        InputError: No module list of that length.
+        InputError: No such list.
     """
-    from torch import nn
+    layers = decoder_layers(model, count)
+    if layers is None:
+        raise InputError(f"{type(model).__name__} has no list of {count} decoder layers; expected a decoder-only model")
+    return layers
 
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return module
-    raise InputError(f"{type(model).__name__} has no list of {count} decoder layers; expected a decoder-only model")
+
+def _skeleton(source: ModelSource) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = model_config(source)
+    with one_line(f"--model {source.name}: cannot be built"), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=source.trust_remote_code)
+    return model.eval().requires_grad_(False)
 
 
 def _shape(source: ModelSource) -> BackboneShape:
@@ -260,7 +264,7 @@ def _shape(source: ModelSource) -> BackboneShape:
     with one_line(not_a_decoder):
         config = model_config(source)
         text = config.get_text_config()
-        sizes = text.num_hidden_layers, text.hidden_size, text.max_position_embeddings
+        sizes = text.num_hidden_layers, text.hidden_size, context_length(text)
     # The kinds that fill in masks are encoders, though transformers would load them as language models, too.
     if config.is_encoder_decoder or (type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_decoder):
         raise InputError(f"{not_a_decoder}: {config.model_type} has an encoder")

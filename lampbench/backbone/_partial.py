@@ -21,7 +21,7 @@ _COLUMNWISE = ("q_proj", "o_proj", "mlp")
 class _StandIn(nn.Module):
     """Takes a decoder layer's place and computes nothing."""
 
-    def __init__(self, layer: nn.Module, hidden: Tensor | None, *, in_tuple: bool) -> None:
+    def __init__(self, layer: nn.Module, hidden: Tensor | None, *, in_tuple: int) -> None:
         super().__init__()
         # Past nn.Module's registration: the layer is only asked for its plain attributes.
         self.__dict__["_layer"] = layer
@@ -30,7 +30,7 @@ class _StandIn(nn.Module):
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         given = hidden_states if self._hidden is None else self._hidden
-        return (given,) if self._in_tuple else given
+        return (given, *[None] * (self._in_tuple - 1)) if self._in_tuple else given
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -41,14 +41,14 @@ class _StandIn(nn.Module):
 
 @contextmanager
 def layers_left_out(
-    layers: nn.ModuleList, which: Sequence[int], *, in_tuple: bool, output: Tensor | None = None
+    layers: nn.ModuleList, which: Sequence[int], *, in_tuple: int, output: Tensor | None = None
 ) -> Iterator[None]:
     """Compute no layer of ``which``; the last of them gives ``output``, if given.
 
     Args:
         layers: All decoder layers.
         which: Layer numbers, ascending.
-        in_tuple: Whether the model's layers return tuples.
+        in_tuple: How long the tuples are that the model's layers return; 0 if they return hidden states alone.
         output: Hidden states, shape (rows, columns, width).
     """
     kept = {number: layers[number] for number in which}
@@ -146,3 +146,20 @@ def keys_and_values(cache: Any, layer: int) -> tuple[Tensor, Tensor]:
     if hasattr(cache, "layers"):
         return cache.layers[layer].keys, cache.layers[layer].values
     return cache.key_cache[layer], cache.value_cache[layer]
+
+
+def all_keys_and_values(cache: Any, layers: int, columns: int) -> list[tuple[Tensor, Tensor]]:
+    """What ``cache`` holds for every layer.
+
+    Raises:
+        ValueError: It holds anything but keys and values of ``columns`` columns for each of ``layers`` layers, such
+            as the state of a linear attention: what is before a column is not all that the column needs.
+    """
+    held = cache.layers if hasattr(cache, "layers") else cache.key_cache
+    if len(held) != layers:
+        raise ValueError(f"keys and values of {len(held)} layers, where the decoder has {layers}")
+    pairs = [keys_and_values(cache, number) for number in range(layers)]
+    states = {name for part in held for name, own in getattr(part, "__dict__", {}).items() if isinstance(own, Tensor)}
+    if states - {"keys", "values"} or any(part.shape[2] != columns for pair in pairs for part in pair):
+        raise ValueError("more, or other, than keys and values of each column")
+    return pairs

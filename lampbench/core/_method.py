@@ -21,11 +21,17 @@ class BackboneShape:
         layers: Decoder layers.
         width: Hidden size.
         context: The longest sequence it reads, in tokens.
+        linear_maps: Last names of the linear maps in its decoder layers; empty if not known.
+        shared_maps: Those of them whose weights several layers share.
+        streams: Hidden states of a token that its layers hand on; above 1 there is no one state to intervene on.
     """
 
     layers: int
     width: int
     context: int
+    linear_maps: tuple[str, ...] = ()
+    shared_maps: tuple[str, ...] = ()
+    streams: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,238 @@
+"""Every family of decoders that this version of transformers has, tried at a small random size.
+
+    python benchmarks/architectures.py                            # all families, minutes
+    python benchmarks/architectures.py --families llama,bamba     # some
+
+For each: is it refused before weights are loaded, and by which sentence? Are greedy answers of a padded batch those
+of transformers' ``generate``, one prompt at a time? Do LoRA, edits of every token and edits of a prompt's last four
+tokens end where training each user alone ends, in float32 and in float64? What does the engine say?
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from families import decoders, model_folder, tiny_backbone, tiny_config
+from lampbench_methods.user_lora import UserLora, UserLoraConfig
+
+from lampbench.adapters import (
+    AdapterSpec,
+    InterventionSpec,
+    LoraSpec,
+    Positions,
+    Recipe,
+    State,
+    TrainingJob,
+    train_alone,
+    train_together,
+)
+from lampbench.backbone import TransformersBackbone, describe_backbone
+from lampbench.core import HistoryItem, InputError, RunContext, protocols, tasks
+
+# Relative difference of all parameters; see docs/engine.md.
+FLOAT32, FLOAT64 = 1e-4, 1e-6
+RECIPE = Recipe(epochs=2, learning_rate=1e-3, weight_decay=1e-2, warmup_ratio=0.0, clip=0.3, batch_size=2)
+NEW_TOKENS = 12
+# The second and third are longer than the tiny models' sliding window.
+TEXTS = ("Rivers", "Engines and voting in two cities, by the old harbour", "Proteins " + "of glaciers and tariffs " * 3)
+
+
+@dataclass
+class Finding:
+    """What was found of one family.
+
+    Attributes:
+        refused: The sentence that refuses the model for everything, or None.
+        answers: Whether greedy answers equal those of ``generate``.
+        targets: What a user's LoRA adapts.
+        trained: Kind of adapter -> the difference in float32 and in float64, or the sentence that refuses it.
+        said: What the engine said.
+        seconds: How long all that took.
+    """
+
+    family: str
+    refused: str | None = None
+    answers: bool | None = None
+    targets: Sequence[str] = ()
+    trained: dict[str, Sequence[float] | str] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def holds(self) -> bool:
+        """Whether everything that is not refused is as it should be."""
+        gates = [own[0] <= FLOAT32 and own[1] <= FLOAT64 for own in self.trained.values() if not isinstance(own, str)]
+        return self.refused is not None or (self.answers is True and all(gates))
+
+
+def examine(family: str, folder: Path, **changes: Any) -> Finding:
+    """Try one family; ``changes`` are of its config."""
+    finding, start = Finding(family), time.perf_counter()
+    tokenizer = Path(str(protocols().load("mini").default_model))
+    vocabulary = json.loads((tokenizer / "config.json").read_text())["vocab_size"]
+    try:
+        # transformers itself refuses some.
+        config = tiny_config(family, vocabulary, **changes)
+        info = describe_backbone(str(model_folder(config, tokenizer, folder)), dtype="float32", device="cpu")
+    except InputError as error:
+        finding.refused = str(error).replace(str(folder), "MODEL")
+        return finding
+    backbones = {dtype: tiny_backbone(info, dtype) for dtype in (torch.float32, torch.float64)}
+    finding.answers = equal_answers(backbones[torch.float32])
+    for name, spec in specs(backbones[torch.float32], finding).items():
+        own = []
+        for dtype, backbone in backbones.items():
+            found, said = difference(backbone, spec)
+            own.append(found)
+            finding.said += [text for text in said if text not in finding.said and dtype == torch.float32]
+        finding.trained[name] = own
+    finding.seconds = round(time.perf_counter() - start, 1)
+    return finding
+
+
+def equal_answers(backbone: TransformersBackbone) -> bool:
+    """Whether the answers of a padded batch are those of ``generate``, one prompt at a time."""
+    prompts = [tasks().load("lamp5").prompt(text, text) for text in TEXTS]
+    written = backbone.write(prompts, NEW_TOKENS)
+    expected = []
+    for prompt in prompts:
+        ids = torch.tensor([backbone.encoder.prompt(prompt, NEW_TOKENS)])
+        eos = backbone.encoder.eos
+        with torch.no_grad():
+            whole = backbone.model.generate(
+                ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=NEW_TOKENS,
+                eos_token_id=eos, pad_token_id=eos, num_beams=1,
+            )  # fmt: skip
+        text = backbone.tokenizer.decode(
+            whole[0, ids.shape[1] :], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        expected.append(text.strip())
+    return written == expected and len(set(expected)) > 1
+
+
+def specs(backbone: TransformersBackbone, finding: Finding) -> dict[str, AdapterSpec]:
+    """The adapters that the model can have; refusals go into ``finding``."""
+    found: dict[str, AdapterSpec] = {}
+    try:
+        config = UserLora.resolve(
+            UserLoraConfig(preset="lamp"), tasks().load("lamp5"), RunContext("folder", backbone.shape)
+        )
+        finding.targets = config.targets
+        found["LoRA"] = LoraSpec(4, 8.0, 0.05, config.targets)
+    except InputError as error:
+        finding.trained["LoRA"] = str(error)
+    for positions in ("all", "l4"):
+        spec = InterventionSpec((1, 2), 4, Positions.parse(positions))
+        try:
+            spec.fresh(backbone, 0)
+        except InputError as error:
+            finding.trained[f"edits {positions}"] = str(error)
+        else:
+            found[f"edits {positions}"] = spec
+    return found
+
+
+def difference(backbone: TransformersBackbone, spec: AdapterSpec) -> tuple[float, list[str]]:
+    """The largest relative difference of a user who trains among others from the same user alone; what was said."""
+    said: list[str] = []
+    given = [
+        TrainingJob(f"user {n}", n, pairs(n, count), [spec.fresh(backbone, 50 + n)])
+        for n, count in enumerate((3, 1, 2))
+    ]
+    together = {job.name: states for job, states in train_together(backbone, given, [spec], RECIPE, say=said.append)}
+    differences = []
+    for job in given:
+        (alone,) = train_alone(backbone, job, [spec], RECIPE)
+        differences.append(_relative(together[job.name][0], alone))
+        if not _relative(alone, job.starts[0]) > 1e-3:
+            raise RuntimeError(f"{job.name} was not trained: what is compared says nothing")
+    return max(differences), said
+
+
+def pairs(user: int, count: int) -> list[Any]:
+    """Training examples of unlike lengths."""
+    task = tasks().load("lamp5")
+    words = ["harbours", "engines", "voting", "proteins", "orchards", "glaciers", "tariffs"]
+    return [
+        task.pair(HistoryItem(str(i), " ".join(words[: 2 + (3 * i + user) % 5]), f"{words[(i + user) % 7]} seen"))
+        for i in range(count)
+    ]
+
+
+def _relative(one: State, other: Mapping[str, torch.Tensor]) -> float:
+    first, second = (torch.cat([side[name].flatten().double() for name in sorted(one)]) for side in (one, other))
+    return float((first - second).norm() / second.norm())
+
+
+def table(findings: Sequence[Finding]) -> str:
+    """Markdown: one row per family."""
+    columns = (
+        "family",
+        "answers as `generate`",
+        "LoRA on",
+        "LoRA",
+        "edits of all tokens",
+        "of the last 4",
+        "whole prompts",
+    )
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for own in findings:
+        if own.refused is not None:
+            continue
+        cells = [_cell(own.trained.get(name, "")) for name in ("LoRA", "edits all", "edits l4")]
+        whole = "yes" if any("whole prompts" in text for text in own.said) else ""
+        answers = "yes" if own.answers else "**no**"
+        lines.append(f"| {own.family} | {answers} | {', '.join(own.targets)} | {' | '.join(cells)} | {whole} |")
+    lines += ["", "| refused before weights are loaded | by |", "|---|---|"]
+    lines += [f"| {own.family} | {own.refused} |" for own in findings if own.refused is not None]
+    return "\n".join(lines)
+
+
+def _cell(trained: Sequence[float] | str) -> str:
+    if isinstance(trained, str):
+        return "refused"
+    return f"{trained[0]:.0e}, {trained[1]:.0e}"
+
+
+def main() -> None:
+    """Write the record; print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--families", help="names with commas between; default: all")
+    parser.add_argument("--out", type=Path, help="a JSON file; families that it holds already are not tried again")
+    options = parser.parse_args()
+    import transformers
+
+    warnings.filterwarnings("ignore")
+    transformers.logging.set_verbosity(50)
+    findings: dict[str, Finding] = {}
+    if options.out is not None and options.out.is_file():
+        findings = {own["family"]: Finding(**own) for own in json.loads(options.out.read_text())["findings"]}
+    for family in options.families.split(",") if options.families else decoders():
+        if family in findings:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                findings[family] = examine(family, Path(folder))
+            except Exception as error:  # a row of the table, and not the end of it
+                findings[family] = Finding(family, answers=False, said=[f"{type(error).__name__}: {error}"[:300]])
+        own = findings[family]
+        print(family, "holds" if own.holds else "DOES NOT HOLD", own.refused or own.trained, own.said, flush=True)
+        if options.out is not None:
+            versions = {"transformers": transformers.__version__, "torch": torch.__version__}
+            every = [dataclasses.asdict(findings[name]) for name in sorted(findings)]
+            options.out.write_text(json.dumps({"versions": versions, "findings": every}, indent=1) + "\n")
+    print(table(list(findings.values())))
+
+
+if __name__ == "__main__":
+    main()

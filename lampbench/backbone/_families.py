@@ -1,0 +1,112 @@
+"""What a family of models can be used for, and how its parts are called: known before any weights are loaded."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from lampbench.backbone._encode import MAX_SEQUENCE
+from lampbench.core import BackboneShape, InputError
+
+# Llama's names of the maps that make queries, keys and values, and what other families have in their place. Latent
+# attention makes keys and values together, from a narrow vector; some families have one map for all three.
+_OTHER_NAMES = {
+    "q_proj": ("q_b_proj", "qkv_proj", "query_key_value", "Wqkv", "c_attn", "query"),
+    "k_proj": ("kv_b_proj", "kv_proj", "qkv_proj", "query_key_value", "Wqkv", "c_attn", "key"),
+    "v_proj": ("kv_b_proj", "kv_proj", "qkv_proj", "query_key_value", "Wqkv", "c_attn", "value"),
+}
+
+# What configs call the number of hidden states of a token: Gemma 3n's alternating updates, and hyper-connections.
+_STREAMS = ("altup_num_inputs", "hc_mult", "hc_count")
+
+
+def examined(shape: BackboneShape, model: Any, location: str) -> BackboneShape:
+    """``shape`` with what the modules of ``model`` say, which may be on the meta device.
+
+    Raises:
+        InputError: The model cannot be used: it keeps no keys and values, or has no list of decoder layers.
+    """
+    name = type(model).__name__
+    if "past_key_values" not in inspect.signature(model.forward).parameters:
+        raise InputError(
+            f"--model {location}: {name} keeps no keys and values of what it has read (its forward has no "
+            "past_key_values); expected a decoder with attention, such as Llama"
+        )
+    layers = decoder_layers(model, shape.layers)
+    if layers is None:
+        raise InputError(f"--model {location}: {name} has no list of decoder layers; expected a decoder-only model")
+    maps, text = linear_maps(layers), model.config.get_text_config()
+    return replace(
+        shape,
+        layers=len(layers),
+        linear_maps=tuple(maps),
+        shared_maps=tuple(name for name in maps if shared_layers(layers, name)),
+        streams=next((n for name in _STREAMS if isinstance(n := getattr(text, name, None), int)), 1),
+    )
+
+
+def decoder_layers(model: Any, count: int) -> nn.ModuleList | None:
+    """The decoder's list of ``count`` layers; if no list is so long, the one that the decoder calls its layers."""
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return module
+    # A config may count a layer's parts: LongCat's layers have two attentions each.
+    layers = getattr(model.get_decoder(), "layers", None)
+    return layers if isinstance(layers, nn.ModuleList) and len(layers) else None
+
+
+def linear_maps(layers: nn.ModuleList) -> list[str]:
+    """Last names of the linear maps in decoder layers, as they come."""
+    names = (path.rpartition(".")[2] for layer in layers for path, m in layer.named_modules() if is_linear(m))
+    return list(dict.fromkeys(names))
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether ``module`` is a linear map: torch's, or the transposed one of GPT-2."""
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+def shared_layers(layers: nn.ModuleList, name: str) -> tuple[int, int] | None:
+    """Two layers whose linear maps called ``name`` have the same weights, or None."""
+    owners: dict[int, int] = {}
+    for number, layer in enumerate(layers):
+        for path, module in layer.named_modules():
+            if path.rpartition(".")[2] == name and is_linear(module):
+                first = owners.setdefault(id(module.weight), number)
+                if first != number:
+                    return first, number
+    return None
+
+
+def projections(names: Sequence[str], maps: Collection[str]) -> tuple[str, ...]:
+    """What a model with the linear maps ``maps`` has for Llama's ``names``, each once.
+
+    A name that has no counterpart stays as it is, as does every name if ``maps`` is empty (not known).
+    """
+    found = (next((other for other in (name, *_OTHER_NAMES.get(name, ())) if other in maps), name) for name in names)
+    return tuple(dict.fromkeys(found))
+
+
+def rotary_switch(config: Any) -> int | None:
+    """How many tokens a model reads before its rotary positions become those of long texts, or None.
+
+    What was read before then has to be read again (Phi-3's long RoPE).
+    """
+    text = config.get_text_config()
+    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    # Some families have one for each type of layer.
+    for own in (rope, *(part for part in rope.values() if isinstance(part, dict))):
+        if own.get("rope_type", own.get("type")) == "longrope":
+            switch = own.get("original_max_position_embeddings", getattr(text, "original_max_position_embeddings", 0))
+            return int(switch) or None
+    return None
+
+
+def context_length(config: Any) -> Any:
+    """The longest text that a model with this text config was made for; OPPU's 2,048 tokens if it does not say."""
+    names = ("max_position_embeddings", "max_seq_len", "seq_length", "model_max_length")
+    return next((size for name in names if (size := getattr(config, name, None)) is not None), MAX_SEQUENCE)
