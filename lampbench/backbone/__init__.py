@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from lampbench.backbone._chat import Chat, Frame, chat_identity, frame_of, has_template
 from lampbench.backbone._decoding import OPPU_SAMPLING, Decoding, Penalties
 from lampbench.backbone._encode import MAX_SEQUENCE, PromptEncoder, Usage
-from lampbench.backbone._families import is_linear, linear_maps, projections, shared_layers
 from lampbench.backbone._load import BackboneInfo, describe_backbone, device_and_dtype, find_layers, load_tokenizer
 from lampbench.backbone._quantize import check_quantization
 from lampbench.backbone._served import (
@@ -23,8 +22,10 @@ from lampbench.backbone._served import (
 
 if TYPE_CHECKING:
     from lampbench.backbone._backbone import TransformersBackbone
-    from lampbench.backbone._decode import Adapter, PassWindow, attached, sample_tokens
+    from lampbench.backbone._decode import Adapter, PassWindow, alike, attached, sample_tokens
+    from lampbench.backbone._families import is_linear, linear_maps, projections, shared_layers
     from lampbench.backbone._partial import (
+        all_keys_and_values,
         key_value_cache,
         keys_and_values,
         layer_output,
@@ -79,7 +80,7 @@ __all__ = [
 ]
 
 # What computes with weights imports torch; a served model does not wait for it.
-_WITH_WEIGHTS = ("_backbone", "_decode", "_partial")
+_WITH_WEIGHTS = ("_backbone", "_decode", "_families", "_partial")
 
 
 def __getattr__(name: str) -> Any:

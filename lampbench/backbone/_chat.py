@@ -6,10 +6,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lampbench.backbone._load import BackboneInfo, end_tokens
 from lampbench.core import InputError, digest
+
+if TYPE_CHECKING:
+    from lampbench.backbone._load import BackboneInfo
 
 THOUGHT_START, THOUGHT_END = "<think>", "</think>"
 # Stand for the texts of a conversation while its template is taken apart; private characters are in no text.
@@ -109,6 +111,8 @@ def chat_identity(chat: Chat, tokenizer: Any, info: BackboneInfo) -> dict[str, A
     Raises:
         InputError: The template cannot be used.
     """
+    from lampbench.backbone._load import end_tokens
+
     frame = frame_of(tokenizer, chat, info.source.location)
     ends = {int(tokenizer.eos_token_id), *end_tokens(info), *([] if frame.end is None else [frame.end])}
     return {

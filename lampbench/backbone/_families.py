@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from lampbench.backbone._encode import MAX_SEQUENCE
 from lampbench.core import BackboneShape, InputError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # Llama's names of the maps that make queries, keys and values, and what other families have in their place. Latent
 # attention makes keys and values together, from a narrow vector; some families have one map for all three.
@@ -51,6 +52,8 @@ def examined(shape: BackboneShape, model: Any, location: str) -> BackboneShape:
 
 def decoder_layers(model: Any, count: int) -> nn.ModuleList | None:
     """The decoder's list of ``count`` layers; if no list is so long, the one that the decoder calls its layers."""
+    from torch import nn
+
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module
@@ -67,6 +70,8 @@ def linear_maps(layers: nn.ModuleList) -> list[str]:
 
 def is_linear(module: nn.Module) -> bool:
     """Whether ``module`` is a linear map: torch's, or the transposed one of GPT-2."""
+    from torch import nn
+
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 from lampbench.bases import PUBLISHED, TrainingConfig
@@ -271,8 +271,9 @@ class Planner:
         from lampbench.backbone import TransformersBackbone
 
         settings = self.settings
+        backbone = cast("BackboneInfo", self._backbone())
         return TransformersBackbone.checked(
-            self._backbone(), decoding=self._decoding(), batch_size=settings.batch_size, seed=settings.seed
+            backbone, decoding=self._decoding(), batch_size=settings.batch_size, seed=settings.seed
         )
 
     def _decoding(self) -> Decoding:
