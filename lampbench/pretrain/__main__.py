@@ -19,15 +19,18 @@ from lampbench.pretrain import PretrainRecipe, save_tokenizer, train_model, trai
 @click.command()
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for model and tokenizer.")
 @click.option("--seed", default=0, show_default=True, help="Of users, texts and weights.")
-@click.option("--steps", default=PretrainRecipe().steps, show_default=True, help="Training steps.")
-def main(out: Path, seed: int, steps: int) -> None:
+@click.option("--steps", default=PretrainRecipe().steps, show_default=True, help="Steps of the first course.")
+@click.option(
+    "--label-steps", default=PretrainRecipe().label_steps, show_default=True, help="Steps of the second course."
+)
+def main(out: Path, seed: int, steps: int, label_steps: int) -> None:
     """Train the mini suite's model on users that appear in no split of the suite."""
-    recipe = dataclasses.replace(PretrainRecipe(), steps=steps)
+    recipe, all_steps = dataclasses.replace(PretrainRecipe(), steps=steps, label_steps=label_steps), steps + label_steps
     start = time.perf_counter()
 
     def progress(step: int, loss: float) -> None:
-        if step % 50 == 0 or step == steps:
-            click.echo(f"step {step}/{steps}  loss {loss:.3f}  {time.perf_counter() - start:.0f} s")
+        if step % 50 == 0 or step == all_steps:
+            click.echo(f"step {step}/{all_steps}  loss {loss:.3f}  {time.perf_counter() - start:.0f} s")
 
     tokenizer = train_tokenizer(recipe, seed)
     model = train_model(recipe, tokenizer, seed, progress)
@@ -37,7 +40,7 @@ def main(out: Path, seed: int, steps: int) -> None:
     weights = out / "model.safetensors"
     facts = {
         "about": f"the bundled model of {LABEL}, trained from scratch on generated text",
-        "command": f"python -m lampbench.pretrain --out DIR --seed {seed} --steps {steps}",
+        "command": f"python -m lampbench.pretrain --out DIR --seed {seed} --steps {steps} --label-steps {label_steps}",
         "seed": seed,
         "generator_version": VERSION,
         "recipe": dataclasses.asdict(recipe),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from torch.nn.functional import cross_entropy
 
 from lampbench.backbone import PromptEncoder
 from lampbench.core import Pair
-from lampbench.pretrain._examples import Example, examples
+from lampbench.pretrain._examples import Example, examples, label_examples
 
 _TOKENIZER_EXAMPLES = 3000
 _BOS, _EOS = "<s>", "</s>"
 _ROWS = 8
+
+_Row = tuple[list[int], list[float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +35,13 @@ class PretrainRecipe:
     heads: int = 6
     feed_forward: int = 512
     context: int = 1024
-    steps: int = 1300
     batch_size: int = 32
+    steps: int = 1300
     learning_rate: float = 2e-3
     warmup: int = 60
+    label_steps: int = 300
+    label_learning_rate: float = 1e-3
+    label_warmup: int = 30
     context_weight: float = 0.1
     target_weight: float = 12.0
 
@@ -78,7 +84,10 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
 def train_model(
     recipe: PretrainRecipe, tokenizer: Any, seed: int, progress: Callable[[int, float], None] = lambda step, loss: None
 ) -> Any:
-    """A Llama trained from scratch on ``examples``; ``progress`` hears of every step and its loss."""
+    """A Llama trained from scratch on ``examples``, and then on ``label_examples``.
+
+    ``progress`` hears of every step and its loss. Between the two courses weights are rounded as they are shipped.
+    """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
@@ -97,26 +106,42 @@ def train_model(
         )
     )
     encoder = PromptEncoder(tokenizer, recipe.context)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.1)
-    warmup = min(recipe.warmup, 1 + recipe.steps // 10)
+    rows = (_weighted(example, encoder, recipe) for example in examples(seed))
+    _course(model, rows, recipe.batch_size, recipe.steps, recipe.learning_rate, recipe.warmup, progress)
+    model.to(torch.bfloat16).to(torch.float32)
+    rows = (_weighted(example, encoder, recipe) for example in label_examples(seed))
+    heard = partial(_later, recipe.steps, progress)
+    _course(model, rows, recipe.batch_size, recipe.label_steps, recipe.label_learning_rate, recipe.label_warmup, heard)
+    return model.eval()
+
+
+def _later(done: int, progress: Callable[[int, float], None], step: int, loss: float) -> None:
+    progress(done + step, loss)
+
+
+def _course(
+    model: Any,
+    rows: Iterator[_Row],
+    batch_size: int,
+    steps: int,
+    learning_rate: float,
+    warmup: int,
+    progress: Callable[[int, float], None],
+) -> None:
+    """AdamW with a linear warm-up and decay."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.1)
+    warmup = min(warmup, 1 + steps // 10)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min((step + 1) / warmup, (recipe.steps - step) / max(1, recipe.steps - warmup)),
+        optimizer, lambda step: min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
     )
     model.train()
-    stream = examples(seed)
-    for step in range(recipe.steps):
-        batch = [_weighted(example, encoder, recipe) for example in itertools.islice(stream, recipe.batch_size)]
+    for step in range(steps):
         optimizer.zero_grad(set_to_none=True)
-        loss = _backward(model, batch)
+        loss = _backward(model, list(itertools.islice(rows, batch_size)))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         progress(step + 1, loss)
-    return model.eval()
-
-
-_Row = tuple[list[int], list[float]]
 
 
 def _weighted(example: Example, encoder: PromptEncoder, recipe: PretrainRecipe) -> _Row:

@@ -110,7 +110,7 @@ def test_the_models_training_shares_no_user_style_or_text_with_the_suite(name: s
 
 
 def test_the_models_training_examples_are_written_by_model_users_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lampbench.pretrain import examples
+    from lampbench.pretrain import examples, label_examples
 
     populations = []
     original = MiniUser.records
@@ -121,7 +121,8 @@ def test_the_models_training_examples_are_written_by_model_users_only(monkeypatc
 
     monkeypatch.setattr(MiniUser, "records", watch)
     assert len(list(itertools.islice(examples(0), 60))) == 60
-    assert populations == ["model"] * 60
+    assert len(list(itertools.islice(label_examples(0), 60))) == 60
+    assert populations == ["model"] * 120
 
 
 def test_the_bundled_model_is_what_its_record_says() -> None:
@@ -137,14 +138,14 @@ def test_pretraining_learns_something_in_a_few_steps() -> None:
     from lampbench.pretrain import PretrainRecipe, train_model, train_tokenizer
 
     recipe = PretrainRecipe(
-        vocabulary=400, width=32, layers=2, heads=2, feed_forward=64, steps=12, batch_size=8, warmup=2
+        vocabulary=400, width=32, layers=2, heads=2, feed_forward=64, steps=12, label_steps=2, batch_size=8, warmup=2
     )
     losses: list[float] = []
     tokenizer = train_tokenizer(recipe, 0)
     model = train_model(recipe, tokenizer, 0, lambda step, loss: losses.append(loss))
     assert model.config.vocab_size == len(tokenizer) == 400
-    assert len(losses) == 12
-    assert losses[-1] < losses[0] - 0.3
+    assert len(losses) == 14
+    assert losses[11] < losses[0] - 0.3
 
 
 def test_mini_brings_its_own_data() -> None:
