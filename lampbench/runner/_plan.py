@@ -308,7 +308,7 @@ class Planner:
             except InputError:  # without one, or with one that cannot be read: loading the model says what is wrong
                 return
             if template:
-                self._note(f"{name} has a chat template; --chat on asks by it")
+                self._note(f"{name}: its tokenizer has a chat template; --chat on uses it")
 
     def _identity(
         self,

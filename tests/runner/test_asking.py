@@ -93,7 +93,7 @@ def test_a_model_with_a_template_is_pointed_out_once(tmp_path: Path, chatty: str
         own = Planner(given, say=lines.append)
         for name in ("zero-shot", "rag"):
             own.plan(name, "lamp5", {})
-        assert len([line for line in lines if "has a chat template; --chat on" in line]) == said
+        assert len([line for line in lines if "has a chat template; --chat on uses it" in line]) == said
 
 
 def test_a_length_beyond_the_model_is_pointed_out(tmp_path: Path) -> None:
