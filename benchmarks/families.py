@@ -112,7 +112,7 @@ _OWN: dict[str, dict[str, Any]] = {
     "kimi_linear": {"layer_types": _MIXED},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2, "num_dense_layers": 1},
     "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
-    "longcat_flash": {"head_dim": 8},
+    "longcat_flash": {"head_dim": 8, "num_layers": 4, "num_hidden_layers": None},
     "mamba2": {"num_heads": 8, "head_dim": 16},
     "ministral": {"head_dim": 16},
     "minimax": {"block_size": 8},
@@ -180,6 +180,9 @@ def tiny_backbone(info: BackboneInfo, dtype: torch.dtype) -> TransformersBackbon
 
     torch.manual_seed(0)
     config = AutoConfig.from_pretrained(info.source.location)
+    if dtype == torch.float64 and hasattr(config, "_experts_implementation"):
+        # torch's grouped product knows no float64.
+        config._experts_implementation = "eager"
     model = AutoModelForCausalLM.from_config(config).to(dtype).eval().requires_grad_(False)
     # With tied embeddings of its own size, a random model says the last token again.
     model.get_input_embeddings().weight.data *= 0.1

@@ -54,12 +54,14 @@ def decoder_layers(model: Any, count: int) -> nn.ModuleList | None:
     """The decoder's list of ``count`` layers; if no list is so long, the one that the decoder calls its layers."""
     from torch import nn
 
+    own = getattr(model.get_decoder(), "layers", None) if hasattr(model, "get_decoder") else None
+    if isinstance(own, nn.ModuleList) and len(own) == count:
+        return own
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module
     # A config may count a layer's parts: LongCat's layers have two attentions each.
-    layers = getattr(model.get_decoder(), "layers", None)
-    return layers if isinstance(layers, nn.ModuleList) and len(layers) else None
+    return own if isinstance(own, nn.ModuleList) and len(own) else None
 
 
 def linear_maps(layers: nn.ModuleList) -> list[str]:
