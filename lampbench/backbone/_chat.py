@@ -16,8 +16,11 @@ THOUGHT_START, THOUGHT_END = "<think>", "</think>"
 _USER, _ANSWER = "\ue0f0user\ue0f0", "\ue0f1answer\ue0f1"
 # The name of the switch in templates that have one.
 _SWITCH = "enable_thinking"
-# Some templates write the day; a prompt that changes overnight is another run.
+# Some templates write the day, but a prompt must be the same tomorrow: a macro takes the place of the clock.
+_CLOCK = "strftime_now"
 _TODAY = datetime(2024, 7, 26)
+_PARTS = "".join(f" | replace('%{part}', '{_TODAY:%{part}}')" for part in "aAbBdjmyYHIMSp")
+_STOPPED = "{% macro strftime_now(format) %}{{ format" + _PARTS + " }}{% endmacro %}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +177,7 @@ class _Template:
                 messages,
                 tokenize=False,
                 add_generation_prompt=answer is None,
-                strftime_now=_TODAY.strftime,
+                chat_template=_STOPPED + self.source if _CLOCK in self.source else self.source,
                 **({_SWITCH: thinking} if _SWITCH in self.source else {}),
             )
         except Exception as error:  # whatever a template, which is a program, raises

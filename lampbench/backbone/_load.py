@@ -6,6 +6,7 @@ import importlib.metadata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lampbench.core import BackboneShape, InputError
@@ -132,6 +133,10 @@ def load_tokenizer(info: BackboneInfo) -> Any:
             split_special_tokens=True,
             **info.source.load_options,
         )
+    template = Path(info.source.location) / "chat_template.jinja"
+    if info.source.local and not tokenizer.chat_template and template.is_file():
+        # Earlier versions of transformers look for it in tokenizer_config.json alone.
+        tokenizer.chat_template = template.read_text(encoding="utf-8")
     if tokenizer.eos_token_id is None:
         raise InputError(f"--model {info.source.location}: its tokenizer has no EOS token; answers would never end")
     return tokenizer

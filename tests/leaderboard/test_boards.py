@@ -285,3 +285,46 @@ def test_a_row_of_the_first_version_is_read(root: Path) -> None:
     assert board.entries[0].scores["rouge-L"][0].ci95 is not None
     shutil.rmtree(root / "results")
     assert read_results(root) == []
+
+
+def decoding(**more: Any) -> Any:
+    def change(row: dict[str, Any]) -> None:
+        row["identity"]["decoding"] |= more
+
+    return change
+
+
+def test_conversations_and_penalties_have_boards_of_their_own_and_a_length_has_not(root: Path) -> None:
+    put(root, "lamp2m", "zero-shot", 0.2)
+    put(root, "lamp2m", "zero-shot", 0.3, change=decoding(max_length=900))
+    put(root, "lamp2m", "zero-shot", 0.4, change=decoding(chat={"template": "a"}))
+    put(root, "lamp2m", "zero-shot", 0.5, change=decoding(chat={"template": "b"}))
+    put(root, "lamp2m", "zero-shot", 0.6, change=decoding(repetition_penalty=1.2, no_repeat_ngram=3))
+    found = {str(board.decoding): sorted(entry.name for entry in board.entries) for board in made(root)}
+    assert len(found) == 4
+    assert found["greedy"] == ["zero-shot", "zero-shot (max_length=900)"]
+    assert found["greedy, repetition penalty 1.2, no repeat ngram 3"] == ["zero-shot"]
+    assert sum(name.startswith("greedy, chat ") for name in found) == 2
+
+
+def test_what_did_not_fit_is_told_below_the_table_and_lengths_are_in_json(root: Path) -> None:
+    lengths = {
+        "prompt_mean": 300.5, "prompt_longest": 512, "answer_mean": 20.0, "at_limit": 0.25, "thought_mean": 7.5,
+        "unfinished_thoughts": 3,
+    }  # fmt: skip
+
+    def change(row: dict[str, Any]) -> None:
+        row["data"] |= {"lengths": lengths, "cut_contexts": row["data"]["queries"] // 2, "cut_sources": 0}
+
+    put(root, "lamp2m", "rag", 0.5, change=change)
+    put(root, "lamp2m", "zero-shot", 0.4)
+    write_boards(made(root), root, ("md", "json"))
+    text = (root / "mini" / "lamp2m.md").read_text()
+    assert (
+        "\nrag: 50.0% of prompts had their context cut; 25.0% of answers ended at the token limit; "
+        "3 answers are empty because a thought did not end.\n"
+    ) in text
+    assert "\nzero-shot: " not in text
+    rag, zero_shot = json.loads((root / "mini" / "lamp2m.json").read_text())[0]["entries"]
+    assert rag["lengths"] == {**lengths, "cut_contexts": 0.5, "cut_sources": 0.0}
+    assert zero_shot["lengths"]["prompt_mean"] is None
