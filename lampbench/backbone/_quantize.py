@@ -64,7 +64,8 @@ class QuantizedLinear(nn.Linear):
         # Its kernels have no float64.
         kernel = torch.float32 if dtype == torch.float64 else dtype
         state = QuantState(self.scales.float(), shape, blocksize=_BLOCK, quant_type="nf4", dtype=kernel)
-        return dequantize_4bit(self.packed, state).to(dtype)
+        weight: Tensor = dequantize_4bit(self.packed, state)
+        return weight.to(dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         mapped: Tensor = _Unpacking.apply(input, self)  # type: ignore[no-untyped-call]
