@@ -10,7 +10,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from lampbench.core import BackboneShape, InputError
-from lampbench.hub import ModelSource, find_model, find_tokenizer
+from lampbench.hub import ModelSource, find_model, find_tokenizer, gguf_header
 
 DTYPES = ("float32", "bfloat16", "float16")
 _LONGEST = 300
@@ -168,13 +168,17 @@ def model_config(source: ModelSource) -> Any:
 def _config(source: ModelSource) -> Any:
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(source.location, **source.load_options)
+    config = AutoConfig.from_pretrained(source.location, **source.load_options)
+    if source.file:
+        # transformers 4.45 does not look, and would draw a head at random.
+        config.tie_word_embeddings = gguf_header(source).ties_head
+    return config
 
 
 def _tokenizer(source: ModelSource) -> Any:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(
+    tokenizer = AutoTokenizer.from_pretrained(
         source.location,
         # Said explicitly because the default of this switch changed between versions.
         clean_up_tokenization_spaces=False,
@@ -182,6 +186,14 @@ def _tokenizer(source: ModelSource) -> Any:
         split_special_tokens=True,
         **source.load_options,
     )
+    if source.file:
+        # transformers 4.45 takes the one for the other.
+        found = gguf_header(source).metadata
+        for name in ("bos", "eos"):
+            number = found.get(f"tokenizer.ggml.{name}_token_id")
+            if isinstance(number, int) and number < len(tokenizer):
+                setattr(tokenizer, f"{name}_token", tokenizer.convert_ids_to_tokens(number))
+    return tokenizer
 
 
 # transformers takes seconds to read what a GGUF file holds beside its weights; of one content that is always the same.
@@ -319,5 +331,7 @@ def _reason(error: Exception) -> str:
     """An error of transformers or torch in one line."""
     if "trust_remote_code" in str(error):
         return "it needs code of its own, which runs only with --trust-remote-code"
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
     first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return (f"{first} {rest[0]}" if first.endswith(":") and rest else first)[:_LONGEST]
