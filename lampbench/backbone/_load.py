@@ -12,7 +12,7 @@ from typing import Any
 
 from lampbench.backbone._families import context_length, decoder_layers, examined
 from lampbench.core import BackboneShape, InputError
-from lampbench.hub import ModelSource, find_model, find_tokenizer
+from lampbench.hub import ModelSource, find_model, find_tokenizer, gguf_header
 
 DTYPES = ("float32", "bfloat16", "float16")
 _LONGEST = 300
@@ -175,7 +175,11 @@ def model_config(source: ModelSource) -> Any:
 def _config(source: ModelSource) -> Any:
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(source.location, **source.load_options)
+    config = AutoConfig.from_pretrained(source.location, **source.load_options)
+    if source.file:
+        # transformers 4.45 does not look, and would draw a head at random.
+        config.tie_word_embeddings = gguf_header(source).ties_head
+    return config
 
 
 def _tokenizer(source: ModelSource) -> Any:
@@ -193,6 +197,13 @@ def _tokenizer(source: ModelSource) -> Any:
     if source.local and not tokenizer.chat_template and template.is_file():
         # Earlier versions of transformers look for it in tokenizer_config.json alone.
         tokenizer.chat_template = template.read_text(encoding="utf-8")
+    if source.file:
+        # transformers 4.45 takes the one for the other.
+        found = gguf_header(source).metadata
+        for name in ("bos", "eos"):
+            number = found.get(f"tokenizer.ggml.{name}_token_id")
+            if isinstance(number, int) and number < len(tokenizer):
+                setattr(tokenizer, f"{name}_token", tokenizer.convert_ids_to_tokens(number))
     return tokenizer
 
 
@@ -353,5 +364,7 @@ def _reason(error: Exception) -> str:
     """An error of transformers or torch in one line."""
     if "trust_remote_code" in str(error):
         return "it needs code of its own, which runs only with --trust-remote-code"
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
     first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return (f"{first} {rest[0]}" if first.endswith(":") and rest else first)[:_LONGEST]

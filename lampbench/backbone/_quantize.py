@@ -58,14 +58,12 @@ class QuantizedLinear(nn.Linear):
         dtype = self.like.dtype
         if self.quantization == "int8":
             return (self.packed.float() * (self.scales.float() / 127).unsqueeze(1)).to(dtype)
-        from bitsandbytes.functional import QuantState, dequantize_4bit
-
         shape = torch.Size((self.out_features, self.in_features))
         # Its kernels have no float64.
         kernel = torch.float32 if dtype == torch.float64 else dtype
-        state = QuantState(self.scales.float(), shape, blocksize=_BLOCK, quant_type="nf4", dtype=kernel)
-        weight: Tensor = dequantize_4bit(self.packed, state)
-        return weight.to(dtype)
+        state = _kernels().QuantState(self.scales.float(), shape, blocksize=_BLOCK, quant_type="nf4", dtype=kernel)
+        unpacked: Tensor = _kernels().dequantize_4bit(self.packed, state)
+        return unpacked.to(dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         mapped: Tensor = _Unpacking.apply(input, self)  # type: ignore[no-untyped-call]
@@ -147,17 +145,19 @@ def _plain_maps(layers: nn.ModuleList) -> list[tuple[nn.Module, str, nn.Linear]]
     ]
 
 
-def _pack_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
-    from bitsandbytes.functional import int8_vectorwise_quant
+def _kernels() -> Any:
+    from bitsandbytes import functional
 
-    packed, scales, _ = int8_vectorwise_quant(weight.to(torch.float16))
+    return functional
+
+
+def _pack_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
+    packed, scales, _ = _kernels().int8_vectorwise_quant(weight.to(torch.float16))
     return packed, scales
 
 
 def _pack_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
-    from bitsandbytes.functional import quantize_4bit
-
-    packed, state = quantize_4bit(weight.contiguous(), blocksize=_BLOCK, quant_type="nf4")
+    packed, state = _kernels().quantize_4bit(weight.contiguous(), blocksize=_BLOCK, quant_type="nf4")
     return packed, state.absmax
 
 

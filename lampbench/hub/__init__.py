@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from lampbench.core import InputError, file_sha256
-from lampbench.hub._gguf import SUFFIX, check_gguf
+from lampbench.hub._gguf import SUFFIX, GgufHeader, check_gguf, read_header
 
-__all__ = ["ModelSource", "find_model", "find_tokenizer"]
+__all__ = ["ModelSource", "find_model", "find_tokenizer", "gguf_header"]
 
 # What a text's token ids follow from.
 _TOKENIZER = (
@@ -113,6 +113,11 @@ def find_tokenizer(name: str, trust_remote_code: bool = False) -> ModelSource:
     if not any(folder.glob("tokenizer*")):
         raise InputError(f"--tokenizer {name}: no tokenizer.json; expected a folder as save_pretrained writes it")
     return ModelSource(name, folder.resolve().name, _content_hash(folder, _TOKENIZER), True, trust_remote_code)
+
+
+def gguf_header(source: ModelSource) -> GgufHeader:
+    """The head of a model's GGUF file; raises InputError if it is damaged."""
+    return read_header(Path(source.name))
 
 
 def _gguf_model(path: Path, revision: str | None) -> ModelSource:

@@ -56,6 +56,11 @@ class GgufHeader:
     tensors: tuple[GgufTensor, ...]
     data: int
 
+    @property
+    def ties_head(self) -> bool:
+        """Whether there is no head: the token embeddings are it."""
+        return all(tensor.name != "output.weight" for tensor in self.tensors)
+
 
 def check_gguf(path: Path) -> str:
     """How the weights of a GGUF file are quantized, such as ``Q4_1``.

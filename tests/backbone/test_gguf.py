@@ -49,6 +49,8 @@ def write_gguf(path: Path, architecture: str = "llama", packed: str | None = Non
     config = json.loads((TINY_MODEL / "config.json").read_text())
     vocabulary = json.loads((TINY_MODEL / "tokenizer.json").read_text())["model"]
     writer = gguf.GGUFWriter(path, architecture)
+    # transformers 4.45 reads no file without a name.
+    writer.add_name("tiny")
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
