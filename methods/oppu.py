@@ -136,7 +136,8 @@ class Oppu(TaskLora):
         return Parameters(shared, own)
 
     def _prepare(self, users: Sequence[User]) -> None:
-        """Index histories and write profiles, as far as prompts carry them."""
+        """Index histories and write profiles, as far as prompts carry them and there is a history."""
+        users = [user for user in users if user.history]
         self._index(users)
         if self.config.profile and self.config.profile_items is not None:
             writer = ProfileWriter(self.task, self._raw, self.seed, self.config.profile_items, PROFILE_TOKENS)
