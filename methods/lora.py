@@ -174,7 +174,7 @@ class TaskLora(AdapterMethod):
         """Read the profile, and index the history again."""
         self._index([user])
         self._users[user.id] = user
-        if self.config.profile:
+        if self.config.profile and user.history:
             self._profiles[user.id] = read_profile(folder)
 
     def save_shared(self, folder: Path) -> None:
@@ -187,7 +187,8 @@ class TaskLora(AdapterMethod):
         self._act(self.task_adapter().load(folder, self.backbone))
 
     def prepare(self, users: Sequence[User]) -> None:
-        """Index histories and write profiles, as far as prompts carry them."""
+        """Index histories and write profiles, as far as prompts carry them and there is a history."""
+        users = [user for user in users if user.history]
         self._index(users)
         if self.config.profile:
             writer = ProfileWriter(self.task, self._raw, self.seed, self.config.profile_items, PROFILE_TOKENS)

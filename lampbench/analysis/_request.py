@@ -171,7 +171,8 @@ def personalized(method: PromptMethod, asked: Sequence[Question]) -> list[Prompt
 
 
 def _of_queries(task: Task, user: User, queries: Sequence[Query]) -> Iterator[tuple[User, Query, Prompt]]:
-    for query in queries:
+    # As in a run, nobody is adapted to no history.
+    for query in queries if user.history else ():
         yield user, query, task.prompt(query.text, query.id)
 
 

@@ -193,7 +193,10 @@ class Method(ABC):
         """Learn what all users share. Override where the method has such a stage."""
 
     def adapt(self, users: Sequence[User]) -> None:
-        """Learn from each user's history. Override where the method uses it."""
+        """Learn from each user's history, which is never empty. Override where the method uses it.
+
+        Users without a history are not adapted, and answered as a user who was never seen.
+        """
 
     @abstractmethod
     def predict(self, queries: Sequence[Query]) -> Sequence[str]:

@@ -11,7 +11,7 @@ class HistoryItem:
     """One thing a user wrote before: a source text and the target the user gave it.
 
     ``source`` is empty where the task's history has no source side (LaMP-7).
-    ``date`` is ``YYYY[-MM[-DD]]`` or empty.
+    ``date`` is ``YYYY[-MM[-DD[Thh:mm:ss]]]`` in UTC, or empty; such dates sort as texts.
     """
 
     id: str
@@ -35,7 +35,7 @@ class User:
 class Query:
     """What a method must answer. It carries no gold: golds live with the scorer alone.
 
-    ``date`` is ``YYYY[-MM[-DD]]``, or empty: LaMP's own queries have none.
+    ``date`` is as of a ``HistoryItem``, or empty: LaMP's own queries have none.
     """
 
     id: str

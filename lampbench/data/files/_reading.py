@@ -93,8 +93,7 @@ class Reading:
 
         ``paths`` are the files by their names.
         """
-        kinds = (("questions", self.set_aside, self.records), ("history items", self.items_set_aside, self.items))
-        for kind, faults, total in kinds:
+        for kind, faults, total in self._kinds():
             allowed = _allowed(share, total)
             if len(faults) > allowed:
                 first, *others = faults[:_NAMED_IN_ERROR]
@@ -107,10 +106,7 @@ class Reading:
     def notes(self) -> tuple[str, ...]:
         """What a reader of the numbers should know, a line each."""
         notes = []
-        for kind, faults, total in (
-            ("questions", self.set_aside, self.records),
-            ("history items", self.items_set_aside, self.items),
-        ):
+        for kind, faults, total in self._kinds():
             if faults:
                 notes.append(f"{len(faults)} of {total} {kind} cannot be read and are set aside")
                 notes += _named("set aside", faults)
@@ -123,6 +119,13 @@ class Reading:
         if self.repeated_items:
             notes.append(f"{self.repeated_items:,} history items are listed again in their profile and kept once")
         return tuple(notes)
+
+    def _kinds(self) -> tuple[tuple[str, tuple[Fault, ...], int], ...]:
+        """What records are called, those that were set aside, and how many there are in all."""
+        return (
+            ("questions", self.set_aside, self.records),
+            ("history items", self.items_set_aside, self.items),
+        )
 
 
 # Of data that is in no files.
