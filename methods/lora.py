@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from lampbench_methods.pag import (
     NO_PROFILE,
@@ -17,12 +17,12 @@ from lampbench_methods.pag import (
     write_profile,
 )
 
-from lampbench import AdapterMethod, InputError, LabelledUser, Method, Parameters, Query, Task, User, setting
+from lampbench import AdapterMethod, InputError, LabelledUser, Parameters, Query, Task, User, setting
 from lampbench.adapters import LoraSpec, Recipe, State, family_targets
 from lampbench.backbone import Adapter
 from lampbench.bases import TrainingConfig
 from lampbench.core import Context, RunContext, derive_seed
-from lampbench.retrieval import ASKED_FOR_HELP, AskedFor, Retriever, RetrieverFactory
+from lampbench.retrieval import ASKED_FOR_HELP, AskedFor, Retriever, RetrieverFactory, RetrieverName
 
 # OPPU's released settings.
 PUBLISHED: dict[str, Any] = {"learning_rate": 1e-4, "batch_size": 16, "clip": 0.3}
@@ -54,7 +54,10 @@ class LoraTrainingConfig(TrainingConfig):
         if context.shape is None:
             return self
         shape, own = context.shape, [field for field in fields(self) if field.name.endswith("targets")]
-        found = {field.name: family_targets(getattr(self, field.name), field.default, shape) for field in own}
+        found: dict[str, Any] = {
+            field.name: family_targets(getattr(self, field.name), cast("tuple[str, ...]", field.default), shape)
+            for field in own
+        }
         return replace(self, **found)
 
     def spec(self, targets: tuple[str, ...]) -> LoraSpec:
@@ -112,8 +115,8 @@ class TaskLora(AdapterMethod):
         super().setup()
         self._task_state: State | None = None
         self._beneath: tuple[Adapter, ...] = ()
-        name, query = self.config.retriever or "bm25", self.config.query
-        self._make = RetrieverFactory(name, self.task, self.seed, query=query)
+        name: RetrieverName = self.config.retriever or "bm25"
+        self._make = RetrieverFactory(name, self.task, self.seed, query=self.config.query)
         self._retrievers: dict[str, Retriever] = {}
         self._profiles: dict[str, str] = {}
         # Profiles are the raw backbone's: it stays at hand when the task LoRA is merged.
@@ -222,13 +225,15 @@ class Lora(TaskLora):
     Config = LoraConfig
     config: LoraConfig
     paper = "Tan et al., OPPU, EMNLP 2024, stage 1"
-    # No parameter is a user's own.
-    moved = Method.moved
 
     def adapt(self, users: Sequence[User]) -> None:
         """Prepare what goes before the users' prompts; nothing is trained."""
         self.prepare(users)
         self._users.update({user.id: user for user in users})
+
+    def moved(self, user_id: str) -> bool | None:
+        """None: no parameter is a user's own."""
+        return None
 
     def adapter(self) -> LoraSpec:
         """The only LoRA that there is."""

@@ -129,7 +129,7 @@ class AdapterMethod(Method):
         self._states.pop(user_id, None)
         self._users.pop(user_id, None)
 
-    def moved(self, user_id: str) -> bool:
+    def moved(self, user_id: str) -> bool | None:
         """Whether the user's adapter differs, by more than rounding, from where it began."""
         return differ(self._states[user_id], self.start(derive_seed(self.seed, "user", user_id)))
 

@@ -76,6 +76,7 @@ def test_a_training_example_is_the_conversation_up_to_the_end_of_the_answer(
     before, target = encoder.pair(Pair(PROMPT, " An answer\n"))
     whole = conversation(folders[name], PROMPT.text, "An answer")
     end = encoder.frame.end
+    assert end is not None
     assert before + target == whole[: len(whole) - whole[::-1].index(end)]
     assert before == encoder.prompt(PROMPT, 20)
     assert target == encoder.continuation(PROMPT, "An answer")

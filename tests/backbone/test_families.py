@@ -13,8 +13,8 @@ from support import TINY_MODEL, load_backbone, task
 from transformers import CONFIG_MAPPING
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from architectures import FLOAT32, FLOAT64, examine
-from families import model_folder, tiny_backbone, tiny_config
+from architectures import FLOAT32, FLOAT64, examine  # type: ignore[import-not-found]
+from families import model_folder, tiny_backbone, tiny_config  # type: ignore[import-not-found]
 
 from lampbench.adapters import InterventionSpec, LoraSpec, Positions, Recipe, TrainingJob, train_alone, train_together
 from lampbench.backbone import Decoding, TransformersBackbone, describe_backbone
@@ -154,7 +154,8 @@ def long_phi3(folder: Path) -> TransformersBackbone:
     rope = {"rope_parameters" if "rope_parameters" in vars(CONFIG_MAPPING["phi3"]()) else "rope_scaling": LONG}
     config = tiny_config("phi3", 448, original_max_position_embeddings=64, **rope)
     info = describe_backbone(str(model_folder(config, TINY_MODEL, folder)), dtype="float32", device="cpu")
-    return tiny_backbone(info, torch.float32)
+    made: TransformersBackbone = tiny_backbone(info, torch.float32)
+    return made
 
 
 @pytest.fixture
@@ -263,7 +264,8 @@ def test_a_model_that_takes_padding_for_text_reads_prompts_of_one_length_togethe
 
 
 def test_a_saving_that_changes_logits_is_left_alone_and_said_once() -> None:
-    backbone, said = load_backbone(), []
+    backbone = load_backbone()
+    said: list[str] = []
     model = backbone.model.model
     real = model.layers[2].forward
 

@@ -82,12 +82,13 @@ def test_a_context_object_brings_its_own_end() -> None:
 
 def test_items_without_a_source_side_are_trained_on_without_a_context() -> None:
     tweets = User("u", (HistoryItem("1", "", "one"), HistoryItem("2", "", "two")))
-    method = Adapters(task=task("lamp7"), config=None, seed=0, backbone=Recorder())
+    recorder = Recorder()
+    method = Adapters(task=task("lamp7"), config=None, seed=0, backbone=recorder)
     method.given = "likes tea\n"
     assert [pair.prompt.text for pair in method.examples(tweets)] == ["tweet:", "tweet:"]
     method.adapt([tweets])
     method.predict([Query("q", "u", "third")])
-    assert method.backbone.prompts[0].context == ("likes tea\n",)
+    assert recorder.prompts[0].context == ("likes tea\n",)
     titles = Adapters(task=task("lamp5"), config=None, seed=0, backbone=Recorder())
     titles.given = "likes tea\n"
     assert all(pair.prompt.context for pair in titles.examples(USER))

@@ -21,7 +21,7 @@ OUTPUTS = ("LaMP_5", "dev", "dev_outputs.json")
 USERS = ("scholarly_title", "user_top_100_history.json")
 # No field of these files may hold any of them, but for these two.
 WRONG: tuple[Any, ...] = (None, True, 1.5, [], {}, [1], {"a": "b"})
-RIGHT = {"date": None, "profile": []}
+RIGHT: dict[str, Any] = {"date": None, "profile": []}
 
 Damage = Callable[[bytes, random.Random], bytes]
 

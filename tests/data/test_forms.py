@@ -197,21 +197,22 @@ class TestSameUsers:
     @pytest.mark.parametrize("layout", ["lamp", "oppu"])
     def test_ratings_may_be_numbers(self, folder: Path, layout: str, tmp_path: Path) -> None:
         before = load(folder, name="lamp3")
-        if layout == "lamp":
-            where, protocol = folder, FolderProtocol()
-        else:
+        where: Path = folder
+        protocol: Any = FolderProtocol()
+        if layout != "lamp":
             where, protocol = tmp_path / "oppu", Oppu100()
             export(Exported(task("lamp3"), before.labelled(), before.shared, None), "oppu", where)
-        changed = []
+        changed: list[Any] = []
+
+        def as_number(found: re.Match[str]) -> str:
+            # 5 and 5.0, in turn.
+            changed.append(found)
+            return f'"{found[1]}": {found[2]}{".0" * (len(changed) % 2)}'
+
         for path in where.rglob("*.json"):
             text = path.read_text()
             if "LaMP_3" in str(path) or layout == "oppu":
-                # 5 and 5.0, in turn.
-                number = re.sub(
-                    r'"(score|output|gold)": "([1-5])"',
-                    lambda m: changed.append(m) or f'"{m[1]}": {m[2]}{".0" * (len(changed) % 2)}',
-                    text,
-                )
+                number = re.sub(r'"(score|output|gold)": "([1-5])"', as_number, text)
                 path.write_text(number)
         assert len(changed) > 20
         assert protocol.load(task("lamp3"), where).hash == before.hash
@@ -272,7 +273,8 @@ class TestSetAside:
         golds = json.loads((folder / DEV / "dev_outputs.json").read_text())
         hashes = {load(folder, ONE_PERCENT).hash}
         for number in (3, 4):
-            edit(questions(folder), lambda value, n=number: [*original[:n], {"id": f"q{n}"}, *original[n + 1 :]])
+            changed = [*original[:number], {"id": f"q{number}"}, *original[number + 1 :]]
+            edit(questions(folder), lambda value, changed=changed: changed)  # type: ignore[misc]
             hashes.add(load(folder, ONE_PERCENT).hash)
         # The same users as with q4 set aside, in files without it.
         edit(questions(folder), lambda value: original[:4] + original[5:])

@@ -125,10 +125,10 @@ def test_the_row_says_how_long_prompts_and_answers_were(tmp_path: Path, chatty: 
 def test_the_whole_history_is_in_the_prompt_where_it_fits(tmp_path: Path) -> None:
     made = plan(tmp_path, "rag", overrides={"k": "all"}, max_length="auto")
     backbone = load_backbone(decoding=made.decoding)
-    method = made.method_type(task=made.task, config=made.config, seed=0, backbone=backbone)
+    method: Any = made.method_type(task=made.task, config=made.config, seed=0, backbone=backbone)
     asked = made.dataset.evaluated[0]
     method.adapt([asked.user])
-    text = "".join(method.context(asked.user, asked.queries[0]))
+    text = "".join(method.context(asked.user, asked.queries[0]).pieces)
     assert all(made.task.render(item) in text for item in asked.user.history)
     assert made.config.k == "all"
 
