@@ -1,7 +1,7 @@
 """The same weights behind a server and loaded directly: do greedy answers agree?
 
-    python benchmarks/served.py MODEL_FOLDER DATA_FOLDER                    # zero-shot and rag, lamp5, 12 users
-    python benchmarks/served.py MODEL_FOLDER DATA_FOLDER --users 4 --methods zero-shot
+    python benchmarks/served.py MODEL_FOLDER DATA_FOLDER                    # zero-shot, lamp5, 12 users
+    python benchmarks/served.py MODEL_FOLDER DATA_FOLDER --users 4 --methods zero-shot,rag
     python benchmarks/served.py MODEL_FOLDER DATA_FOLDER --chat on          # as conversations
     python benchmarks/served.py MODEL_FOLDER DATA_FOLDER --work FOLDER      # keeps its runs, and goes on with them
     python benchmarks/served.py MODEL_FOLDER DATA_FOLDER --out benchmarks/results/served-cpu.json
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--task", default="lamp5")
     parser.add_argument("--users", type=int, default=12)
-    parser.add_argument("--methods", default="zero-shot,rag")
+    parser.add_argument("--methods", default="zero-shot")
     parser.add_argument("--chat", choices=("on", "off"), default="off")
     parser.add_argument("--at-once", type=int, default=2)
     parser.add_argument("--work", type=Path)
