@@ -39,7 +39,8 @@ _RUN_ID_LENGTH = 12
 _FEW_STEPS = 10
 # Settings that mean something only to a model that runs here.
 _OF_WEIGHTS = (
-    "revision", "dtype", "device", "trust_remote_code", "max_length", "repetition_penalty", "no_repeat_ngram",
+    "revision", "dtype", "device", "tokenizer", "quantize", "trust_remote_code", "max_length", "repetition_penalty",
+    "no_repeat_ngram",
 )  # fmt: skip
 
 
