@@ -174,6 +174,52 @@ def _relative(one: State, other: Mapping[str, torch.Tensor]) -> float:
     return float((first - second).norm() / second.norm())
 
 
+def rounding(family: str, folder: Path, **changes: Any) -> dict[str, float]:
+    """What rounding alone does to a training that amplifies it: high learning rate, more steps, edits of all tokens.
+
+    Returns:
+        Largest relative differences over the users: of the two engines in float32, of the solo engine in float32 from
+        itself in float64, and of the two engines in float64.
+    """
+    tokenizer = Path(str(protocols().load("mini").default_model))
+    vocabulary = json.loads((tokenizer / "config.json").read_text())["vocab_size"]
+    config = tiny_config(family, vocabulary, **changes)
+    info = describe_backbone(str(model_folder(config, tokenizer, folder)), dtype="float32", device="cpu")
+    spec = InterventionSpec((1, 2), 4, Positions.parse("all"))
+    recipe = dataclasses.replace(RECIPE, learning_rate=1e-2, epochs=4)
+    # Every training starts at the same numbers.
+    starts = [spec.fresh(tiny_backbone(info, torch.float32), 50 + n) for n in range(3)]
+    found: dict[tuple[str, torch.dtype], list[State]] = {}
+    for dtype in (torch.float32, torch.float64):
+        backbone = tiny_backbone(info, dtype)
+        jobs = [
+            TrainingJob(f"user {n}", n, pairs(n, 5 - n), [{name: own.to(dtype) for name, own in start.items()}])
+            for n, start in enumerate(starts)
+        ]
+        together = {job.name: states[0] for job, states in train_together(backbone, jobs, [spec], recipe)}
+        found["stacked", dtype] = [together[job.name] for job in jobs]
+        found["solo", dtype] = [train_alone(backbone, job, [spec], recipe)[0] for job in jobs]
+
+    def apart(one: tuple[str, torch.dtype], other: tuple[str, torch.dtype]) -> float:
+        return max(_relative(a, b) for a, b in zip(found[one], found[other], strict=True))
+
+    return {
+        "engines, float32": apart(("stacked", torch.float32), ("solo", torch.float32)),
+        "solo, float32 from float64": apart(("solo", torch.float32), ("solo", torch.float64)),
+        "engines, float64": apart(("stacked", torch.float64), ("solo", torch.float64)),
+    }
+
+
+# As Granite 3 has them; its config's defaults are 1.
+_SCALED = {
+    "embedding_multiplier": 12.0,
+    "residual_multiplier": 0.22,
+    "logits_scaling": 16.0,
+    "attention_multiplier": 0.0625,
+}
+STUDIED: dict[str, dict[str, Any]] = {"llama": {}, "granite": _SCALED, "qwen3_5_text": {}}
+
+
 def table(findings: Sequence[Finding]) -> str:
     """Markdown: one row per family."""
     columns = (
@@ -208,15 +254,24 @@ def main() -> None:
     """Write the record; print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--families", help="names with commas between; default: all")
-    parser.add_argument("--out", type=Path, help="a JSON file; families that it holds already are not tried again")
+    parser.add_argument("--rounding", action="store_true", help="what rounding does in a long training, and no more")
+    parser.add_argument("--out", type=Path, help="a JSON file; what it holds already is not tried again")
     options = parser.parse_args()
     import transformers
 
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity(50)
-    findings: dict[str, Finding] = {}
+    record: dict[str, Any] = {"versions": {"transformers": transformers.__version__, "torch": torch.__version__}}
     if options.out is not None and options.out.is_file():
-        findings = {own["family"]: Finding(**own) for own in json.loads(options.out.read_text())["findings"]}
+        record = json.loads(options.out.read_text())
+    if options.rounding:
+        for family, changes in STUDIED.items():
+            with tempfile.TemporaryDirectory() as folder:
+                record.setdefault("rounding", {})[family] = rounding(family, Path(folder), **changes)
+            print(family, record["rounding"][family], flush=True)
+        _write(record, options.out)
+        return
+    findings = {own["family"]: Finding(**own) for own in record.get("findings", ())}
     for family in options.families.split(",") if options.families else decoders():
         if family in findings:
             continue
@@ -227,11 +282,14 @@ def main() -> None:
                 findings[family] = Finding(family, answers=False, said=[f"{type(error).__name__}: {error}"[:300]])
         own = findings[family]
         print(family, "holds" if own.holds else "DOES NOT HOLD", own.refused or own.trained, own.said, flush=True)
-        if options.out is not None:
-            versions = {"transformers": transformers.__version__, "torch": torch.__version__}
-            every = [dataclasses.asdict(findings[name]) for name in sorted(findings)]
-            options.out.write_text(json.dumps({"versions": versions, "findings": every}, indent=1) + "\n")
-    print(table(list(findings.values())))
+        record["findings"] = [dataclasses.asdict(findings[name]) for name in sorted(findings)]
+        _write(record, options.out)
+    print(table([findings[name] for name in sorted(findings)]))
+
+
+def _write(record: Mapping[str, Any], out: Path | None) -> None:
+    if out is not None:
+        out.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":
