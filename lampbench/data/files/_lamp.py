@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from lampbench.data.files._json import kind, list_file, read_json, read_records,
 from lampbench.data.files._reading import ReadingLog
 from lampbench.data.files._records import Block, check_object, read_answer, read_id, read_query
 
+_OUTPUTS_FORM = '{"task": …, "golds": [{"id", "output"}]}'
 _QUESTION_FIELDS = frozenset({"id", "user_id", "input", "profile", "date"})
 
 
@@ -75,7 +77,7 @@ class LampSplit:
 
         golds = _read_outputs(self.outputs, task, take)
         if not golds.by_id:
-            raise InputError(f"{self.outputs}: there are no golds in it")
+            raise _no_golds(self.outputs)
         _check_golds(golds, task, self.outputs, take)
         if not log.tolerates(len(wrong), len(golds.by_id.keys() | wrong)):
             # Known before a long file is read.
@@ -155,7 +157,7 @@ def read_golds(path: Path, task: Task) -> Outputs:
     """As ``read_outputs``, for a golds file: not empty, and every output a valid answer of the task."""
     golds = read_outputs(path, task)
     if not golds.by_id:
-        raise InputError(f"{path}: there are no golds in it")
+        raise _no_golds(path)
     _check_golds(golds, task, path, _refuse)
     return golds
 
@@ -172,7 +174,7 @@ def _read_outputs(path: Path, task: Task | None, wrong: Callable[[InputError, st
             _check_task(path, content.get("task"), task)
         about, content = content.get("about"), content["golds"]
     if not isinstance(content, list):
-        raise InputError(f'{path}: expected {{"task": …, "golds": [{{"id", "output"}}]}}, found {kind(content)}')
+        raise InputError(f"{path}: expected {_OUTPUTS_FORM}, found {kind(content)}")
     outputs: dict[str, str] = {}
     for number, record in enumerate(content):
         where, record_id = f"{path}: golds[{number}]", None
@@ -194,15 +196,22 @@ def _outputs_content(path: Path) -> Any:
     try:
         return read_json(path)[0]
     except InputError as error:
-        # JSON Lines are no JSON, but begin with two objects.
-        try:
-            records = read_records(path)
-            lines = len([record for record, _ in zip(records, range(2), strict=False) if isinstance(record, dict)]) == 2
-        except InputError:
-            lines = False
-        if not lines:
+        if not _are_lines(path):
             raise error from None
     return list(read_records(path))
+
+
+def _are_lines(path: Path) -> bool:
+    """Whether a file that is no JSON is JSON Lines: it begins with two objects, none of them of the official form."""
+    try:
+        first = list(islice(read_records(path), 2))
+    except InputError:
+        return False
+    return len(first) == 2 and all(isinstance(record, dict) and "golds" not in record for record in first)
+
+
+def _no_golds(path: Path) -> InputError:
+    return InputError(f"{path}: there are no golds in it; expected {_OUTPUTS_FORM}")
 
 
 def _check_golds(golds: Outputs, task: Task, path: Path, wrong: Callable[[InputError, str, int], Any]) -> None:
