@@ -158,8 +158,8 @@ PLANTED: dict[str, tuple[Callable[[Path], Any], str]] = {
         "unknown task 'lamp9'",
     ),
     "another version of the task": (
-        lambda f: edit(f, lambda row: row["identity"].update(task_version=2), rename=True),
-        "task_version 2, this LampBench has 1 of lamp2m",
+        lambda f: edit(f, lambda row: row["identity"].update(task_version=7), rename=True),
+        "task_version 7, this LampBench has 2 of lamp2m",
     ),
     "another version of the method": (
         lambda f: edit(f, lambda row: row["identity"].update(method_version=9), rename=True),
