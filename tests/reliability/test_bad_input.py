@@ -278,7 +278,7 @@ ANSWERS: Sequence[tuple[str, Callable[[dict[str, Any]], Any], tuple[str, ...]]] 
     ("an id is there twice", lambda v: v["golds"].append(v["golds"][0]), ("the id 'dev0-q0' occurs twice",)),
     ("no record", lambda v: v["golds"].insert(0, 3), ('golds[0]: expected {"id", "output"}, found a int',)),
     ("no output", lambda v: v["golds"][0].pop("output"), ("golds[0] (id 'dev0-q0'): 'output' is missing",)),
-    ("a list", lambda v: v["golds"][0].update(output=[3]), ("'output' is a list ('[3]'); expected a string",)),
+    ("a list", lambda v: v["golds"][0].update(output=[3]), ("'output' is a list of 1; expected a string or a number",)),
     ("half a character", lambda v: v["golds"][0].update(output="\ud83d"), ("half of a surrogate pair",)),
 ]
 

@@ -77,11 +77,10 @@ def test_another_template_or_end_token_is_another_run(tmp_path: Path, chatty: st
     assert chats[1] == first | {"stop": chats[1]["stop"]} != first
 
 
-def test_a_template_that_cannot_be_used_is_found_before_weights_are_read(tmp_path: Path) -> None:
+def test_a_template_that_cannot_be_used_is_found_when_a_run_is_planned(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="its tokenizer has no chat template, which --chat on needs"):
         zero_shot(tmp_path, chat="on")
     folder = chat_model(tmp_path / "forgetful", FORGETFUL)
-    (folder / "model.safetensors").write_bytes(b"")
     with pytest.raises(InputError, match="leaves the system turn out; leave --system out"):
         zero_shot(tmp_path, model=str(folder), chat="on", system="a system")
 

@@ -119,7 +119,7 @@ def test_every_part_of_the_identity_is_in_the_run_id(tmp_path: Path, monkeypatch
     for key in made.identity:
         assert digest({**made.identity, key: "other"}) != digest(made.identity)
     assert digest(made.identity).startswith(made.run_id)
-    assert (made.identity["task_version"], made.identity["method_version"]) == (1, 1)
+    assert (made.identity["task_version"], made.identity["method_version"]) == (2, 1)
     with monkeypatch.context() as patch:
         patch.setattr(made.method_type, "version", 2)
         assert plan(tmp_path).identity["method_version"] == 2
