@@ -47,7 +47,7 @@ class Guards:
         self._users = [asked.user for asked in users]
         self._sample = [query for asked in users for query in asked.queries[:_QUERIES_EACH]]
         stranger = f"stranger-{digest([asked.user.id for asked in everyone])[:16]}"
-        self._strangers = [replace(query, id=f"{stranger}-{query.id}", user_id=stranger) for query in self._sample[:1]]
+        self._strangers = [replace(query, id=f"{stranger}-{query.id}", user_id=stranger) for query in self._sample]
         self._before = self._round()
         self._logits = self._heard()
 
