@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lampbench_methods.majority import Majority
+from lampbench_methods.majority import Majority, MajorityConfig
 
 from lampbench.core import Query, User
 
 
 @dataclass(frozen=True)
-class Trouble:
+class Trouble(MajorityConfig):
     """Where it happens.
 
     Attributes:

@@ -196,7 +196,7 @@ def test_users_without_a_history_are_not_expected_to_move(tmp_path: Path) -> Non
     empty = AskedUser(User(first.user.id, ()), first.queries)
     made = dataclasses.replace(made, dataset=dataclasses.replace(made.dataset, evaluated=[empty, *others]))
     found = run(made, tmp_path).checks["adaptation"]
-    assert (found.passed, found.users, found.moved, found.applied) == (True, 1, 1, 1)
+    assert (found.passed, found.users, found.moved, found.applied) == (True, 2, 2, 2)
 
 
 def test_a_run_of_the_first_release_is_continued_without_its_verdict_on_equal_answers(tmp_path: Path) -> None:

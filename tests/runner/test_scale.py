@@ -206,7 +206,9 @@ def test_a_worker_that_hangs_is_ended_by_the_time_limit(cluster: None, tmp_path:
 
 
 def test_answers_that_adapting_does_not_change_are_counted_over_all_shards(cluster: None, tmp_path: Path) -> None:
-    checks = on_ray(mini(tmp_path, scale_methods.Unmoved)).checks
+    row = on_ray(mini(tmp_path, scale_methods.Unmoved))
+    assert row.status == "success", row.error
+    checks = row.checks
     assert checks["adaptation"] == Check(passed=None, asked=4, changed=0)
 
 
