@@ -9,22 +9,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lampbench_methods.majority import Majority, MajorityConfig
+from lampbench_methods.majority import Majority
 
 from lampbench.core import Query, User
 
 
 @dataclass(frozen=True)
-class Trouble(MajorityConfig):
+class Trouble:
     """Where it happens.
 
     Attributes:
         marks: A folder: what happens once leaves a mark there.
         user: To whom.
+        rounded, query: As of ``majority``.
     """
 
     marks: str = ""
     user: str = ""
+    rounded: bool = True
+    query: str = "template"
 
 
 class Careful(Majority):

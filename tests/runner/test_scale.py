@@ -209,7 +209,7 @@ def test_answers_that_adapting_does_not_change_are_counted_over_all_shards(clust
     row = on_ray(mini(tmp_path, scale_methods.Unmoved))
     assert row.status == "success", row.error
     checks = row.checks
-    assert checks["adaptation"] == Check(passed=None, asked=4, changed=0)
+    assert checks["adaptation"] == Check(passed=None, asked=2, changed=0)
 
 
 def test_one_process_goes_on_where_workers_stopped_and_the_other_way_round(cluster: None, tmp_path: Path) -> None:
