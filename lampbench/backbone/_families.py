@@ -83,7 +83,9 @@ def shared_layers(layers: nn.ModuleList, name: str) -> tuple[int, int] | None:
     for number, layer in enumerate(layers):
         for path, module in layer.named_modules():
             if path.rpartition(".")[2] == name and is_linear(module):
-                first = owners.setdefault(id(module.weight), number)
+                # Not ``module.weight``: a quantized map unpacks a new tensor each time it is asked.
+                stored = next(iter((*module.buffers(recurse=False), *module.parameters(recurse=False))))
+                first = owners.setdefault(id(stored), number)
                 if first != number:
                     return first, number
     return None
