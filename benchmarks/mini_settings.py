@@ -29,13 +29,13 @@ _INTERVENTIONS = {
 }
 SPACES: dict[str, dict[str, list[Any]]] = {
     "lora": {**_LORA, "epochs": [1, 2, 4], "rank": [4, 8, 16]},
-    "user-lora": {**_LORA, "epochs": [2, 4, 6], "rank": [4, 8, 16]},
-    "oppu": {**_LORA, "task_epochs": [1, 2, 4], "user_epochs": [2, 4, 6]},
-    "reft": {**_INTERVENTIONS, "epochs": [2, 4, 6], "rank": [4, 8, 16]},
+    "user-lora": {**_LORA, "epochs": [2, 4], "rank": [4, 8, 16]},
+    "oppu": {**_LORA, "task_epochs": [1, 2, 4], "user_epochs": [2, 4]},
+    "reft": {**_INTERVENTIONS, "epochs": [2, 4], "rank": [4, 8, 16]},
     "perfit": {
         **_INTERVENTIONS,
         "shared_epochs": [1, 2, 4],
-        "user_epochs": [2, 4, 6],
+        "user_epochs": [2, 4],
         "user_start": ["copy", "identity"],
     },
 }
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="the folder of the trials")
     parser.add_argument("--methods", default=",".join(SPACES), help="names, comma-separated")
     parser.add_argument("--trials", type=int, default=12)
-    parser.add_argument("--users", type=int, default=16, help="held-out users per task")
+    parser.add_argument("--users", type=int, default=12, help="held-out users per task")
     parser.add_argument("--out", type=Path, help="a JSON file")
     given = parser.parse_args()
     methods = given.methods.split(",")
@@ -85,7 +85,6 @@ def found(method: str, runs: Path) -> dict[str, Any]:
             "settings": own[0]["settings"],
             "parameters per user": own[0]["parameters"]["per_user"],
             "scores": {task: trial["metric"] for task, trial in zip(TASKS, own, strict=True)},
-            "seconds": sum(trial["seconds"] for trial in own),
         }
         for own in zip(*(searches[task]["trials"] for task in TASKS), strict=True)
     ]
