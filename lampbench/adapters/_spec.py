@@ -27,6 +27,14 @@ class AdapterSpec(ABC):
     def fresh(self, backbone: TransformersBackbone, seed: int) -> State:
         """Untrained parameters of one user."""
 
+    def neutral(self, backbone: TransformersBackbone) -> State:
+        """Parameters at which the adapter changes nothing.
+
+        Raises:
+            ValueError: There are none.
+        """
+        raise ValueError(f"{type(self).__name__} does not say at which parameters it changes nothing")
+
     @abstractmethod
     def bank(self, backbone: TransformersBackbone, slots: int) -> Bank:
         """Room for the parameters of ``slots`` users who train together."""

@@ -22,6 +22,7 @@ from lampbench.backbone._served import (
 
 if TYPE_CHECKING:
     from lampbench.backbone._backbone import TransformersBackbone
+    from lampbench.backbone._contrast import Contrast
     from lampbench.backbone._decode import Adapter, PassWindow, alike, attached, sample_tokens
     from lampbench.backbone._families import is_linear, linear_maps, projections, shared_layers
     from lampbench.backbone._partial import (
@@ -42,6 +43,7 @@ __all__ = [
     "Adapter",
     "BackboneInfo",
     "Chat",
+    "Contrast",
     "Decoding",
     "Frame",
     "PassWindow",
@@ -80,7 +82,7 @@ __all__ = [
 ]
 
 # What computes with weights imports torch; a served model does not wait for it.
-_WITH_WEIGHTS = ("_backbone", "_decode", "_families", "_partial")
+_WITH_WEIGHTS = ("_backbone", "_contrast", "_decode", "_families", "_partial")
 
 
 def __getattr__(name: str) -> Any:
