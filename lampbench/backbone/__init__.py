@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lampbench.backbone._backbone import TransformersBackbone
     from lampbench.backbone._contrast import Contrast
     from lampbench.backbone._decode import Adapter, PassWindow, alike, attached, sample_tokens
-    from lampbench.backbone._families import is_linear, linear_maps, projections, shared_layers
+    from lampbench.backbone._families import attention_outputs, is_linear, linear_maps, projections, shared_layers
     from lampbench.backbone._partial import (
         all_keys_and_values,
         key_value_cache,
@@ -58,6 +58,7 @@ __all__ = [
     "alike",
     "all_keys_and_values",
     "attached",
+    "attention_outputs",
     "chat_identity",
     "check_quantization",
     "describe_backbone",

@@ -24,6 +24,7 @@ class BackboneShape:
         linear_maps: Last names of the linear maps in its decoder layers; empty if not known.
         shared_maps: Those of them whose weights several layers share.
         streams: Hidden states of a token that its layers hand on; above 1 there is no one state to intervene on.
+        heads: Attention heads whose outputs can be told apart, of all layers; 0 if there are none, or it is not known.
     """
 
     layers: int
@@ -32,6 +33,7 @@ class BackboneShape:
     linear_maps: tuple[str, ...] = ()
     shared_maps: tuple[str, ...] = ()
     streams: int = 1
+    heads: int = 0
 
 
 @dataclass(frozen=True, slots=True)
