@@ -95,7 +95,7 @@ def test_answers_are_steered_from_the_first_token_on(first: str, tmp_path: Path)
 def test_answers_do_not_depend_on_the_batch_size_or_on_others(mode: str) -> None:
     data, found = dataset("lamp2n"), []
     for size, users in ((1, data.users), (32, data.users), (32, data.users[::-1])):
-        method = build(load_backbone(TINY_MODEL, batch_size=size, mode=mode), "lamp2n")
+        method = build(load_backbone(TINY_MODEL, batch_size=size, mode=mode), "lamp2n", items=3)
         method.adapt(users)
         found.append(list(method.predict(data.queries)))
     assert found[0] == found[1] == found[2]
