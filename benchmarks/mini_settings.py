@@ -38,6 +38,19 @@ SPACES: dict[str, dict[str, list[Any]]] = {
         "user_epochs": [2, 4],
         "user_start": ["copy", "identity"],
     },
+    "lofit": {
+        "head_learning_rate": [0.005, 0.02],
+        "learning_rate": [0.01, 0.03, 0.1],
+        "share": [0.03, 0.1, 0.3],
+        "head_epochs": [1, 2],
+        "epochs": [2, 4],
+    },
+    "style-vector": {
+        "alpha": [0.1, 0.3, 1.0, 3.0],
+        "layer": [2, 3, 4],
+        "direction": ["mean", "logistic", "component"],
+    },
+    "cope": {"alpha": [0.05, 0.1, 0.2, 0.3, 0.5], "plausible": [0.05, 0.1, 0.3]},
 }
 
 

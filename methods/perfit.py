@@ -138,6 +138,10 @@ class PerFit(AdapterMethod):
         own = [] if self._user_start is None else [self.adapter().frozen(self.backbone, [self._user_start])]
         return [*self.beneath(), *own]
 
+    def unadapted_state(self) -> State:
+        """Stage 1's user part, or the identity."""
+        return super().unadapted_state() if self._user_start is None else self._user_start
+
     def save_shared(self, folder: Path) -> None:
         """Write the collective shift and, where users start from one, the user part of stage 1."""
         for name, spec, state in self._shared_parts():

@@ -53,7 +53,8 @@ def task(name: str) -> Task:
 
 def mini_run(method: str, shape: BackboneShape | None = None) -> RunContext:
     """What a method knows of a run on the mini suite."""
-    return RunContext("mini", shape, method, protocols().load("mini").recommended.get(method, {}))
+    recommended = protocols().load("mini").recommended
+    return RunContext("mini", shape, method, recommended.get(method, {}), recommended)
 
 
 def dataset(name: str, folder: Path = TINY_DATA) -> Dataset:

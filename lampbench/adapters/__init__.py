@@ -2,6 +2,7 @@
 
 from lampbench.adapters._dropout import dropout_mask, row_key
 from lampbench.adapters._engine import train_together
+from lampbench.adapters._heads import EditedHeads, HeadEdits, HeadSpec
 from lampbench.adapters._intervention import (
     KINDS,
     Edit,
@@ -18,6 +19,7 @@ from lampbench.adapters._lora_spec import LoraSpec, family_targets
 from lampbench.adapters._memory import Capacity, EngineOptions, PassRoom, capacity
 from lampbench.adapters._optimizer import Snapshots, StackedAdamW
 from lampbench.adapters._spec import AdapterSpec, Bank, EvaluatedBank, SoloAdapter, State, differ
+from lampbench.adapters._steering import Steering
 from lampbench.adapters._training import Recipe, TrainingJob, batch_loss, train_alone
 
 __all__ = [
@@ -26,9 +28,12 @@ __all__ = [
     "Bank",
     "Capacity",
     "Edit",
+    "EditedHeads",
     "Edits",
     "EngineOptions",
     "EvaluatedBank",
+    "HeadEdits",
+    "HeadSpec",
     "Intervention",
     "InterventionSet",
     "InterventionSpec",
@@ -41,6 +46,7 @@ __all__ = [
     "SoloAdapter",
     "StackedAdamW",
     "State",
+    "Steering",
     "TrainingJob",
     "batch_loss",
     "capacity",

@@ -177,6 +177,7 @@ class _Engine:
         rows = [row for seat in seats for row in seat.next_rows()]
         while not self._gradients(rows, banks, optimizer):
             pass
+        self.recipe.penalize([parameter for bank in banks for parameter in bank.parameters.values()])
         optimizer.step([seat.slot for seat in seats], rates)
         self.backbone.usage.train_tokens += sum(len(row.prompt) + len(row.target) for row in rows)
         for seat in seats:

@@ -34,6 +34,8 @@ from lampbench.core import InputError
 Kind = Literal["loreft", "noreft", "direft", "consreft", "lobireft"]
 KINDS: tuple[Kind, ...] = ("loreft", "noreft", "direft", "consreft", "lobireft")
 WITH_WEIGHT = ("loreft", "noreft", "direft")
+# Called with a module, its arguments and its output; gives another output, or None for none.
+LayerHook = Callable[[nn.Module, Any, Any], Any]
 _POSITIONS = re.compile(r"(?:f(\d+))?(?:\+?l(\d+))?")
 
 
@@ -165,28 +167,37 @@ class Edits:
                 stack.enter_context(layers[number].register_forward_hook(self._hook(edit, window)))
             yield
 
-    def _hook(self, edit: Edit, window: PassWindow) -> Callable[[nn.Module, Any, Any], Any]:
-        def after_layer(module: nn.Module, arguments: Any, output: Any) -> Any:
-            # A decoder layer returns a tensor in transformers 5 and a tuple in 4.
-            hidden: Tensor = output[0] if isinstance(output, tuple) else output
-            if hidden.dim() != 3:
-                raise InputError(
-                    f"interventions: the model's layers hand on hidden states of shape {tuple(hidden.shape)}; expected "
-                    "(rows, columns, width); use a method with LoRA"
-                )
+    def _hook(self, edit: Edit, window: PassWindow) -> LayerHook:
+        def edited(hidden: Tensor) -> Tensor | None:
             if not self.positions.everything and window.offset >= window.width:
                 return None
             own = edit if self.users is None else edit.of_rows(self.users[window.rows])
-            edited = own(hidden) if self.positions.everything else self._at_places(own, hidden, window)
-            return (edited, *output[1:]) if isinstance(output, tuple) else edited
+            return own(hidden) if self.positions.everything else self._at_places(own, hidden, window)
 
-        return after_layer
+        return after_layer(edited)
 
     def _at_places(self, edit: Edit, hidden: Tensor, window: PassWindow) -> Tensor:
         columns, there = self.positions.places(window, hidden.shape[1])
         rows = torch.arange(len(hidden), device=hidden.device).unsqueeze(1).expand_as(columns)
         edited = edit(hidden[rows, columns])
         return hidden.index_put((rows[there], columns[there]), edited[there])
+
+
+def after_layer(change: Callable[[Tensor], Tensor | None]) -> LayerHook:
+    """A forward hook of a decoder layer that gives on ``change`` of its hidden states, or, of None, what they are."""
+
+    def hook(module: nn.Module, arguments: Any, output: Any) -> Any:
+        # A decoder layer returns a tensor in transformers 5 and a tuple in 4.
+        hidden: Tensor = output[0] if isinstance(output, tuple) else output
+        if hidden.dim() != 3:
+            raise InputError(
+                f"interventions: the model's layers hand on hidden states of shape {tuple(hidden.shape)}; expected "
+                "(rows, columns, width); use a method with LoRA"
+            )
+        changed = change(hidden)
+        return (changed, *output[1:]) if isinstance(output, tuple) and changed is not None else changed
+
+    return hook
 
 
 def check_rank(width: int, rank: int) -> None:

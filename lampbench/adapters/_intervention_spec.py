@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -57,6 +57,10 @@ class InterventionSpec(AdapterSpec):
         check_rank(width, self.rank)
         check_streams(backbone.shape)
         return named_tensors({layer: make(width, self.rank, generator, dtype, self.kind) for layer in self.layers})
+
+    def neutral(self, backbone: TransformersBackbone) -> State:
+        """The identity; raises ValueError if the kind has none."""
+        return replace(self, start="identity").fresh(backbone, 0)
 
     def bank(self, backbone: TransformersBackbone, slots: int) -> InterventionBank:
         """Stacked interventions."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lampbench.adapters._dropout import dropped
-from lampbench.adapters._spec import Bank, EvaluatedBank, State
+from lampbench.adapters._spec import EvaluatedBank, TensorBank
 from lampbench.backbone import PassWindow
 from lampbench.core import InputError
 
@@ -105,7 +105,7 @@ class LoraWeights:
         return after_map
 
 
-class LoraBank(Bank):
+class LoraBank(TensorBank):
     """A and B of every adapted map, stacked over slots."""
 
     def __init__(
@@ -119,23 +119,11 @@ class LoraBank(Bank):
         dtype: torch.dtype,
         device: str,
     ) -> None:
-        super().__init__()
+        shapes = {name: shape for place in maps for name, shape in place.shapes(rank).items()}
+        super().__init__(shapes, slots, dtype, device)
         self.maps = tuple(maps)
         self.scale = scale
         self.dropout = dropout
-        for place in maps:
-            for name, shape in place.shapes(rank).items():
-                self.parameters[name] = nn.Parameter(torch.zeros(slots, *shape, dtype=dtype, device=device))
-
-    @torch.no_grad()
-    def put(self, slot: int, start: State) -> None:
-        """Copy ``start`` into the slot."""
-        for name, parameter in self.parameters.items():
-            parameter[slot] = start[name].to(parameter)
-
-    def take(self, slot: int) -> State:
-        """A copy of the slot."""
-        return {name: parameter[slot].detach().cpu().clone() for name, parameter in self.parameters.items()}
 
     def evaluated(self) -> EvaluatedBank:
         """The parameters themselves: there is nothing to evaluate."""

@@ -90,6 +90,10 @@ class LoraSpec(AdapterSpec):
             state[b[0]] = torch.zeros(b[1], dtype=dtype)
         return state
 
+    def neutral(self, backbone: TransformersBackbone) -> State:
+        """As untrained: B is zero."""
+        return self.fresh(backbone, 0)
+
     def shapes(self, backbone: TransformersBackbone) -> dict[str, tuple[int, int]]:
         """Names and shapes of one user's parameters."""
         return {name: shape for place in self.places(backbone) for name, shape in place.shapes(self.rank).items()}

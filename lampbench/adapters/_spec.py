@@ -27,6 +27,14 @@ class AdapterSpec(ABC):
     def fresh(self, backbone: TransformersBackbone, seed: int) -> State:
         """Untrained parameters of one user."""
 
+    def neutral(self, backbone: TransformersBackbone) -> State:
+        """Parameters at which the adapter changes nothing.
+
+        Raises:
+            ValueError: There are none.
+        """
+        raise ValueError(f"{type(self).__name__} does not say at which parameters it changes nothing")
+
     @abstractmethod
     def bank(self, backbone: TransformersBackbone, slots: int) -> Bank:
         """Room for the parameters of ``slots`` users who train together."""
@@ -120,6 +128,32 @@ class Bank(ABC):
     @abstractmethod
     def evaluated(self) -> EvaluatedBank:
         """The bank at its present parameters, evaluated once for any number of passes."""
+
+
+class TensorBank(Bank):
+    """A bank of parameters that are what is saved, each by its own name.
+
+    Args:
+        shapes: Of one user's parameters.
+        slots: Users who train together.
+        dtype: Of the parameters.
+        device: Where they are.
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], slots: int, dtype: torch.dtype, device: str) -> None:
+        super().__init__()
+        for name, shape in shapes.items():
+            self.parameters[name] = nn.Parameter(torch.zeros(slots, *shape, dtype=dtype, device=device))
+
+    @torch.no_grad()
+    def put(self, slot: int, start: State) -> None:
+        """Copy ``start`` into the slot."""
+        for name, parameter in self.parameters.items():
+            parameter[slot] = start[name].to(parameter)
+
+    def take(self, slot: int) -> State:
+        """A copy of the slot."""
+        return {name: parameter[slot].detach().cpu().clone() for name, parameter in self.parameters.items()}
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,10 @@ Encoded = tuple[list[int], list[int]]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """AdamW (betas 0.9 and 0.999), linear warm-up and decay, gradient clip, token-mean loss."""
+    """AdamW (betas 0.9 and 0.999), linear warm-up and decay, gradient clip, token-mean loss.
+
+    With ``l1`` the loss has that times the sum of all parameters' absolute values besides.
+    """
 
     epochs: int
     learning_rate: float
@@ -39,6 +42,7 @@ class Recipe:
     warmup_ratio: float
     clip: float
     batch_size: int
+    l1: float = 0.0
 
     def steps(self, examples: int) -> int:
         """Optimizer steps over ``examples`` training examples."""
@@ -51,6 +55,13 @@ class Recipe:
             order = torch.randperm(examples, generator=generator).tolist()
             for start in range(0, len(order), self.batch_size):
                 yield order[start : start + self.batch_size]
+
+    @torch.no_grad()
+    def penalize(self, parameters: Sequence[Tensor]) -> None:
+        """Add the slope of the ``l1`` penalty to gradients."""
+        for parameter in parameters if self.l1 else ():
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.sign(), alpha=self.l1)
 
     def schedule(self, steps: int) -> Callable[[int], float]:
         """The learning rate of each step (from 0): up from 0 in the warm-up, then down to 0."""
@@ -114,6 +125,7 @@ def train_alone(
             optimizer.zero_grad(set_to_none=True)
             adapters = [*beneath, *(adapter.adapter(keys) for adapter in lone)]
             batch_loss(backbone, batch, adapters).backward()
+            recipe.penalize(parameters)
             torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
             optimizer.step()
             backbone.usage.train_tokens += sum(len(prompt) + len(target) for prompt, target in batch)

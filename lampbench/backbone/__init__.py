@@ -21,8 +21,9 @@ from lampbench.backbone._served import (
 
 if TYPE_CHECKING:
     from lampbench.backbone._backbone import TransformersBackbone
+    from lampbench.backbone._contrast import Contrast
     from lampbench.backbone._decode import Adapter, PassWindow, alike, attached, sample_tokens
-    from lampbench.backbone._families import is_linear, linear_maps, projections, shared_layers
+    from lampbench.backbone._families import attention_outputs, is_linear, linear_maps, projections, shared_layers
     from lampbench.backbone._partial import (
         all_keys_and_values,
         key_value_cache,
@@ -42,6 +43,7 @@ __all__ = [
     "Adapter",
     "BackboneInfo",
     "Chat",
+    "Contrast",
     "Decoding",
     "Frame",
     "PassWindow",
@@ -56,6 +58,7 @@ __all__ = [
     "alike",
     "all_keys_and_values",
     "attached",
+    "attention_outputs",
     "chat_identity",
     "check_quantization",
     "describe_backbone",
@@ -80,7 +83,7 @@ __all__ = [
 ]
 
 # What computes with weights imports torch; a served model does not wait for it.
-_WITH_WEIGHTS = ("_backbone", "_decode", "_families", "_partial", "_quantize")
+_WITH_WEIGHTS = ("_backbone", "_contrast", "_decode", "_families", "_partial", "_quantize")
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lampbench.backbone._chat import THOUGHT_END, THOUGHT_START
 from lampbench.backbone._check import checked_skeleton
+from lampbench.backbone._contrast import Contrast
 from lampbench.backbone._decode import (
     Adapter,
     at_positions,
@@ -118,15 +119,24 @@ class TransformersBackbone:
         """The id that fills padded columns; they are masked, so any id does."""
         return self.encoder.eos
 
-    def answer(self, task: Task, prompts: Sequence[Prompt], adapters: Sequence[Adapter] = ()) -> list[str]:
+    def answer(
+        self,
+        task: Task,
+        prompts: Sequence[Prompt],
+        adapters: Sequence[Adapter] = (),
+        contrast: Contrast | None = None,
+    ) -> list[str]:
         """One answer per prompt, stripped, decoded as the run asks.
 
-        Adapters may act differently on each prompt: they know it by its place in ``prompts``.
+        Adapters may act differently on each prompt: they know it by its place in ``prompts``. With a ``contrast``
+        every prompt is read by two models, which choose together: adapters know the second reading by the prompt's
+        place plus ``len(prompts)``, and make the other model of it. Whole labels are then scored as tokens are.
         """
         if self.decoding.mode == "labels":
-            return self._best_labels(task, prompts, adapters)
+            return self._best_labels(task, prompts, adapters, contrast)
         sampling = OPPU_SAMPLING if self.decoding.mode == "sampled" else None
-        return self._write(prompts, self._rules(self.answer_room(task), one_line=task.one_line), sampling, adapters)
+        rules = self._rules(self.answer_room(task), one_line=task.one_line)
+        return self._write(prompts, rules, sampling, adapters, contrast)
 
     def answer_room(self, task: Task) -> int:
         """How many tokens a prompt of ``task`` leaves free for a written answer."""
@@ -299,13 +309,19 @@ class TransformersBackbone:
         return text
 
     def _write(
-        self, prompts: Sequence[Prompt], rules: Rules, sampling: Sampling | None, adapters: Sequence[Adapter]
+        self,
+        prompts: Sequence[Prompt],
+        rules: Rules,
+        sampling: Sampling | None,
+        adapters: Sequence[Adapter],
+        contrast: Contrast | None = None,
     ) -> list[str]:
         room = rules.thinking + rules.limit
         rows = [self.encoder.prompt(prompt, room, thinking=True) for prompt in prompts]
         seeds = [derive_seed(self.seed, "sampling", prompt.id) for prompt in prompts]
         texts = [""] * len(rows)
-        for batch in self._batches(rows, room, self.batch_size):
+        readings = 1 if contrast is None else 2
+        for batch in self._batches(rows, room, max(1, self.batch_size // readings)):
             written = generate(
                 self.model,
                 self.layers,
@@ -313,34 +329,42 @@ class TransformersBackbone:
                 rules=rules if self._most is None else rules.cut(self._most),
                 pad=self.pad,
                 adapters=adapters,
-                numbers=batch,
+                numbers=_numbers(batch, len(rows), readings),
                 sampling=sampling,
                 seeds=[seeds[i] for i in batch],
                 penalties=self.decoding.penalties,
+                contrast=contrast,
             )
             for i, own in zip(batch, written, strict=True):
-                self.usage.read(len(rows[i]))
+                for _ in range(readings):
+                    self.usage.read(len(rows[i]))
                 self.usage.wrote(own)
                 texts[i] = own.answer()
         return texts
 
-    def _best_labels(self, task: Task, prompts: Sequence[Prompt], adapters: Sequence[Adapter]) -> list[str]:
+    def _best_labels(
+        self, task: Task, prompts: Sequence[Prompt], adapters: Sequence[Adapter], contrast: Contrast | None
+    ) -> list[str]:
         answers = [self.encoder.continuation(task.prompt(""), label) for label in task.labels]
         longest = max(map(len, answers))
         rows = [self.encoder.prompt(prompt, longest) for prompt in prompts]
         chosen = [""] * len(rows)
-        for batch in self._batches(rows, longest, max(1, self.batch_size // len(answers))):
+        readings = 1 if contrast is None else 2
+        for batch in self._batches(rows, longest, max(1, self.batch_size // (readings * len(answers)))):
             scores = score_answers(
                 self.model,
                 self.layers,
-                [rows[i] for i in batch],
+                [rows[i] for i in batch] * readings,
                 answers,
                 pad=self.pad,
                 adapters=adapters,
-                numbers=batch,
+                numbers=_numbers(batch, len(rows), readings),
             )
+            if contrast is not None:
+                scores = contrast.scores(*scores.chunk(2))
             for i, best in zip(batch, scores.argmax(-1).tolist(), strict=True):
-                self.usage.read(len(rows[i]))
+                for _ in range(readings):
+                    self.usage.read(len(rows[i]))
                 chosen[i] = task.labels[best]
         return chosen
 
@@ -373,6 +397,11 @@ def by_length(rows: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]
     """Row numbers in batches of similar length, longest first."""
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def _numbers(batch: Sequence[int], prompts: int, readings: int) -> list[int]:
+    """What adapters know the rows of a batch by; further readings follow the first ones of all prompts."""
+    return [number + prompts * reading for reading in range(readings) for number in batch]
 
 
 def _last_column(hidden: Tensor) -> Tensor:

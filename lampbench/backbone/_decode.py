@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from lampbench.backbone._contrast import Contrast
 from lampbench.backbone._decoding import NO_PENALTIES, Penalties
 from lampbench.backbone._families import rotary_switch
 from lampbench.backbone._written import Rules, Written
@@ -204,6 +205,7 @@ def generate(
     sampling: Sampling | None = None,
     seeds: Sequence[int] = (),
     penalties: Penalties = NO_PENALTIES,
+    contrast: Contrast | None = None,
 ) -> list[Written]:
     """What is written after each row.
 
@@ -218,10 +220,13 @@ def generate(
         sampling: None for greedy.
         seeds: One per row, for sampling.
         penalties: On what a row has read or written before.
+        contrast: If given, every row is read twice, and its two readings choose together. ``numbers`` has the rows'
+            second readings after all first ones.
     """
-    batch = DecodingPass(model, rows, pad, range(len(rows)) if numbers is None else numbers)
+    read = rows if contrast is None else [*rows, *rows]
+    batch = DecodingPass(model, read, pad, range(len(read)) if numbers is None else numbers)
     draws = [random.Random(seed) for seed in seeds]
-    repeats = penalties.after(rows)
+    repeats = penalties.after(read)
     written = [rules.begin() for _ in rows]
     running = [True] * len(rows)
     with attached(adapters, layers, batch.window):
@@ -229,6 +234,8 @@ def generate(
         while True:
             if repeats is not None:
                 logits = repeats.applied(logits)
+            if contrast is not None:
+                logits = contrast.scores(*logits.chunk(2))
             chosen = logits.argmax(-1) if sampling is None else sample_tokens(logits, sampling, draws)
             tokens = chosen.tolist()
             for row, token in enumerate(tokens):
@@ -236,8 +243,10 @@ def generate(
                     running[row] = written[row].take(token)
             if not any(running):
                 return written
+            if contrast is not None:
+                chosen = chosen.repeat(2)
             if repeats is not None:
-                repeats.add(tokens)
+                repeats.add(chosen.tolist())
             logits = batch.feed(chosen.unsqueeze(-1))[:, -1]
 
 

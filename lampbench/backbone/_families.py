@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lampbench.backbone._encode import MAX_SEQUENCE
@@ -20,6 +21,9 @@ _OTHER_NAMES = {
     "k_proj": ("kv_b_proj", "kv_proj", "qkv_proj", "query_key_value", "Wqkv", "c_attn", "key"),
     "v_proj": ("kv_b_proj", "kv_proj", "qkv_proj", "query_key_value", "Wqkv", "c_attn", "value"),
 }
+
+# The map that mixes the outputs of a layer's attention heads, in every family that keeps them side by side before it.
+_MIXES_HEADS = re.compile(r"(?:self_attn|self_attention|attention|attn)\.(?:o_proj|out_proj|c_proj|dense|wo)")
 
 # What configs call the number of hidden states of a token: Gemma 3n's alternating updates, and hyper-connections.
 _STREAMS = ("altup_num_inputs", "hc_mult", "hc_count")
@@ -46,6 +50,7 @@ def examined(shape: BackboneShape, model: Any, location: str) -> BackboneShape:
         layers=len(layers),
         linear_maps=tuple(maps),
         shared_maps=tuple(name for name in maps if shared_layers(layers, name)),
+        heads=sum(output.heads for output in attention_outputs(model, layers).values()),
         streams=next((n for name in _STREAMS if isinstance(n := getattr(text, name, None), int)), 1),
     )
 
@@ -68,6 +73,36 @@ def linear_maps(layers: nn.ModuleList) -> list[str]:
     """Last names of the linear maps in decoder layers, as they come."""
     names = (path.rpartition(".")[2] for layer in layers for path, m in layer.named_modules() if is_linear(m))
     return list(dict.fromkeys(names))
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionOutput:
+    """Where the outputs of one layer's attention heads are seen.
+
+    Attributes:
+        path: Name, inside the layer, of the linear map whose input they are, side by side.
+        heads: How many.
+        width: Of one of them.
+    """
+
+    path: str
+    heads: int
+    width: int
+
+
+def attention_outputs(model: Any, layers: nn.ModuleList) -> dict[int, AttentionOutput]:
+    """Layer number -> its attention heads' outputs, of the layers that have heads which can be told apart."""
+    heads = getattr(model.config.get_text_config(), "num_attention_heads", None)
+    found: dict[int, AttentionOutput] = {}
+    for number, layer in enumerate(layers):
+        maps = [(path, own) for path, own in layer.named_modules() if _MIXES_HEADS.fullmatch(path) and is_linear(own)]
+        if len(maps) != 1 or not isinstance(heads, int):
+            continue
+        path, own = maps[0]
+        inputs = own.in_features if hasattr(own, "in_features") else own.weight.shape[0]
+        if inputs % heads == 0:
+            found[number] = AttentionOutput(path, heads, inputs // heads)
+    return found
 
 
 def is_linear(module: nn.Module) -> bool:

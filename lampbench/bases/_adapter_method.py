@@ -19,7 +19,7 @@ from lampbench.adapters import (
     train_alone,
     train_together,
 )
-from lampbench.backbone import Adapter, TransformersBackbone
+from lampbench.backbone import Adapter, Contrast, TransformersBackbone
 from lampbench.bases._training_config import TrainingConfig, filled
 from lampbench.core import (
     Context,
@@ -48,11 +48,15 @@ class AdapterMethod(Method):
     ``save_shared`` and ``load_shared``; what that stage made acts through ``beneath``, or in a
     changed ``self.backbone``. A method whose prompts carry something of the user overrides
     ``context``.
+
+    Attributes:
+        contrast: How answers weigh the adapted model against the unadapted one; None if the first answers alone.
     """
 
     engines = ("stacked", "solo")
     users_at_once = 64
     options = EngineOptions()
+    contrast: Contrast | None = None
     backbone: TransformersBackbone
 
     @classmethod
@@ -85,6 +89,10 @@ class AdapterMethod(Method):
         """What acts for a user who was never adapted, or was forgotten."""
         return self.beneath()
 
+    def unadapted_state(self) -> State:
+        """The parameters at which a user's adapter acts as ``unadapted`` says; raises ValueError if there are none."""
+        return self.adapter().neutral(self.backbone)
+
     def context(self, user: User, query: Query) -> str | Sequence[str] | Context:
         """What goes before the query: one string, pieces with the most important first, or ``task.context(items)``.
 
@@ -116,9 +124,13 @@ class AdapterMethod(Method):
         for own in self._asked_together(known):
             numbers = {user: number for number, user in enumerate(dict.fromkeys(query.user_id for query in own))}
             states = [self._states[user] for user in numbers]
-            whose = None if len(numbers) == 1 else [numbers[query.user_id] for query in own]
-            adapters = [*self.beneath(), self.adapter().frozen(self.backbone, states, whose)]
-            answers |= self._answers(own, adapters)
+            whose = [numbers[query.user_id] for query in own]
+            if self.contrast is not None:
+                # Every prompt once more, for a user of whom nothing is known.
+                states, whose = [*states, self.unadapted_state()], [*whose, *[len(states)] * len(own)]
+            users = None if len(states) == 1 else whose
+            adapters = [*self.beneath(), self.adapter().frozen(self.backbone, states, users)]
+            answers |= self._answers(own, adapters, self.contrast)
         unknown = [query for query in queries if query.user_id not in self._states]
         if unknown:
             answers |= self._answers(unknown, self.unadapted())
@@ -202,13 +214,15 @@ class AdapterMethod(Method):
             by_user.setdefault(query.user_id, []).append(query)
         return list(by_user.values())
 
-    def _answers(self, queries: Sequence[Query], adapters: Sequence[Adapter]) -> dict[str, str]:
+    def _answers(
+        self, queries: Sequence[Query], adapters: Sequence[Adapter], contrast: Contrast | None = None
+    ) -> dict[str, str]:
         prompts = []
         for query in queries:
             user = self._users.get(query.user_id)
             prompt = self.task.prompt(query.text, query.id)
             prompts.append(prompt if user is None else prompt.with_context(self.context(user, query)))
-        written = self.backbone.answer(self.task, prompts, adapters)
+        written = self.backbone.answer(self.task, prompts, adapters, contrast)
         return dict(zip([query.id for query in queries], written, strict=True))
 
     def _example(self, user: User, number: int) -> Pair:

@@ -107,7 +107,8 @@ def _searches(
     kind = load_method(method)
     chosen = overrides([method], {}, flags, None).of(method, kind)
     config = config_from(kind.Config, chosen, method)
-    fixed = {name: getattr(config, name) for name in chosen}
+    # Of KEY.INNER, the whole of KEY is fixed.
+    fixed = {name: getattr(config, name) for name in {key.partition(".")[0] for key in chosen}}
     given = read_space(space_file, method, kind, fixed) if space_file else None
     searches = []
     for name in tasks:

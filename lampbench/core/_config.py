@@ -59,8 +59,8 @@ def config_from(config_type: type, values: Mapping[str, Any], owner: str, base: 
 
     Args:
         config_type: A frozen dataclass whose fields are int, float, bool, str, ``Literal``,
-            tuples of these, or any of them or None.
-        values: Strings (from ``--set``) or TOML values.
+            tuples of these, mappings of names to settings, or any of them or None.
+        values: Strings (from ``--set``) or TOML values. ``FIELD.KEY`` is a key of a field that is a mapping.
         owner: The method's name, for messages.
         base: The config that ``values`` are laid over.
 
@@ -71,7 +71,7 @@ def config_from(config_type: type, values: Mapping[str, Any], owner: str, base: 
     hints = typing.get_type_hints(config_type)
     names = [f.name for f in dataclasses.fields(config_type)]
     converted = {}
-    for key, value in values.items():
+    for key, value in _nested(values).items():
         if key not in names:
             raise unknown_name(f"setting of {owner}", key, names)
         converted[key] = convert(value, hints[key], f"{owner}: {key}")
@@ -79,6 +79,17 @@ def config_from(config_type: type, values: Mapping[str, Any], owner: str, base: 
         return dataclasses.replace(config_type() if base is None else base, **converted)
     except ValueError as error:
         raise InputError(f"{owner}: {error}") from error
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, those of keys with a dot gathered into one mapping per field."""
+    gathered = {key: value for key, value in values.items() if "." not in key}
+    for key, value in values.items():
+        field, dot, inner = key.partition(".")
+        outer = gathered.get(field) or {}
+        if dot and isinstance(outer, Mapping):
+            gathered[field] = {**outer, inner: value}
+    return gathered
 
 
 def config_to_json(config: Any, *, identity_only: bool = False) -> dict[str, Any]:
@@ -125,6 +136,8 @@ def type_name(annotation: Any) -> str:
         return "none"
     if typing.get_origin(annotation) is Literal:
         return " | ".join(repr(option) for option in typing.get_args(annotation))
+    if typing.get_origin(annotation) is Mapping:
+        return "table"
     if typing.get_origin(annotation) is tuple:
         return f"list of {type_name(typing.get_args(annotation)[0])}"
     return str(getattr(annotation, "__name__", annotation))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -24,6 +24,7 @@ class BackboneShape:
         linear_maps: Last names of the linear maps in its decoder layers; empty if not known.
         shared_maps: Those of them whose weights several layers share.
         streams: Hidden states of a token that its layers hand on; above 1 there is no one state to intervene on.
+        heads: Attention heads whose outputs can be told apart, of all layers; 0 if there are none, or it is not known.
     """
 
     layers: int
@@ -32,6 +33,7 @@ class BackboneShape:
     linear_maps: tuple[str, ...] = ()
     shared_maps: tuple[str, ...] = ()
     streams: int = 1
+    heads: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +45,18 @@ class RunContext:
         shape: The backbone's, or None for methods that use no backbone.
         method: The name that the method is registered under.
         recommended: Field of the config -> value: what the protocol recommends for this method on this backbone.
+        others: The same for every method, by name.
     """
 
     protocol: str
     shape: BackboneShape | None = None
     method: str = ""
     recommended: Mapping[str, Any] = field(default_factory=dict)
+    others: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def of(self, method: str) -> RunContext:
+        """The same run for another method, such as one that this one builds on."""
+        return replace(self, method=method, recommended=self.others.get(method, {}))
 
 
 @dataclass(frozen=True, slots=True)

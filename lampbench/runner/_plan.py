@@ -178,7 +178,8 @@ class Planner:
         config = config_from(method_type.Config, overrides, method)
         origin = self._protocol.origin or self.settings.protocol
         shape = backbone.shape if backbone else None
-        context = RunContext(origin, shape, method, self._recommended(method, backbone is not None))
+        recommended = self._recommended(method, backbone is not None)
+        context = RunContext(origin, shape, method, recommended.get(method, {}), recommended)
         config = method_type.resolve(config, task, context)
         self._note_few_steps(method, task, config, dataset)
         identity = self._identity(method, method_type, task, dataset, config, backbone, decoding)
@@ -206,11 +207,13 @@ class Planner:
             raise InputError(f"--strict: {task.name}: {'; '.join(found)}")
         return dataset, time.perf_counter() - start
 
-    def _recommended(self, method: str, uses_model: bool) -> Mapping[str, Any]:
-        """What the protocol recommends for the method: settings for its own model, if it brings one."""
-        found, own, chosen = self._protocol.recommended.get(method, {}), self._protocol.default_model, self._model()
-        if not found or not uses_model or own is None or Path(str(chosen)).resolve() == Path(own).resolve():
+    def _recommended(self, method: str, uses_model: bool) -> Mapping[str, Mapping[str, Any]]:
+        """What the protocol recommends, by method: settings for its own model, if it brings one."""
+        found, own, chosen = self._protocol.recommended, self._protocol.default_model, self._model()
+        if not uses_model or own is None or Path(str(chosen)).resolve() == Path(own).resolve():
             return found
+        if not found.get(method):
+            return {}
         name = self._protocol.origin or self.settings.protocol
         self._note(
             f"the settings that {name} recommends are for its model {Path(own).name}; "

@@ -12,6 +12,7 @@ from lampbench.adapters import (
     KINDS,
     AdapterSpec,
     EngineOptions,
+    HeadSpec,
     InterventionSpec,
     LoraSpec,
     Positions,
@@ -41,6 +42,8 @@ CASES: dict[str, Sequence[AdapterSpec]] = {
     "lora": [LoraSpec(4, 8.0)],
     "lora with dropout": [LoraSpec(4, 8.0, 0.05, ("q_proj", "k_proj", "v_proj", "o_proj", "down_proj"))],
     "lora on one layer": [LoraSpec(4, 8.0, 0.05, layers=(1,))],
+    "all heads scaled": [HeadSpec("scale")],
+    "offsets of some heads": [HeadSpec("offset", ((1, 0), (2, 1)))],
     "lora and intervention": [LoraSpec(2, 4.0, 0.05), InterventionSpec((1,), 4, LAST)],
 }
 OPTIONS = {

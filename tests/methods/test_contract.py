@@ -8,14 +8,20 @@ from support import TASK_NAMES
 from lampbench.core import methods
 from lampbench.testing import contract_cases
 
-NAMES = ("zero-shot", "majority", "rag", "pag", "perfit", "lora", "user-lora", "oppu", "reft")
+NAMES = (
+    "zero-shot", "majority", "rag", "pag", "perfit", "lora", "user-lora", "oppu", "reft", "cope", "style-vector", "lofit"
+)  # fmt: skip
 # All that differs between methods by task is PerFit's; the others are tried here on one task of each kind.
 ON_ALL_TASKS = ("zero-shot", "majority", "perfit")
 ONE_OF_EACH_KIND = ("lamp2n", "lamp3", "lamp7")
+# What these have of their own is tried against formulas, each in a file of its own.
+ON_ONE_TASK = {"cope": "lamp2n", "style-vector": "lamp7", "lofit": "lamp2n"}
 
 
 def tasks_of(name: str) -> tuple[str, ...]:
     """The tasks that a method is tried on in this file; ``lampbench test-method`` tries all."""
+    if name in ON_ONE_TASK:
+        return (ON_ONE_TASK[name],)
     return TASK_NAMES if name in ON_ALL_TASKS else ONE_OF_EACH_KIND
 
 

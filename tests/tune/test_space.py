@@ -13,7 +13,7 @@ from lampbench.tune import Space, read_space, space_of
 
 LLAMA = BackboneShape(layers=32, width=4096, context=4096)
 SMALL = BackboneShape(layers=2, width=8, context=256)
-WITH_SPACE = ("perfit", "reft", "lora", "user-lora", "oppu")
+WITH_SPACE = ("perfit", "reft", "lora", "user-lora", "oppu", "cope", "style-vector", "lofit")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ def test_every_candidate_of_a_built_in_method_is_one_that_it_takes(name: str, sh
     for field, values in space.candidates.items():
         for value in values:
             # Ranks of presets may be more than a small backbone takes.
-            fixed = {"shared_rank": 1, "user_rank": 1} if name == "perfit" else {"rank": 1}
+            ranks = {"perfit": {"shared_rank": 1, "user_rank": 1}, "cope": {}, "style-vector": {}, "lofit": {}}
+            fixed = ranks.get(name, {"rank": 1})
             config = config_from(kind.Config, {**fixed, field: value}, name)
             assert getattr(kind.resolve(config, task("lamp5"), context), field) == value
 

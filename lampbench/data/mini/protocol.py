@@ -35,6 +35,15 @@ class MiniProtocol(FileProtocol):
         "user-lora": {**_LORA, "epochs": 4},
         "oppu": {**_LORA, "task_epochs": 2, "user_epochs": 4, "profile_items": _PROFILE_ITEMS},
         "pag": {"items": _PROFILE_ITEMS},
+        "style-vector": {"alpha": 1.0},
+        "lofit": {
+            "head_learning_rate": 1e-2,
+            "learning_rate": 3e-2,
+            "batch_size": 8,
+            "clip": 1.0,
+            "head_epochs": 2,
+            "epochs": 4,
+        },
         "reft": {**_INTERVENTIONS, "start": "identity", "epochs": 4},
         "perfit": {
             **_INTERVENTIONS,

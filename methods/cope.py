@@ -1,0 +1,130 @@
+"""CoPe: an adapted model's answers, weighed against those of its unadapted self."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from lampbench import AdapterMethod, InputError, LabelledUser, Method, Parameters, Query, Task, User, setting
+from lampbench.core import RunContext, config_from, config_to_json, methods
+
+# What the runner gives to a method once it is built.
+_GIVEN = ("engine", "progress", "say", "keep", "keep_user", "kept")
+
+
+@dataclass(frozen=True)
+class CopeConfig:
+    """Settings of ``cope``."""
+
+    over: Literal["oppu", "user-lora", "reft", "perfit"] = setting("oppu", "the method that adapts (published: oppu)")
+    alpha: float = setting(0.1, "how much the unadapted model counts (published: 0.1)")
+    plausible: float = setting(
+        0.1, "tokens stay that have at least this part of the best one's probability (published: 0.1)"
+    )
+    base: Mapping[str, Any] | None = setting(
+        None, "settings of the method that adapts, written cope.base.KEY; what is not set is as in a run of its own"
+    )
+
+    def __post_init__(self) -> None:
+        if self.alpha < 0:
+            raise ValueError(f"alpha must be at least 0, found {self.alpha}")
+        if not 0 < self.plausible <= 1:
+            raise ValueError(f"plausible must be above 0 and at most 1, found {self.plausible}")
+
+
+class Cope(Method):
+    """Contrastive decoding: what the user's model finds likelier than the same model without the user.
+
+    Another method trains; ``cope`` changes how its users' answers are written. At each step the tokens stay that are
+    plausible for the user's model, and the one with the highest ``log p_user - alpha log p_unadapted`` is taken. The
+    unadapted model is what that method answers strangers with: of OPPU, the task LoRA alone. It reads every prompt
+    beside the user's, so answering costs about twice as much.
+
+    The method that adapts has the settings of its own row, so that the two differ in decoding alone. CoPe's release
+    trains OPPU otherwise: the task LoRA also on ``o_proj``, batches of 8 and 4, on Mistral-7B-Instruct; and its
+    negatives and DPO are not here.
+    """
+
+    Config = CopeConfig
+    config: CopeConfig
+    paper = "Bu et al., CoPe, EMNLP 2025"
+    engines = AdapterMethod.engines
+    users_at_once = AdapterMethod.users_at_once
+
+    def setup(self) -> None:
+        """Build the method that adapts."""
+        from lampbench.backbone import Contrast
+
+        kind, config = _base(self.config)
+        self._base = kind(task=self.task, config=config, seed=self.seed, backbone=self.backbone)
+        self._base.contrast = Contrast(self.config.alpha, self.config.plausible)
+
+    @classmethod
+    def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
+        """Resolve the settings of the method that adapts."""
+        kind, base = _base(config)
+        base = kind.resolve(base, task, context.of(config.over))
+        if getattr(base, "kind", None) == "consreft":
+            raise InputError("cope: base.kind: consreft always changes the model, so there is no unadapted one")
+        return replace(config, base=config_to_json(base))
+
+    @classmethod
+    def search_space(cls, task: Task, context: RunContext) -> Mapping[str, Sequence[Any]]:
+        """How strong the contrast is, and what it may choose from."""
+        return {"alpha": (0.05, 0.1, 0.2, 0.3, 0.5), "plausible": (0.05, 0.1, 0.3)}
+
+    def fit_shared(self, users: Sequence[LabelledUser]) -> None:
+        """That of the method that adapts."""
+        self._ready().fit_shared(users)
+        self.backbone = self._base.backbone
+
+    def adapt(self, users: Sequence[User]) -> None:
+        """That of the method that adapts."""
+        self._ready().adapt(users)
+
+    def predict(self, queries: Sequence[Query]) -> Sequence[str]:
+        """Answer each user by contrast with the unadapted model; strangers get that model's own answers."""
+        return self._ready().predict(queries)
+
+    def forget(self, user_id: str) -> None:
+        """Drop the user's adapter and history."""
+        self._base.forget(user_id)
+
+    def moved(self, user_id: str) -> bool | None:
+        """Whether the user's adapter differs from where it began."""
+        return self._base.moved(user_id)
+
+    def save_shared(self, folder: Path) -> None:
+        """Write the shared state of the method that adapts."""
+        self._base.save_shared(folder)
+
+    def load_shared(self, folder: Path, users: Sequence[LabelledUser]) -> None:
+        """Read it."""
+        self._ready().load_shared(folder, users)
+        self.backbone = self._base.backbone
+
+    def save_user(self, user_id: str, folder: Path) -> None:
+        """Write the user's state, as the method that adapts does."""
+        self._base.save_user(user_id, folder)
+
+    def load_user(self, user: User, folder: Path) -> None:
+        """Read it."""
+        self._base.load_user(user, folder)
+
+    def parameters(self) -> Parameters:
+        """Those of the method that adapts: decoding has none."""
+        return self._base.parameters()
+
+    def _ready(self) -> AdapterMethod:
+        """The method that adapts, with what the runner gave to this one."""
+        for name in _GIVEN:
+            setattr(self._base, name, getattr(self, name))
+        return self._base
+
+
+def _base(config: CopeConfig) -> tuple[type[AdapterMethod], Any]:
+    """The method that adapts, and its config; raises InputError if a setting is wrong."""
+    kind: type[AdapterMethod] = methods().load(config.over)
+    return kind, config_from(kind.Config, config.base or {}, f"cope: base of {config.over}")
