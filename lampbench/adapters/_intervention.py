@@ -13,8 +13,8 @@ consreft    h + R^T (b - R h)               rank x width + rank
 lobireft    h + R^T b                       rank x width + rank
 ==========  ==============================  =======================
 
-An :class:`Edit` is the map itself, as plain tensors, for one user or stacked for many; :class:`Edits` are
-the maps of several layers at their :class:`Positions`, ready to be attached to a backbone.
+An ``Edit`` is the map itself, as plain tensors, for one user or stacked for many; ``Edits`` are
+the maps of several layers at their ``Positions``, ready to be attached to a backbone.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Positions:
 class Edits:
     """One edit at each of some decoder layers (0-based), acting at given positions.
 
-    An :class:`lampbench.backbone.Adapter`. Several attached in turn act in that order.
+    An ``lampbench.backbone.Adapter``. Several attached in turn act in that order.
 
     Attributes:
         layers: Layer number -> its edit, one for every row or stacked over users.

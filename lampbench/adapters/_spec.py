@@ -20,7 +20,7 @@ State = Mapping[str, Tensor]
 class AdapterSpec(ABC):
     """The kind, place and size of an adapter; one spec makes every user's adapter.
 
-    Specs are frozen dataclasses, such as :class:`LoraSpec` and :class:`InterventionSpec`.
+    Specs are frozen dataclasses, such as ``LoraSpec`` and ``InterventionSpec``.
     """
 
     @abstractmethod

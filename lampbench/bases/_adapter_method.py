@@ -57,7 +57,7 @@ class AdapterMethod(Method):
 
     @classmethod
     def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
-        """Fill the fields of a :class:`TrainingConfig` that are None from its preset."""
+        """Fill the fields of a ``TrainingConfig`` that are None from its preset."""
         return filled(config, context) if isinstance(config, TrainingConfig) else config
 
     def setup(self) -> None:

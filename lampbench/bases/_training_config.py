@@ -74,7 +74,7 @@ class TrainingConfig:
 
 
 def filled(config: Any, context: RunContext) -> Any:
-    """A :class:`TrainingConfig` with its open fields taken from the preset.
+    """A ``TrainingConfig`` with its open fields taken from the preset.
 
     ``auto`` is what the run's protocol recommends for the method on the run's model, or else the published settings;
     ``lamp`` is the published settings; any other name is what the protocol of that name recommends.

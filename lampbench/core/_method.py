@@ -92,13 +92,13 @@ class Backbone(Protocol):
 class Method(ABC):
     """Base class of every method. Read this page to write a plug-in.
 
-    A plug-in is a class, named by an entry point of its distribution::
+    A plug-in is a class, named by an entry point of its distribution:
 
         [project.entry-points."lampbench.methods"]
         latest = "my_package:Latest"
 
-    For methods that only change the prompt, derive from :class:`lampbench.PromptMethod`; for
-    methods that train one adapter per user, from :class:`lampbench.AdapterMethod`. Both leave little
+    For methods that only change the prompt, derive from ``lampbench.PromptMethod``; for
+    methods that train one adapter per user, from ``lampbench.AdapterMethod``. Both leave little
     to write. Deriving from this class gives full control.
 
     **What a method gets.** The runner builds it with ``task``, ``config`` (an instance of
@@ -131,7 +131,7 @@ class Method(ABC):
         paper: Where the method comes from; shown by ``lampbench describe``.
         needs_backbone: False for methods that use no language model; none is loaded then.
         needs_weights: False for methods that use nothing of the backbone but what
-            :class:`lampbench.core.Backbone` has: only these can use a served model.
+            ``lampbench.core.Backbone`` has: only these can use a served model.
         users_at_once: Users a call of ``adapt``; also what an interruption can lose, but for those in ``keep_user``.
         engines: Ways to train that a user may choose from with ``--engine``, the default first; they
             differ in cost, and in result only by rounding. Empty for methods that train nothing.

@@ -14,12 +14,12 @@ AnswerKind: TypeAlias = Literal["labels", "rating", "text"]
 class Metric:
     """How the answers to a task's queries are scored.
 
-    A metric is a plug-in, an instance named by an entry point of its distribution::
+    A metric is a plug-in, an instance named by an entry point of its distribution:
 
         [project.entry-points."lampbench.metrics"]
         length-error = "my_package:LENGTH_ERROR"
 
-    For means over queries, :func:`lampbench.metrics.per_query` makes one from a function. In general each query adds
+    For means over queries, ``lampbench.metrics.per_query`` makes one from a function. In general each query adds
     ``width`` numbers, and ``value`` is a function of their sums over queries.
 
     Attributes:

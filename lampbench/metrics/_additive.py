@@ -20,7 +20,7 @@ class Additive:
 
     Attributes:
         sums: Shape (users, terms): what each user's queries add.
-        value, per_user, linear: As in :class:`lampbench.core.Metric`.
+        value, per_user, linear: As in ``lampbench.core.Metric``.
     """
 
     sums: Array
@@ -132,7 +132,7 @@ def per_query(
         kinds: The kinds of answer that it can score.
         bounds: The lowest and the highest possible value.
         root: Take the square root of the mean.
-        official: As in :class:`lampbench.core.Metric`.
+        official: As in ``lampbench.core.Metric``.
     """
 
     def terms(predictions: Sequence[str], golds: Sequence[str], labels: Sequence[str]) -> Array:
