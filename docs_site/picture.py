@@ -127,7 +127,7 @@ def _milliseconds(entry: Mapping[str, Any], score: Mapping[str, Any]) -> str:
 # Right end -> heading and cell.
 _COLUMNS: Mapping[int, tuple[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]]] = {
     560: ("score", lambda entry, score: f"{score['value']:.3f}"),
-    640: ("gain", _gain),
+    625: ("gain", _gain),
     750: ("parameters/user", lambda entry, score: f"{entry['cost']['user_parameters']:,}"),
     850: ("seconds/user", _seconds),
     940: ("ms/query", _milliseconds),
