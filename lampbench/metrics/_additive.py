@@ -1,4 +1,4 @@
-"""Metrics as functions of sums over queries: what every resampling of users needs."""
+"""Metrics as functions of sums over queries, which resampling of users needs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def additive(
 ) -> dict[str, Additive]:
     """Every metric of ``task``, the primary one first.
 
-    Users come in order of first appearance; without ``users``, each query stands apart.
+    Users come in order of first appearance; without ``users``, each query is a user of its own.
     """
     return {
         metric.key: Additive.of(metric, user_sums(terms_of(metric, predictions, golds, task.labels), users))
