@@ -149,5 +149,5 @@ def test_pretraining_learns_something_in_a_few_steps() -> None:
 
 
 def test_mini_brings_its_own_data() -> None:
-    with pytest.raises(InputError, match="brings its own data"):
+    with pytest.raises(InputError, match="has its own data"):
         MiniProtocol().load(task("lamp5"), Path())

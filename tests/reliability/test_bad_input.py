@@ -243,7 +243,7 @@ DATA_FOLDERS: Sequence[tuple[str, Callable[[Path], Any], str, tuple[str, ...]]] 
     ("another layout", lambda data: None, "oppu100", ("no folder scholarly_title for lamp5; found LaMP_2M",)),
     ("another setting", lambda data: None, "lamp-user", ("its questions have a user_id; expected none (lamp-user)",)),
     ("few users", lambda data: None, "oppu100-rebuilt,base=folder", ("lamp5 has 5 users in all", "users=N")),
-    ("for mini", lambda data: None, "mini", ("'mini' brings its own data; --data goes with --protocol folder",)),
+    ("for mini", lambda data: None, "mini", ("'mini' has its own data; --data is for --protocol folder",)),
 ]
 
 
@@ -264,7 +264,7 @@ def test_what_holds_no_data_is_refused(data: str, words: str, command: Command) 
 
 def test_one_folder_too_deep_is_told(command: Command) -> None:
     told = command(*MAJORITY, "--protocol", "folder", "--data", TINY_DATA / "LaMP_5")
-    refused(told, "no folder LaMP_5", "give the folder above it")
+    refused(told, "no folder LaMP_5", "use the folder above it")
 
 
 GOLDS = TINY_DATA / "LaMP_3" / "dev" / "dev_outputs.json"
