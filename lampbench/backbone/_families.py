@@ -21,7 +21,7 @@ _OTHER_NAMES = {
     "v_proj": ("kv_b_proj", "kv_proj", "qkv_proj", "query_key_value", "Wqkv", "c_attn", "value"),
 }
 
-# What configs call the number of hidden states of a token: Gemma 3n's alternating updates, and hyper-connections.
+# Names in configs of the number of hidden states of a token: Gemma 3n's alternating updates, and hyper-connections.
 _STREAMS = ("altup_num_inputs", "hc_mult", "hc_count")
 
 
@@ -65,7 +65,7 @@ def decoder_layers(model: Any, count: int) -> nn.ModuleList | None:
 
 
 def linear_maps(layers: nn.ModuleList) -> list[str]:
-    """Last names of the linear maps in decoder layers, as they come."""
+    """Last names of the linear maps in decoder layers, in order of appearance."""
     names = (path.rpartition(".")[2] for layer in layers for path, m in layer.named_modules() if is_linear(m))
     return list(dict.fromkeys(names))
 

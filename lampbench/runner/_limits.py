@@ -15,9 +15,9 @@ from typing import Any
 from lampbench.core import InputError, free_host_memory
 from lampbench.runner._failures import TimeLimitError
 
-# A method that swallows the alarm gets another, every so many seconds.
+# A method that catches the alarm gets another one every so many seconds.
 _AGAIN = 5.0
-# And one that does not return from native code ends with the process.
+# A method that does not return from native code is stopped with the process.
 _GRACE = 60.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -29,7 +29,7 @@ class Stop:
         self._asked = False
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if the run was asked to end; called where all that is done is on disk."""
+        """Raise KeyboardInterrupt if the run was asked to end; called when all finished work is on disk."""
         if self._asked:
             raise KeyboardInterrupt
 
@@ -86,7 +86,7 @@ def time_limit(seconds: float | None) -> Iterator[None]:
 
 
 def limit_memory(gibibytes: float | None, device: str) -> None:
-    """Let allocations beyond a limit fail, so that they can be caught, instead of the system ending the process.
+    """Let allocations beyond a limit fail, so that they can be caught, before the system kills the process.
 
     Args:
         gibibytes: The limit; None: what is free on the CPU, and nothing on a GPU.

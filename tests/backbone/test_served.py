@@ -323,7 +323,7 @@ def test_no_error_names_the_key_or_the_server(server: ApiServer, monkeypatch: py
     ("change", "words"),
     [
         ({"list_failure": page()}, "the server answers an HTML page"),
-        ({"list_failure": (200, {}, b'{"hello": 1}')}, "what no OpenAI-compatible server answers"),
+        ({"list_failure": (200, {}, b'{"hello": 1}')}, "an answer that is not OpenAI-compatible"),
         ({"key": KEY}, "401: it wants a key: set OPENAI_API_KEY"),
         ({"models": ["other"], "known": ("other",)}, "the server has no such model .*; it lists: other"),
         ({"models": None, "known": ("other",)}, "404"),
