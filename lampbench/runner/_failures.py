@@ -35,8 +35,8 @@ def storing(path: Path) -> Iterator[None]:
         if number is None:
             raise
         raise StorageError(
-            f"cannot write {path}: {os.strerror(number)}; what is finished is kept: make room for it, or mend its "
-            "permissions, and the same command continues"
+            f"cannot write {path}: {os.strerror(number)}; finished work is kept; free some space or "
+            "correct the permissions, and repeat the command to resume"
         ) from error
 
 

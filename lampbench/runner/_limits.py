@@ -72,7 +72,9 @@ def time_limit(seconds: float | None) -> Iterator[None]:
         raise InputError("a time limit needs the main thread; run without one")
 
     def ring(number: int, frame: FrameType | None) -> None:
-        raise TimeLimitError(f"the time limit of {seconds:g} s is over; a longer --time-limit continues")
+        raise TimeLimitError(
+            f"the time limit of {seconds:g} s is over; repeat the command with a longer --time-limit to resume"
+        )
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)
@@ -109,6 +111,6 @@ def limit_memory(gibibytes: float | None, device: str) -> None:
     else:
         most = int(gibibytes * 2**30)
         if most <= held:
-            raise InputError(f"--memory-limit {gibibytes:g}: the program alone needs {held / 2**30:.1f} GiB here")
+            raise InputError(f"--memory-limit {gibibytes:g}: the program alone uses {held / 2**30:.1f} GiB; allow more")
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))

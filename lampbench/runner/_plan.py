@@ -165,7 +165,7 @@ class Planner:
                     method, task.name, "label scoring needs log-probabilities that a served model does not give"
                 )
         if method_type.engines and self.settings.engine not in method_type.engines:
-            return Skip(method, task.name, f"it trains by {', '.join(method_type.engines)}, not {self.settings.engine}")
+            return Skip(method, task.name, f"it does not support --engine {self.settings.engine}")
         if method_type.needs_backbone and self._model() is None:
             raise InputError(f"{method} needs a language model: --model PATH_OR_HUB_ID")
         dataset, seconds = self._dataset(task)
@@ -214,7 +214,7 @@ class Planner:
         name = self._protocol.origin or self.settings.protocol
         self._note(
             f"the settings that {name} recommends are for its model {Path(own).name}; "
-            f"{Path(str(chosen)).name} gets the published ones"
+            f"{Path(str(chosen)).name} uses the published ones"
         )
         return {}
 
@@ -242,7 +242,7 @@ class Planner:
         if not served and settings.endpoint is not None:
             raise InputError("--endpoint is for a served model: --model openai:NAME")
         if served and settings.executor == "ray":
-            raise InputError(f"--executor ray: {self._model()} is served, and this process can ask it; leave it out")
+            raise InputError(f"--executor ray: {self._model()} is served, and needs no workers; leave it out")
         for name in _OF_WEIGHTS if served else ():
             if getattr(settings, name) != getattr(Settings, name):
                 key = name.replace("_", "-")

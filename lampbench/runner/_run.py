@@ -220,7 +220,7 @@ class Run:
             self.row = self.record.row() or self._open("incomplete")
             return
         self._end("incomplete")
-        self.say(f"{self.name}: interrupted; the same command continues")
+        self.say(f"{self.name}: interrupted; repeat the command to resume")
 
     def _given_up(self) -> None:
         status: _Unfinished = "failed"

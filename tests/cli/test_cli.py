@@ -181,7 +181,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tmp_path: Path) -> N
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "interrupted; the same command continues" in errors
+    assert "interrupted; repeat the command to resume" in errors
     assert "Traceback" not in errors
     again = lampbench(*options, cwd=tmp_path)
     assert again.returncode == 0, again.stderr

@@ -160,7 +160,7 @@ def test_a_protocol_is_described_in_numbers(tmp_path: Path) -> None:
         "queries per user: median 2, largest 2, 6 in all",
         "history items per user: median 7, largest 9, 21 in all",
         "answers: ",
-        "words an answer: ",
+        "words per answer: ",
         "tokens (model, without BOS and EOS): a prompt: median ",
         "leak check: ",
         "leak checks that this data cannot answer: later_history",

@@ -82,7 +82,7 @@ def test_the_first_signal_ends_a_run_after_its_batch_and_nothing_is_lost(
         run(broken, tmp_path, reporter)
     folder = RunFolder(broken.folder)
     assert "stopping after the current batch; once more stops at once" in capfd.readouterr().err
-    assert reporter.said[-1] == "lamp5 majority: interrupted; the same command continues"
+    assert reporter.said[-1] == "lamp5 majority: interrupted; repeat the command to resume"
     row = folder.row()
     assert row is not None
     assert row.status == "incomplete"
@@ -183,7 +183,7 @@ def test_a_disk_that_is_full_is_said_and_the_run_goes_on_when_it_is_not(size: in
             finished = run(broken, tmp_path)
         except LampBenchError as error:
             assert "cannot write" in str(error)
-            assert "File too large; what is finished is kept" in str(error)
+            assert "File too large; finished work is kept" in str(error)
             assert "\n" not in str(error)
         assert finished is None
     folder = RunFolder(broken.folder)
@@ -236,7 +236,7 @@ def test_a_method_that_hangs_is_ended_by_the_time_limit(
     row = LocalExecutor(Silence()).run(broken)
     assert row.status == "failed"
     phase = where.removeprefix("on_")
-    assert row.error == f"{phase}: the time limit of 1 s is over; a longer --time-limit continues"
+    assert row.error == f"{phase}: the time limit of 1 s is over; repeat the command with a longer --time-limit to resume"
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     assert continued(broken, tmp_path).status == "success"
 
@@ -293,7 +293,7 @@ def test_a_method_that_asks_for_memory_without_end_fails_alone(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux alone")
 def test_a_limit_below_what_the_program_needs_is_refused() -> None:
-    with pytest.raises(InputError, match=r"--memory-limit 0.001: the program alone needs .* GiB here"):
+    with pytest.raises(InputError, match=r"--memory-limit 0.001: the program alone uses .* GiB"):
         limit_memory(0.001, "cpu")
 
 

@@ -141,7 +141,7 @@ def test_a_method_that_cannot_train_by_an_engine_is_skipped_and_says_so(
     monkeypatch.setattr(plan(tmp_path).method_type, "engines", ("stacked",))
     skipped = planner(tmp_path, engine="solo").plan("perfit", "lamp5", FAST)
     assert isinstance(skipped, Skip)
-    assert skipped.reason == "it trains by stacked, not solo"
+    assert skipped.reason == "it does not support --engine solo"
 
 
 def test_either_engine_gives_the_same_predictions_and_counts(tmp_path: Path) -> None:

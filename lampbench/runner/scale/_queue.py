@@ -162,7 +162,9 @@ class Queue:
                         # It may hang.
                         self._workers.replace(given.worker)
                         self._idle.append(self._given.pop(stream).worker)
-                error = TimeLimitError(f"the time limit of {limit:g} s is over; a longer --time-limit continues")
+                error = TimeLimitError(
+                    f"the time limit of {limit:g} s is over; repeat the command with a longer --time-limit to resume"
+                )
                 run.fail(error, run.phase)
 
     def _show(self, bar: Bar) -> None:
