@@ -88,8 +88,7 @@ class Positions:
     """Every token, or the first and last tokens of the prompt.
 
     Written as in pyreft: ``all`` (prompt and generated tokens), ``l8`` (the prompt's last 8),
-    ``f4`` (its first 4), ``f4+l4``. Prompt positions act at prefill only; the KV cache carries the
-    effect on.
+    ``f4`` (its first 4), ``f4+l4``. Prompt positions act at prefill only; their effect stays in the KV cache.
     """
 
     first: int = 0

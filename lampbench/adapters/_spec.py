@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lampbench.backbone import Adapter, TransformersBackbone
 
-# One user's parameters by name, detached: what is saved, carried away, and stacked again.
+# One user's parameters by name, detached: what is saved, loaded and stacked.
 State = Mapping[str, Tensor]
 
 
@@ -33,13 +33,13 @@ class AdapterSpec(ABC):
 
     @abstractmethod
     def alone(self, backbone: TransformersBackbone, start: State) -> AbstractContextManager[SoloAdapter]:
-        """One user's adapter in the plainest form that trains; the solo engine uses it."""
+        """One user's adapter in its simplest trainable form, for the solo engine."""
 
     @abstractmethod
     def frozen(
         self, backbone: TransformersBackbone, states: Sequence[State], users: Sequence[int] | None = None
     ) -> Adapter:
-        """Trained adapters that only act.
+        """Trained adapters that are not trained any further.
 
         Args:
             backbone: What they act on.
@@ -82,7 +82,7 @@ class SoloAdapter(ABC):
 
     @abstractmethod
     def parameters(self) -> list[nn.Parameter]:
-        """What an optimizer moves."""
+        """The parameters that an optimizer trains."""
 
     @abstractmethod
     def adapter(self, dropout: Tensor | None = None) -> Adapter:
