@@ -1,8 +1,7 @@
 """Pages that are made when the site is built, and the boards' site beside the docs: a hook of mkdocs.
 
-The pages of methods, tasks, metrics and protocols come from what is installed, as ``lampbench describe`` does;
-the contract comes from the docstrings of the classes that plug-ins derive from. Nothing is written
-into the repository.
+The pages of methods, tasks, metrics, protocols and columns come from what is installed, as ``lampbench describe`` does.
+Nothing is written into the repository.
 
 If ``LAMPBENCH_BOARDS`` names a folder that ``lampbench leaderboard build --site`` made, it becomes ``leaderboards/``
 of the site, with an entry in the menu.
@@ -24,13 +23,22 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.nav import Link, Navigation
 
-from lampbench import AdapterMethod, Method, PromptMethod, Task
+from lampbench import Method, Task
 from lampbench.core import HistoryItem, Metric, Registry, config_fields, methods, metrics, protocols, tasks
 from lampbench.leaderboard import column_list
 
 _BOARDS = "leaderboards"
-# Prompts are long lines; all of them is to be seen.
-_STYLE = "pre code.language-text { white-space: pre-wrap; }\n"
+_STYLE = """
+/* Prompts are long lines, and all of them should be seen. */
+.language-text pre code { white-space: pre-wrap; }
+/* Names of settings and options are not broken in the middle, and a wide table scrolls by itself. */
+.md-typeset td:first-child code { white-space: nowrap; }
+.md-typeset table:not([class]) { font-size: .68rem; }
+.md-typeset .doc-heading code { font-size: .9em; }
+@media (max-width: 44em) {
+  .md-typeset table:not([class]) th, .md-typeset table:not([class]) td { min-width: 0; padding: .5em .6em; }
+}
+"""
 _SECTION = re.compile(r"^(Args|Attributes|Raises|Returns|Yields):$")
 _ENTRY = re.compile(r"^    (\S.*?): (.*)$")
 
@@ -103,21 +111,6 @@ def columns_page() -> str:
     )
 
 
-def contract_page() -> str:
-    """What a method must do, from the classes that plug-ins derive from."""
-    parts = [
-        "# The contract of a method",
-        "From the docstrings of `lampbench`. [Add a method](add-a-method.md) shows it in use.",
-    ]
-    for kind in (Method, PromptMethod, AdapterMethod):
-        parts += [f"## {kind.__name__}", _markdown(inspect.getdoc(kind) or "")]
-        for name, member in vars(kind).items():
-            function = member.__func__ if isinstance(member, classmethod) else member
-            if inspect.isfunction(function) and not name.startswith("_"):
-                parts += _hook_parts(name, function)
-    return _page(parts)
-
-
 def _plugin_page(title: str, about: str, registry: Registry, parts: Callable[[Any], Iterable[str]]) -> str:
     """A page with a section for each plug-in; one that cannot be imported fails the build."""
     page = [f"# {title}", about]
@@ -175,14 +168,6 @@ def _protocol_parts(protocol: Any) -> Iterator[str]:
     yield _settings(protocol.Config)
 
 
-def _hook_parts(name: str, function: Callable[..., Any]) -> Iterator[str]:
-    signature = inspect.signature(function)
-    parameters = [parameter for parameter in signature.parameters.values() if parameter.name not in ("self", "cls")]
-    yield f"### {name}"
-    yield _code(f"{name}{signature.replace(parameters=parameters)}".replace("'", ""))
-    yield _markdown(inspect.getdoc(function) or "")
-
-
 def _settings(config: type) -> str:
     rows = [
         (f"`{field.name}`", f"`{field.type}`", f"`{_default(field.default)}`", _text(field.help))
@@ -216,12 +201,10 @@ def _text(text: str) -> str:
 
 
 def _markdown(docstring: str) -> str:
-    """A docstring of this project as Markdown: roles, literal blocks, sections of names."""
-    text = re.sub(r":\w+:`([^`]+)`", r"`\1`", docstring)
-    text = re.sub(r"::$", ":", text, flags=re.MULTILINE)
+    """A docstring as Markdown: sections of names become lists."""
     lines: list[str] = []
     in_section = False
-    for line in text.splitlines():
+    for line in docstring.splitlines():
         if header := _SECTION.match(line):
             in_section = True
             lines += [f"**{header[1]}**", ""]
@@ -258,5 +241,4 @@ _PAGES: Mapping[str, Callable[[], str]] = {
     "metrics.md": metrics_page,
     "protocols.md": protocols_page,
     "columns.md": columns_page,
-    "contract.md": contract_page,
 }

@@ -32,7 +32,7 @@ RANKS_TO_TRY = (2, 4, 8, 16, 32)
 
 @dataclass(frozen=True)
 class LoraTrainingConfig(TrainingConfig):
-    """What every LoRA here has."""
+    """Settings of every LoRA."""
 
     rank: int = setting(8, "rank of each LoRA")
     alpha: float = setting(8.0, "scale of each LoRA, divided by its rank")
@@ -67,7 +67,7 @@ class LoraTrainingConfig(TrainingConfig):
 
 @dataclass(frozen=True)
 class TaskLoraConfig(LoraTrainingConfig):
-    """What every task LoRA has: training, and what goes before each prompt."""
+    """Settings of every task LoRA: training, and what goes before each prompt."""
 
     retriever: Literal["bm25", "recency", "random"] | None = setting(
         None, "puts history items before every prompt, in training only earlier ones"
@@ -101,7 +101,7 @@ class LoraConfig(TaskLoraConfig):
 class TaskLora(AdapterMethod):
     """A method whose shared stage is a LoRA, merged into the backbone's weights.
 
-    Quantized weights take no change: there the LoRA acts beneath the users' adapters.
+    Quantized weights cannot be changed, so there the LoRA acts beneath the users' adapters.
 
     With a retriever or a profile every prompt carries the user's context, in all stages and at test.
     While training on a history item only strictly earlier items can be retrieved; the profile is
@@ -217,9 +217,8 @@ class TaskLora(AdapterMethod):
 class Lora(TaskLora):
     """Task LoRA ("LoRA-C"): the first stage of OPPU alone, the same for every user.
 
-    Trained on the shared users' queries and merged into the backbone's weights. It is what the baselines of
-    OPPU's and PerFit's tables stand on: alone the non-personalized one, with ``retriever=bm25`` RAG, with
-    ``profile=yes`` PAG.
+    Trained on the shared users' queries and merged into the backbone's weights. The baselines of OPPU's and PerFit's
+    tables use it: alone it is the non-personalized one, with ``retriever=bm25`` RAG, with ``profile=yes`` PAG.
     """
 
     Config = LoraConfig

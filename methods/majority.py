@@ -22,8 +22,8 @@ class MajorityConfig:
 class Majority(Method):
     """A user's most frequent label, mean rating, or the target of the nearest history item by BM25.
 
-    No language model is loaded. Of labels that are equally frequent, the one used last wins. A user
-    without known history gets what all shared users' histories say; for texts, the query's own text.
+    No language model is loaded. Of labels that are equally frequent, the one used last wins. Without a known history,
+    the answer comes from all shared users' histories; for texts, it is the query's own text.
     """
 
     Config = MajorityConfig

@@ -13,8 +13,8 @@ consreft    h + R^T (b - R h)               rank x width + rank
 lobireft    h + R^T b                       rank x width + rank
 ==========  ==============================  =======================
 
-An :class:`Edit` is the map itself, as plain tensors, for one user or stacked for many; :class:`Edits` are
-the maps of several layers at their :class:`Positions`, ready to be attached to a backbone.
+An ``Edit`` is the map itself, as plain tensors, for one user or stacked for many; ``Edits`` are
+the maps of several layers at their ``Positions``, ready to be attached to a backbone.
 """
 
 from __future__ import annotations
@@ -90,8 +90,7 @@ class Positions:
     """Every token, or the first and last tokens of the prompt.
 
     Written as in pyreft: ``all`` (prompt and generated tokens), ``l8`` (the prompt's last 8),
-    ``f4`` (its first 4), ``f4+l4``. Prompt positions act at prefill only; the KV cache carries the
-    effect on.
+    ``f4`` (its first 4), ``f4+l4``. Prompt positions act at prefill only; their effect stays in the KV cache.
     """
 
     first: int = 0
@@ -147,7 +146,7 @@ class Positions:
 class Edits:
     """One edit at each of some decoder layers (0-based), acting at given positions.
 
-    An :class:`lampbench.backbone.Adapter`. Several attached in turn act in that order.
+    An ``lampbench.backbone.Adapter``. Several attached in turn act in that order.
 
     Attributes:
         layers: Layer number -> its edit, one for every row or stacked over users.

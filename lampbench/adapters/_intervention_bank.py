@@ -91,7 +91,7 @@ class InterventionSet(nn.Module, SoloAdapter):
 
 
 class InterventionBank(Bank):
-    """One intervention per slot and layer, over the same coordinates as :class:`Intervention`.
+    """One intervention per slot and layer, over the same coordinates as ``Intervention``.
 
     The orthonormal map is evaluated once per step for all slots, by products of small matrices (the
     compact form of a product of Householder reflectors, I - V T V^T), so a slot holds a few vectors of

@@ -39,7 +39,7 @@ class InterventionSpec(AdapterSpec):
         layers: Layer numbers, 0-based.
         rank: Of each intervention.
         positions: Which tokens they edit.
-        kind: Which formula; see :class:`Edit`.
+        kind: Which formula; see ``Edit``.
         start: ``random`` as pyreft starts, or ``identity``.
     """
 

@@ -54,7 +54,7 @@ class AdaptedMap:
 
 @dataclass(frozen=True)
 class LoraWeights:
-    """LoRA at work: an :class:`lampbench.backbone.Adapter`.
+    """LoRA at work: an ``lampbench.backbone.Adapter``.
 
     Attributes:
         weights: A, shape (…, rank, inputs), and B, shape (…, outputs, rank), of each map; stacked weights have

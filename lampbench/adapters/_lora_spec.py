@@ -60,7 +60,7 @@ class LoraSpec(AdapterSpec):
         """The adapted modules, from the first layer on.
 
         Raises:
-            InputError: A name of ``targets`` is no linear map of the model's decoder layers, or several layers share
+            InputError: A name of ``targets`` is not a linear map of the model's decoder layers, or several layers share
                 its weights.
         """
         prefix = next(name for name, module in backbone.model.named_modules() if module is backbone.layers)
@@ -108,7 +108,7 @@ class LoraSpec(AdapterSpec):
 
     @contextmanager
     def alone(self, backbone: TransformersBackbone, start: State) -> Iterator[SoloAdapter]:
-        """Peft's own LoRA, wrapped around the backbone while it trains; the backbone is itself again afterwards."""
+        """A LoRA of peft itself, wrapped around the backbone while it trains; afterwards the backbone is restored."""
         # peft looks into this module, which transformers 4.45 leaves for others to import.
         import torch.distributed.tensor  # noqa: F401
         from peft import get_peft_model

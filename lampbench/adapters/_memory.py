@@ -30,7 +30,7 @@ _MOST_COLUMNS = {"cpu": 2048, "cuda": 16384}
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What one training may hold at a time.
+    """What one training may keep in memory at a time.
 
     Attributes:
         users: Slots of the banks.
@@ -45,7 +45,7 @@ class Capacity:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Bounds that change how fast training is and nothing else; None chooses by free memory.
+    """Bounds that change only the speed of training; None chooses by free memory.
 
     Attributes:
         users: Users at a time.

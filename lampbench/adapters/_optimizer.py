@@ -27,7 +27,7 @@ _BETAS, _EPSILON, _EPSILON_OF_CLIP = (0.9, 0.999), 1e-8, 1e-6
 class StackedAdamW(torch.optim.Optimizer):
     """AdamW on tensors whose leading dimension is over users, with a clip, step count and rate per user.
 
-    Only active users move: another's parameters, moments and count stay as they are, to the bit. The
+    Only active users move: the parameters, moments and counts of others do not change at all. The
     arithmetic is that of ``torch.optim.AdamW`` and ``torch.nn.utils.clip_grad_norm_``.
 
     Its parameter group says under ``users`` how many slices each tensor has, so that

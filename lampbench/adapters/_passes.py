@@ -7,7 +7,7 @@ the upper layers. And logits, and the last layer's columnwise parts, are compute
 predicted and nowhere else.
 
 Whether a model allows them is not read off its type: the first passes are tried both ways on made-up tokens
-(:func:`usable`), and a saving that fails or gives other logits is left alone.
+(``usable``), and a saving that fails or gives other logits is left alone.
 """
 
 from __future__ import annotations

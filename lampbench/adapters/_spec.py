@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from lampbench.backbone import Adapter, TransformersBackbone
 
-# One user's parameters by name, detached: what is saved, carried away, and stacked again.
+# One user's parameters by name, detached: what is saved, loaded and stacked.
 State = Mapping[str, Tensor]
 
 
 class AdapterSpec(ABC):
     """The kind, place and size of an adapter; one spec makes every user's adapter.
 
-    Specs are frozen dataclasses, such as :class:`LoraSpec` and :class:`InterventionSpec`.
+    Specs are frozen dataclasses, such as ``LoraSpec`` and ``InterventionSpec``.
     """
 
     @abstractmethod
@@ -41,13 +41,13 @@ class AdapterSpec(ABC):
 
     @abstractmethod
     def alone(self, backbone: TransformersBackbone, start: State) -> AbstractContextManager[SoloAdapter]:
-        """One user's adapter in the plainest form that trains; the solo engine uses it."""
+        """One user's adapter in its simplest trainable form, for the solo engine."""
 
     @abstractmethod
     def frozen(
         self, backbone: TransformersBackbone, states: Sequence[State], users: Sequence[int] | None = None
     ) -> Adapter:
-        """Trained adapters that only act.
+        """Trained adapters that are not trained any further.
 
         Args:
             backbone: What they act on.
@@ -90,7 +90,7 @@ class SoloAdapter(ABC):
 
     @abstractmethod
     def parameters(self) -> list[nn.Parameter]:
-        """What an optimizer moves."""
+        """The parameters that an optimizer trains."""
 
     @abstractmethod
     def adapter(self, dropout: Tensor | None = None) -> Adapter:

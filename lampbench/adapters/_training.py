@@ -1,7 +1,7 @@
 """How an adapter is trained, and the solo engine: one user after another, in the plainest way that is right.
 
 The stacked engine is tested and measured against the solo engine. LoRA trains in peft's own modules.
-Interventions train in :class:`Intervention` and not in pyreft's, whose rotation is erased by the weight
+Interventions train in ``Intervention`` and not in pyreft's, whose rotation is erased by the weight
 decay that every recipe here has; without weight decay the two give the same parameters (tested).
 
 Weight decay acts on every parameter of an adapter. transformers' Trainer, in which pyreft trains, exempts biases. Which

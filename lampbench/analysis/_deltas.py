@@ -22,7 +22,7 @@ from lampbench.backbone import TransformersBackbone
 from lampbench.bases import PromptMethod
 from lampbench.core import InputError, Prompt, Query, User, canonical_json, digest, locked, write_json
 
-# Users whose work an interruption can lose, and whose means are in memory at once.
+# Users whose work an interruption can lose, and whose means are in memory at the same time.
 CHUNK = 32
 # Forward batches whose prompts are made, and sorted by length, together.
 _BATCHES_AT_ONCE = 8
@@ -95,7 +95,7 @@ def collect(
     *,
     chunk: int = CHUNK,
 ) -> Deltas:
-    """Measure what is not there yet, and return all of it.
+    """Measure what is missing, and return everything.
 
     Finished chunks of users are kept, so an interrupted call is resumed by the next. Memory holds the
     means of one chunk of users, however many queries they have.

@@ -38,7 +38,7 @@ class TaskShifts:
 
     @property
     def shown(self) -> LayerShifts:
-        """The layer that stands for the task: the measured one nearest to the depth of PerFit's layer 15 of 32."""
+        """The layer that represents the task: the measured one nearest to the depth of PerFit's layer 15 of 32."""
         wanted = _SHOWN_DEPTH * self.depth
         return min(self.layers, key=lambda own: abs(own.layer - wanted))
 

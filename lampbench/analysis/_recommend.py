@@ -9,12 +9,12 @@ from typing import Any
 
 from lampbench.analysis._statistics import LayerShifts
 
-# What PerFit's published settings span.
+# The range of PerFit's published settings.
 _LOWEST, _HIGHEST, _MOST_LAYERS = 4, 32, 3
 # Parts of the depth where PerFit reports that interventions work: a single layer best from 5 of 32, and
 # "the last layers break the output format".
 _FIRST_PART, _LAST_PART = 5 / 32, 1 / 8
-# A further layer is worth its parameters only where it does nearly as well.
+# Another layer is worth its parameters only if it does nearly as well.
 _CLOSE = 0.9
 _LEVEL = 0.05
 

@@ -13,7 +13,7 @@ from lampbench.core import InputError, Prompt, Query, Task, User, digest
 from lampbench.data import Dataset
 from lampbench.runner import Plan, Planner, Skip
 
-# Raised whenever a change here could change a delta vector, or how it is stored.
+# Must be raised with every change here that could change a delta vector, or how it is stored.
 FORMAT = 1
 QuerySource = Literal["queries", "history"]
 
@@ -171,7 +171,7 @@ def personalized(method: PromptMethod, asked: Sequence[Question]) -> list[Prompt
 
 
 def _of_queries(task: Task, user: User, queries: Sequence[Query]) -> Iterator[tuple[User, Query, Prompt]]:
-    # As in a run, nobody is adapted to no history.
+    # As in a run, users without a history are not adapted.
     for query in queries if user.history else ():
         yield user, query, task.prompt(query.text, query.id)
 

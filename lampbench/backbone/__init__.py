@@ -82,7 +82,7 @@ __all__ = [
     "shared_layers",
 ]
 
-# What computes with weights imports torch; a served model does not wait for it.
+# Only these import torch, which a served model does not need.
 _WITH_WEIGHTS = ("_backbone", "_contrast", "_decode", "_families", "_partial", "_quantize")
 
 

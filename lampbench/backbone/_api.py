@@ -37,7 +37,7 @@ _Body = TypeVar("_Body")
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a server is waited for.
+    """How long to wait for a server.
 
     Attributes:
         attempts: At a request, the first one included.
@@ -105,7 +105,7 @@ class _Choice(msgspec.Struct):
 
 
 class Completion(msgspec.Struct):
-    """What ``/completions`` and ``/chat/completions`` answer, as far as it is read."""
+    """The part of the answers of ``/completions`` and ``/chat/completions`` that is read."""
 
     choices: list[_Choice]
     usage: TokenCounts | None = None
@@ -260,7 +260,7 @@ class Api:
         return max(0.0, (until - datetime.now(UTC)).total_seconds())
 
     def _delay(self, attempt: int, asked: float | None) -> float:
-        """Seconds before the next attempt: partly at random, so that many who wait do not come back together."""
+        """Seconds before the next attempt: partly at random, so that many waiting requests do not return together."""
         patience = self._patience
         if asked is not None:
             return asked + patience.first * self._draw.random()
@@ -271,7 +271,7 @@ class Api:
             return msgspec.json.decode(body, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             page = _is_html(body[:_LONGEST].decode("utf-8", "replace"))
-            found = "an HTML page" if page else f"what no OpenAI-compatible server answers ({error})"
+            found = "an HTML page" if page else f"an answer that is not OpenAI-compatible ({error})"
             raise RefusedError(f"the server answers {found}", None) from None
 
     def _clean(self, text: str) -> str:

@@ -179,7 +179,7 @@ class TransformersBackbone:
             self._most = before
 
     def warm_up(self) -> None:
-        """One short pass, so that no phase pays for what the first use of a device costs."""
+        """One short pass, so that no phase is charged for the first use of a device."""
         generate(self.model, self.layers, [[self.pad]], rules=self._rules(2, one_line=True), pad=self.pad)
 
     @cached_property

@@ -67,18 +67,18 @@ class Frame:
 
 
 def has_template(tokenizer: Any) -> bool:
-    """Whether the tokenizer brings a chat template."""
+    """Whether the tokenizer has a chat template."""
     return bool(getattr(tokenizer, "chat_template", None))
 
 
 def frame_of(tokenizer: Any, chat: Chat, model: str) -> Frame:
     """The template's text around a prompt and its answer.
 
-    Templates are programs, so one conversation of placeholders is rendered, and cut where these are. What users
-    wrote never meets the template itself.
+    Templates are programs, so one conversation of placeholders is rendered, and cut where these are. What users wrote
+    never passes through the template.
 
     Args:
-        tokenizer: Brings the template.
+        tokenizer: Has the template.
         chat: What the user asks for.
         model: The model's name, for messages.
 
@@ -106,7 +106,7 @@ def frame_of(tokenizer: Any, chat: Chat, model: str) -> Frame:
 
 
 def chat_identity(chat: Chat, tokenizer: Any, info: BackboneInfo) -> dict[str, Any]:
-    """What of a conversation goes into a run's identity: template, system turn, end tokens, and room for thoughts.
+    """The identity of conversations in a run: template, system turn, end tokens, and room for thoughts.
 
     Raises:
         InputError: The template cannot be used.

@@ -52,7 +52,7 @@ def checked_skeleton(info: BackboneInfo) -> tuple[Any, Any]:
 
 
 def _check_packages(info: BackboneInfo) -> None:
-    """Raise InputError if loading weights that are quantized on disk needs what is not here."""
+    """Raise InputError if weights that are quantized on disk need a package or device that is missing."""
     if info.source.file is not None or (method := quantization_of(info.source)) is None:
         return
     from transformers.quantizers import AutoHfQuantizer
@@ -140,7 +140,7 @@ def _missing(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
 
 
 def _take_generation_config(source: ModelSource, model: Any) -> None:
-    """Let the model have the generation config that comes with it, as loading would."""
+    """Give the model the generation config that comes with it, as loading would."""
     from transformers import GenerationConfig
 
     if source.file is None and model.can_generate():

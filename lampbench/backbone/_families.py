@@ -25,7 +25,7 @@ _OTHER_NAMES = {
 # The map that mixes the outputs of a layer's attention heads, in every family that keeps them side by side before it.
 _MIXES_HEADS = re.compile(r"(?:self_attn|self_attention|attention|attn)\.(?:o_proj|out_proj|c_proj|dense|wo)")
 
-# What configs call the number of hidden states of a token: Gemma 3n's alternating updates, and hyper-connections.
+# Names in configs of the number of hidden states of a token: Gemma 3n's alternating updates, and hyper-connections.
 _STREAMS = ("altup_num_inputs", "hc_mult", "hc_count")
 
 
@@ -70,7 +70,7 @@ def decoder_layers(model: Any, count: int) -> nn.ModuleList | None:
 
 
 def linear_maps(layers: nn.ModuleList) -> list[str]:
-    """Last names of the linear maps in decoder layers, as they come."""
+    """Last names of the linear maps in decoder layers, in order of appearance."""
     names = (path.rpartition(".")[2] for layer in layers for path, m in layer.named_modules() if is_linear(m))
     return list(dict.fromkeys(names))
 

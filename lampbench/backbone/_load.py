@@ -22,7 +22,7 @@ _PLAIN = ("F32", "F16", "BF16")
 
 @dataclass(frozen=True, slots=True)
 class BackboneInfo:
-    """What names a backbone in a run's identity, known before its weights are loaded.
+    """What identifies a backbone in a run's identity, known before its weights are loaded.
 
     Attributes:
         source: Where the files are and which revision.
@@ -52,7 +52,7 @@ class BackboneInfo:
 
     @property
     def revision(self) -> str:
-        """What names the files' content."""
+        """Identifies the files' content."""
         return self.source.revision
 
 
@@ -288,7 +288,7 @@ def _shape(source: ModelSource) -> BackboneShape:
 
 
 def check_weights(info: BackboneInfo, model: Any, found: Mapping[str, Any]) -> None:
-    """Raise InputError for what transformers would draw at random, or leave out, without a word."""
+    """Raise InputError for weights that transformers would silently draw at random or leave out."""
     location, whose = info.source.name, "are the weights and config.json of one model?"
     for name, stored, wanted in sorted(found["mismatched_keys"], key=str):
         raise InputError(

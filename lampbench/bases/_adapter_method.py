@@ -61,11 +61,11 @@ class AdapterMethod(Method):
 
     @classmethod
     def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
-        """Fill the fields of a :class:`TrainingConfig` that are None from its preset."""
+        """Fill the fields of a ``TrainingConfig`` that are None from its preset."""
         return filled(config, context) if isinstance(config, TrainingConfig) else config
 
     def setup(self) -> None:
-        """Start with nobody adapted."""
+        """Start without adapted users."""
         self._states: dict[str, State] = {}
         self._users: dict[str, User] = {}
 
@@ -86,7 +86,7 @@ class AdapterMethod(Method):
         return ()
 
     def unadapted(self) -> Sequence[Adapter]:
-        """What acts for a user who was never adapted, or was forgotten."""
+        """The adapter of a user who was never adapted, or was forgotten."""
         return self.beneath()
 
     def unadapted_state(self) -> State:
@@ -96,8 +96,8 @@ class AdapterMethod(Method):
     def context(self, user: User, query: Query) -> str | Sequence[str] | Context:
         """What goes before the query: one string, pieces with the most important first, or ``task.context(items)``.
 
-        While training, ``query`` is one of the user's history items and ``user.history`` holds the
-        earlier ones only. An item without a source side is trained on without a context, as in OPPU's
+        While training, ``query`` is one of the user's history items and ``user.history`` has only
+        the earlier ones. An item without a source side is trained on without a context, as in OPPU's
         released code: nothing could be retrieved for it.
         """
         return ()

@@ -12,7 +12,7 @@ class PromptMethod(Method):
     """Put something before the query; override ``context``.
 
     The backbone answers ``context``, a newline (or what a ``Context`` ends in), and the task's prompt.
-    If all that is too long, the context gives way first: of a list, the last pieces go; a string, or a
+    If all that is too long, the context is cut first: of a list, the last pieces go; a string, or a
     first piece that is still too long, keeps its end. A user who was never adapted, or was forgotten,
     has no context.
     """

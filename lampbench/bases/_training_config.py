@@ -29,7 +29,7 @@ class TrainingConfig:
 
     preset: str = setting(
         "auto",
-        "fills what is not set: lamp (published), a protocol that recommends settings such as mini, or by the run",
+        "for what is not set: lamp (published), a protocol such as mini, or auto (what the protocol recommends)",
     )
     learning_rate: float | None = setting(None, "AdamW learning rate")
     weight_decay: float = setting(1e-2, "AdamW weight decay")
@@ -74,7 +74,7 @@ class TrainingConfig:
 
 
 def filled(config: Any, context: RunContext) -> Any:
-    """A :class:`TrainingConfig` with its open fields taken from the preset.
+    """A ``TrainingConfig`` with its unset fields taken from the preset.
 
     ``auto`` is what the run's protocol recommends for the method on the run's model, or else the published settings;
     ``lamp`` is the published settings; any other name is what the protocol of that name recommends.

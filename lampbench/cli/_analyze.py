@@ -43,7 +43,10 @@ def analyze() -> None:
     help="Ask the evaluated queries, or history items, each after strictly earlier ones.",
 )
 @flag(
-    "--queries", type=click.IntRange(min=1), metavar="N", help="At most N queries per user, of the history the latest."
+    "--queries",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="At most N queries per user; with --source history, the latest.",
 )
 @flag(
     "--draws",
@@ -60,7 +63,7 @@ def shifts(
 ) -> None:  # fmt: skip
     """PerFit's two observations: low rank, and a collective and a personalized shift.
 
-    The same command again keeps the delta vectors that are there.
+    Repeat the command to resume: finished delta vectors are kept.
 
     \b
     lampbench analyze shifts --task lamp5 --out shifts

@@ -67,13 +67,15 @@ def _entry(registry: Registry, name: str) -> dict[str, str | None]:
 
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="[KIND] NAME")
-@click.option("--task", help="Of a protocol: whose data to count; tasks, comma-separated, or all.")
-@click.option("--data", type=click.Path(path_type=Path), help="Of a protocol: its data folder.")
-@click.option("--model", help="Of a protocol: the model whose tokenizer counts. Default: the protocol's, if any.")
+@click.option("--task", help="With a protocol: the tasks whose data to count, comma-separated, or all.")
+@click.option("--data", type=click.Path(path_type=Path), help="With a protocol: its data folder.")
+@click.option(
+    "--model", help="With a protocol: the model whose tokenizer counts tokens. Default: the protocol's, if any."
+)
 @click.option(
     "--strict",
     is_flag=True,
-    help="Of a protocol: refuse data in which a leak check finds something, or a record cannot be read.",
+    help="With a protocol: refuse data in which a leak check finds something, or a record cannot be read.",
 )
 @tolerate_option
 @cache_option
@@ -81,7 +83,7 @@ def _entry(registry: Registry, name: str) -> dict[str, str | None]:
 def describe(names: tuple[str, ...], as_json: bool, cache: Path | None, **data_options: Any) -> None:
     """Show what NAME (a method, task, metric or protocol) is, where it comes from and what can be set.
 
-    Of a protocol with --task also its users, queries, histories, answers, tokens, leak checks and hash.
+    For a protocol with --task, also its users, queries, histories, answers, tokens, leak checks and hash.
 
     \b
     lampbench describe perfit

@@ -38,7 +38,7 @@ def leaderboard() -> None:
 def add(runs: Sequence[Path], root: Path) -> None:
     """Copy finished RUNS (run folders, or folders of some) into results/ below --root.
 
-    Row, answers and per-user sums are copied, and no file of the data. What is there stays.
+    Row, answers and per-user sums are copied, and no file of the data. Existing results stay as they are.
     """
     from lampbench.leaderboard import add as add_run
 
@@ -111,9 +111,9 @@ def compare(runs: Sequence[Path], golds: Sequence[Path]) -> None:
     "models",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Folder of a backbone that rows name: trainable parameters are counted on it again. mini's is known.",
+    help="Folder of the rows' backbone, to count trainable parameters again. mini's is bundled.",
 )
-@click.option("--since", metavar="REVISION", help="Nothing that this git revision has may be changed or gone.")
+@click.option("--since", metavar="REVISION", help="Report what was changed or removed since this git revision.")
 def validate(paths: Sequence[Path], golds: Sequence[Path], models: Sequence[Path], since: str | None) -> int:
     """Check results below PATHS: schema, place, hashes, and every number that can be recomputed.
 

@@ -21,14 +21,14 @@ _COMMANDS = {
     "tune": ("lampbench.cli._tune", "tune", "Choose a method's settings on held-out shared users."),
     "list": ("lampbench.cli._describe", "list_", "List methods, tasks, metrics or protocols."),
     "describe": ("lampbench.cli._describe", "describe", "Show what a method, task, metric or protocol is."),
-    "doctor": ("lampbench.cli._doctor", "doctor", "Look for what is wrong with this installation."),
-    "test-method": ("lampbench.cli._test_plugin", "test_method", "Hold a method to the contract of plug-ins."),
-    "test-task": ("lampbench.cli._test_plugin", "test_task", "Hold a task and its metrics to their contract."),
+    "doctor": ("lampbench.cli._doctor", "doctor", "Find out what is wrong with this installation."),
+    "test-method": ("lampbench.cli._test_plugin", "test_method", "Check that a method keeps the contract of plug-ins."),
+    "test-task": ("lampbench.cli._test_plugin", "test_task", "Check that a task and its metrics keep their contract."),
     "analyze": ("lampbench.cli._analyze", "analyze", "Measure PerFit's two observations on a model and data."),
     "data": ("lampbench.cli._data", "data", "Fetch LaMP, export users, write the mini suite."),
     "compare": ("lampbench.cli._leaderboard", "compare", "Compare finished runs query by query."),
     "leaderboard": ("lampbench.cli._leaderboard", "leaderboard", "Collect finished runs and make boards of them."),
-    "validate": ("lampbench.cli._leaderboard", "validate", "Check results to the last digit."),
+    "validate": ("lampbench.cli._leaderboard", "validate", "Check results and recompute their numbers."),
     "score": ("lampbench.cli._score", "score", "Score a predictions file against a golds file."),
 }
 
@@ -67,7 +67,7 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line and exit."""
-    # As on Ctrl-C, everything open is closed and half-written files go; a run listens for itself.
+    # As on Ctrl-C, open files are closed and unfinished ones deleted; runs handle signals themselves.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Our own bars and messages say what happens; these would write between them.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -76,7 +76,7 @@ def main() -> None:
     use_threads()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # What a terminal cannot show must not end a run.
+            # A character that the terminal cannot show must not end a run.
             stream.reconfigure(errors="backslashreplace")
 
     try:
@@ -106,7 +106,7 @@ def _told(error: BaseException) -> tuple[str, int]:
         return str(error), 1
     text = (str(error).strip().splitlines() or [""])[0]
     if isinstance(error, SystemExit):
-        return f"a plug-in ended the program (SystemExit: {text}); mend or uninstall it", 1
+        return f"a plug-in ended the program (SystemExit: {text}); repair or uninstall it", 1
     if is_out_of_memory(error):
         return f"out of memory: {text or type(error).__name__}", 1
     return f"unforeseen {type(error).__name__}: {text} (--debug shows where; please report it)", 1

@@ -44,7 +44,7 @@ def data_text(facts: Mapping[str, Any]) -> str:
         "shared: queries per user": _spread(facts["shared_queries"]),
         "shared: history items per user": _spread(facts["shared_history"]),
         "answers": ", ".join(f"{label} {count}" for label, count in facts["labels"].items()),
-        "words an answer": _spread(facts["gold_words"]),
+        "words per answer": _spread(facts["gold_words"]),
     }
     if facts["tokens"]:
         lines |= {

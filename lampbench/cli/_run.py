@@ -42,7 +42,7 @@ def run(
 ) -> int:  # fmt: skip
     """Run methods on tasks and measure them.
 
-    The same command again keeps what is finished and continues what is not.
+    Repeat the command to resume: finished work is kept.
 
     \b
     lampbench run --method perfit --task lamp5

@@ -37,11 +37,11 @@ Outcomes = dict[Case, Outcome]
 @click.command("test-method")
 @click.argument("name")
 @click.option("--task", default="all", show_default=True, help="Tasks of the mini suite, comma-separated, or all.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting that is not to be the default.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting other than the default.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def test_method(context: click.Context, name: str, task: str, settings: Sequence[str], as_json: bool) -> int:
-    """Hold the method NAME to the contract of plug-ins, check by check.
+    """Check that the method NAME keeps the contract of plug-ins.
 
     Everything is tried on three users per task of the mini suite with the bundled model, on the CPU and
     without a network. What each check means: docs/add-a-method.md, "Test it".
@@ -65,7 +65,7 @@ def test_method(context: click.Context, name: str, task: str, settings: Sequence
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def test_task(context: click.Context, name: str, answers: Sequence[str], as_json: bool) -> int:
-    """Hold the task NAME and its metrics to the contract of plug-ins, check by check.
+    """Check that the task NAME and its metrics keep the contract of plug-ins.
 
     Everything is tried on made-up users, without a model, data or network. What each check means:
     docs/add-a-task.md, "Test it".

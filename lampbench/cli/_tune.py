@@ -43,7 +43,7 @@ _KEPT = (
     help="One choice for all tasks: each trial has the same settings on all of them, and the best mean gain wins.",
 )
 @set_option
-@flag("--force", is_flag=True, help="Run finished trials again, and forget another search in the folder.")
+@flag("--force", is_flag=True, help="Run finished trials again, and replace another search in the folder.")
 @flag(
     "--held-out",
     group="Data",
@@ -60,8 +60,8 @@ def tune(
 ) -> int:  # fmt: skip
     """Choose METHOD's settings by a random search on held-out shared users.
 
-    Evaluated users have no part in it: of the protocol's shared users some are held out, adapted and asked as
-    evaluated users are, and the others stay shared. The best settings are a file for lampbench run. The same command
+    Evaluated users are never used: some of the protocol's shared users are held out and take their place, and the
+    others stay shared. The best settings are a file for lampbench run. The same command
     again keeps finished trials and continues; more --trials continue an earlier search.
 
     \b

@@ -1,4 +1,4 @@
-"""Types, the method contract and the registry. Imports nothing else of LampBench, and nothing heavy."""
+"""Types, the method contract and the registry. Imports no other part of LampBench, and nothing heavy."""
 
 from lampbench.core._config import (
     ConfigField,

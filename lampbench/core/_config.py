@@ -31,7 +31,7 @@ class ConfigField:
 def setting(default: Any, help: str, *, in_identity: bool = True) -> Any:
     """A config field with a default and a line of help (``dataclasses.field`` underneath).
 
-    A field that only says where a file lies is left out of a run's identity (``in_identity=False``);
+    A field that only says where a file is, is left out of a run's identity (``in_identity=False``);
     ``Method.resolve`` puts the hash of the file's content into another field.
     """
     return dataclasses.field(default=default, metadata={"help": help, "in_identity": in_identity})
@@ -93,7 +93,7 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def config_to_json(config: Any, *, identity_only: bool = False) -> dict[str, Any]:
-    """The config as JSON values, tuples as lists; on request without what is not of its identity."""
+    """The config as JSON values, tuples as lists; optionally without fields that are not part of the identity."""
     return {
         f.name: list(value) if isinstance(value := getattr(config, f.name), tuple) else value
         for f in dataclasses.fields(config)
@@ -102,7 +102,7 @@ def config_to_json(config: Any, *, identity_only: bool = False) -> dict[str, Any
 
 
 def convert(value: Any, annotation: Any, where: str) -> Any:
-    """``value`` (a string or a TOML value) as ``annotation`` asks for it.
+    """``value`` (a string or a TOML value) converted to ``annotation``.
 
     Of a union, the first type that fits is taken. Strings are read as what the type says: ``none`` as None,
     ``yes`` and ``no`` as bools, parts between commas as a tuple.
@@ -154,7 +154,7 @@ def _is_union(annotation: Any) -> bool:
 
 
 def _worded(value: Any, kind: Any) -> Any:
-    """The value, with the words and lists that people type as msgspec reads them."""
+    """The value, with words and lists as people type them changed to what msgspec reads."""
     if not isinstance(value, str):
         return value
     if typing.get_origin(kind) is tuple:

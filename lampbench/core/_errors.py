@@ -1,4 +1,4 @@
-"""Errors a user can act on; the command line turns each into one line and an exit status."""
+"""Errors that a user can act on; the command line turns each into one line and an exit status."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ class LampBenchError(Exception):
     exit_status = 1
 
     def __str__(self) -> str:
-        # A message quotes what was found, which may hold any character.
+        # A message quotes what was found, which may contain any character.
         return " ".join(super().__str__().splitlines())
 
 
 class InputError(LampBenchError):
-    """What the user handed in (option, file, record, plug-in name) is wrong. Exit status 2."""
+    """The input (an option, file, record or plug-in name) is wrong. Exit status 2."""
 
     exit_status = 2
 
 
 class MissingDataError(InputError):
-    """A protocol has no data of a task; ``all`` tasks are those that it has."""
+    """A protocol has no data of a task. ``--task all`` leaves such tasks out."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], note: str = "") -> InputError:

@@ -1,4 +1,4 @@
-"""JSON and folders that are written whole or not at all, hashes of JSON, and locks between processes."""
+"""JSON files and folders that are written completely or not at all, hashes of JSON, and locks between processes."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ def file_sha256(path: Path) -> str:
 
 
 def derive_seed(seed: int, *names: str) -> int:
-    """A 63-bit seed for a named purpose, independent of every other name's."""
+    """A 63-bit seed for a named purpose, independent of the seeds of other names."""
     return int(digest([seed, *names])[:16], 16) >> 1
 
 
 def cache_folder() -> Path:
-    """What LampBench can fetch or compute again lies here (``LAMPBENCH_CACHE``, else ``~/.cache/lampbench``)."""
+    """The folder for what can be downloaded or computed again (``LAMPBENCH_CACHE``, else ``~/.cache/lampbench``)."""
     named = os.environ.get(CACHE_VARIABLE)
     return Path(named).expanduser() if named else Path.home() / ".cache" / "lampbench"
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole or not at all; refuses NaN."""
+    """Write JSON completely or not at all; refuses NaN."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with temporary.open("w", encoding="utf-8") as stream:
@@ -69,12 +69,12 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """An empty folder that becomes ``target`` when the block ends well, and vanishes when it does not.
+    """An empty folder that becomes ``target`` if the block succeeds, and is deleted otherwise.
 
-    What a killed process left of the same folder goes now.
+    What a killed process left of the same folder is deleted first.
 
     Raises:
-        OSError: ``target`` is there and not empty when the block ends, or the file system refuses.
+        OSError: ``target`` exists and is not empty when the block ends, or the file system refuses.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     stem = f".{target.name[:40]}.{_host()}"
@@ -100,7 +100,7 @@ def remove_abandoned(folder: Path, prefix: str) -> None:
 
 
 def _host() -> str:
-    # A cache may lie on a file system that several machines share, each with process ids of its own.
+    # A cache may be on a file system that several machines share, and process ids are per machine.
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 

@@ -1,4 +1,4 @@
-"""Host memory: what is left, and whether it ran out."""
+"""Host memory: how much is free, and whether it ran out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _LIMIT, _USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.c
 
 
 def free_host_memory() -> int:
-    """Bytes that can still be taken, by the system's and a container's own count."""
+    """Free bytes, by the counts of the system and of a container."""
     # `lampbench doctor` must start even if it is missing.
     import psutil
 
@@ -18,7 +18,7 @@ def free_host_memory() -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` is an allocation that failed, on a GPU or the CPU."""
-    # By name: torch need not be there.
+    # By name: torch may not be installed.
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError)
         and (type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error))
@@ -26,7 +26,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _left_to_container() -> int:
-    """What a container's own limit leaves, which the system's free memory does not tell."""
+    """What a container's limit leaves, which the system's free memory does not show."""
     try:
         return int(_LIMIT.read_text()) - int(_USED.read_text())
     except (OSError, ValueError):  # no such limit, or "max"

@@ -15,15 +15,15 @@ from lampbench.core._types import LabelledUser, Prompt, Query, User
 
 @dataclass(frozen=True, slots=True)
 class BackboneShape:
-    """What is known of a backbone before its weights are loaded.
+    """What is known about a backbone before its weights are loaded.
 
     Attributes:
         layers: Decoder layers.
         width: Hidden size.
         context: The longest sequence it reads, in tokens.
         linear_maps: Last names of the linear maps in its decoder layers; empty if not known.
-        shared_maps: Those of them whose weights several layers share.
-        streams: Hidden states of a token that its layers hand on; above 1 there is no one state to intervene on.
+        shared_maps: Those of them whose weights are shared by several layers.
+        streams: Hidden states of a token that its layers pass on; with several, none is the one to intervene on.
         heads: Attention heads whose outputs can be told apart, of all layers; 0 if there are none, or it is not known.
     """
 
@@ -38,7 +38,7 @@ class BackboneShape:
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """What a method may know of a run when its config is resolved.
+    """What a method may know about a run when its config is resolved.
 
     Attributes:
         protocol: The name of the protocol that the data comes from.
@@ -84,7 +84,7 @@ class Backbone(Protocol):
 
     @property
     def shape(self) -> BackboneShape | None:
-        """Layers, width and context length; None if they are not known, as of a served model."""
+        """Layers, width and context length; None if they are not known, as for a served model."""
 
     @property
     def device(self) -> str:
@@ -94,62 +94,62 @@ class Backbone(Protocol):
         """One answer per prompt, decoded as the run asks (greedy, sampled or label scoring)."""
 
     def write(self, prompts: Sequence[Prompt], max_new_tokens: int, sampling: Sampling | None) -> list[str]:
-        """Free text after each prompt, over several lines; greedy where ``sampling`` is None."""
+        """Free text after each prompt, possibly of several lines; greedy if ``sampling`` is None."""
 
 
 class Method(ABC):
-    """Base class of every method. Read this page to write a plug-in.
+    """Base class of every method, and the manual for writing one.
 
-    A plug-in is a class, named by an entry point of its distribution::
+    A plug-in is a class, named by an entry point of its distribution:
 
         [project.entry-points."lampbench.methods"]
         latest = "my_package:Latest"
 
-    For methods that only change the prompt, derive from :class:`lampbench.PromptMethod`; for
-    methods that train one adapter per user, from :class:`lampbench.AdapterMethod`. Both leave little
+    For methods that only change the prompt, derive from ``lampbench.PromptMethod``; for
+    methods that train one adapter per user, from ``lampbench.AdapterMethod``. With these there is little
     to write. Deriving from this class gives full control.
 
     **What a method gets.** The runner builds it with ``task``, ``config`` (an instance of
-    ``Config``), ``seed`` and ``backbone`` (None where ``needs_backbone`` is False); the base class
+    ``Config``), ``seed`` and ``backbone`` (None if ``needs_backbone`` is False); the base class
     keeps them under these names. A method opens no data and no model itself, and never sees a gold
     of an evaluated user.
 
     **Lifecycle**, driven by the runner; times, memory, parameters and bytes are measured there:
 
     1. ``fit_shared(users)``: once, with the users of the shared split and their labelled queries.
-    2. ``adapt(users)``: evaluated users, at most ``users_at_once`` a call, in any order. What
+    2. ``adapt(users)``: evaluated users, at most ``users_at_once`` per call, in any order. What
        happens to one user must not depend on the others.
     3. ``predict(queries)``: one string per query, in order. A user who was never adapted, or was
-       forgotten, gets what the method does without that user's history.
+       forgotten, is answered without that user's history.
     4. ``save_shared`` / ``save_user`` after the stage; ``load_shared`` / ``load_user`` instead of
-       it, in a continued run. What is not saved is made again by ``fit_shared`` and ``adapt``.
-       Reloaded state must give the same predictions.
+       it, in a resumed run. What is not saved is computed again by ``fit_shared`` and ``adapt``.
+       Loaded state must give the same predictions.
     5. ``forget(user_id)``.
 
     **Randomness** comes from ``seed`` together with the user's id, never from global state.
 
     **Config** is a frozen dataclass; ``lampbench.setting(default, help)`` documents a field.
     Fields left at None may be filled by ``resolve``; the resolved config is part of the run's
-    identity. A ``__post_init__`` may refuse values with a ValueError. What of it is worth searching
-    through with ``lampbench tune`` is what ``search_space`` says.
+    identity. A ``__post_init__`` may refuse values with a ValueError. ``search_space`` says which
+    values ``lampbench tune`` should try.
 
     Attributes:
         Config: The frozen config dataclass.
-        version: Raised whenever a change to the method could change a score.
+        version: Must be raised with every change to the method that could change a score.
         paper: Where the method comes from; shown by ``lampbench describe``.
         needs_backbone: False for methods that use no language model; none is loaded then.
-        needs_weights: False for methods that use nothing of the backbone but what
-            :class:`lampbench.core.Backbone` has: only these can use a served model.
-        users_at_once: Users a call of ``adapt``; also what an interruption can lose, but for those in ``keep_user``.
-        engines: Ways to train that a user may choose from with ``--engine``, the default first; they
-            differ in cost, and in result only by rounding. Empty for methods that train nothing.
+        needs_weights: False for methods that use only what ``lampbench.core.Backbone``
+            has: only these can use a served model.
+        users_at_once: Users per call of ``adapt``; an interruption can lose these, except those given to ``keep_user``.
+        engines: Ways to train that ``--engine`` chooses from, the default first; they
+            differ in cost, and in results only by rounding. Empty for methods that train nothing.
         engine: The chosen one.
-        progress: Call as ``progress(done, total)`` from a long ``fit_shared`` or ``adapt``; draws the bar.
-        say: Call with a line for the user.
+        progress: Call as ``progress(done, total)`` from a long ``fit_shared`` or ``adapt``; moves the progress bar.
+        say: Call with a line of text that the user should see.
         keep: Call from a long ``fit_shared`` with a function that writes a snapshot into an empty
             folder; an interrupted stage finds it under ``kept``.
-        keep_user: Call from a long ``adapt`` with the id of a user who is done: the state is saved at once, and
-            an interruption keeps it.
+        keep_user: Call from a long ``adapt`` with the id of a user who is finished: the state is saved at once, and
+            is kept after an interruption.
         kept: The folder of the last snapshot of an interrupted ``fit_shared``, or None.
     """
 
@@ -184,26 +184,26 @@ class Method(ABC):
 
     @classmethod
     def supports(cls, task: Task) -> tuple[bool, str]:
-        """Whether the method can do ``task``, and if not, why."""
+        """Whether the method supports ``task``, and if not, why."""
         return True, ""
 
     @classmethod
     def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
-        """The config with everything settled that depends on the task, the protocol or the backbone."""
+        """The config with everything filled in that depends on the task, the protocol or the backbone."""
         return config
 
     @classmethod
     def search_space(cls, task: Task, context: RunContext) -> Mapping[str, Sequence[Any]]:
-        """Config field -> values worth trying, for ``lampbench tune``; empty: whoever tunes must name them."""
+        """Config field -> values worth trying, for ``lampbench tune``; if empty, ``--space`` must name them."""
         return {}
 
     def fit_shared(self, users: Sequence[LabelledUser]) -> None:
-        """Learn what all users share. Override where the method has such a stage."""
+        """Learn what all users share. Override this if the method has such a stage."""
 
     def adapt(self, users: Sequence[User]) -> None:
-        """Learn from each user's history, which is never empty. Override where the method uses it.
+        """Learn from each user's history, which is never empty. Override this if the method uses it.
 
-        Users without a history are not adapted, and answered as a user who was never seen.
+        Users without a history are not adapted; they are answered like unknown users.
         """
 
     @abstractmethod
@@ -214,28 +214,28 @@ class Method(ABC):
         """Drop everything learned from the user."""
 
     def moved(self, user_id: str) -> bool | None:
-        """Whether ``adapt`` moved the user's parameters from where they started; None: the method does not tell."""
+        """Whether ``adapt`` moved the user's parameters from where they started; None if the method does not say."""
         return None
 
     def save_shared(self, folder: Path) -> None:
-        """Write the shared state into an empty folder; writing nothing means there is none."""
+        """Write the shared state into an empty folder; write nothing if there is none."""
 
     def load_shared(self, folder: Path, users: Sequence[LabelledUser]) -> None:
-        """Restore what ``save_shared`` wrote; without own state, fit again."""
+        """Restore what ``save_shared`` wrote; by default, fit again."""
         self.fit_shared(users)
 
     def save_user(self, user_id: str, folder: Path) -> None:
-        """Write one user's state into an empty folder: files that the user can carry away."""
+        """Write one user's state into an empty folder: files that the user can take along."""
 
     def load_user(self, user: User, folder: Path) -> None:
-        """Restore what ``save_user`` wrote; without own state, adapt again."""
+        """Restore what ``save_user`` wrote; by default, adapt again."""
         self.adapt([user])
 
     def parameters(self) -> Parameters:
         """Trainable parameters, as the optimizers held them.
 
-        The runner checks them against the most that one torch optimizer held in each stage, so a
-        stage, or a user, is trained by one optimizer. An optimizer of many users' stacked parameters
-        says in its parameter group under ``users`` how many.
+        The runner checks them against the most that one torch optimizer held in each stage, so each
+        stage, or user, must be trained by one optimizer. An optimizer of many users' stacked parameters
+        gives the number of users in its parameter group, under ``users``.
         """
         return Parameters()

@@ -1,4 +1,4 @@
-"""What a metric is: a function of sums over queries, so that users can be resampled without scoring again."""
+"""A metric is a function of sums over queries, so that users can be resampled without scoring again."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ AnswerKind: TypeAlias = Literal["labels", "rating", "text"]
 class Metric:
     """How the answers to a task's queries are scored.
 
-    A metric is a plug-in, an instance named by an entry point of its distribution::
+    A metric is a plug-in, an instance named by an entry point of its distribution:
 
         [project.entry-points."lampbench.metrics"]
         length-error = "my_package:LENGTH_ERROR"
 
-    For means over queries, :func:`lampbench.metrics.per_query` makes one from a function. In general each query adds
+    For means over queries, ``lampbench.metrics.per_query`` makes one from a function. In general each query adds
     ``width`` numbers, and ``value`` is a function of their sums over queries.
 
     Attributes:
@@ -32,11 +32,11 @@ class Metric:
         value: Maps summed terms, a numpy array of shape (..., width), to the metric, shape (...).
         width: Terms per query, given the task's labels.
         bounds: The lowest and the highest possible value.
-        per_user: Whether the value over one user's queries says something; macro-F1's does not, since one user
-            meets few labels. Without it, there is no average over users.
+        per_user: Whether the value over one user's queries is meaningful; macro-F1's is not, because one user
+            meets few labels. If False, there is no average over users.
         linear: Whether the mean of several values is the value of the mean sums, for answers to the same queries.
-        official: The metric as the official evaluator computes it, if that may be another value; reported beside
-            this one if it is, and never ranked by.
+        official: The metric as the official evaluator computes it, if its value may differ; a different value
+            is reported beside this one, and never used for ranks.
     """
 
     key: str

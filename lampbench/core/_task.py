@@ -1,4 +1,4 @@
-"""What a task is: fields, labels, prompt template, metrics, and everything else that is its own."""
+"""What a task is: fields, labels, prompt template, metrics, and everything else that is specific to it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Places:
 
     Attributes:
         layers: Decoder layers of a model with 32, 0-based; methods scale them to the backbone's depth.
-        shared_rank, user_rank: The rank of what all users share, and of one user's own.
+        shared_rank, user_rank: The rank of the shared intervention, and of a user's own.
     """
 
     layers: tuple[int, ...]
@@ -35,12 +35,12 @@ class Places:
 class Task:
     """One task: a plug-in, an instance named by an entry point of its distribution.
 
-    Prompts are made by one of its wordings. A task that brings none has one, ``plain``: the instruction, a newline,
+    Prompts are made by one of its wordings. A task without any has one, ``plain``: the instruction, a newline,
     `` <source word>: <text> <target word>:``; the target follows after one space.
 
     Attributes:
         name: The name on the command line and of the entry point, such as ``lamp5``.
-        version: Raised whenever a change here could change a score.
+        version: Must be raised with every change here that could change a score.
         official: The task's folder name in LaMP's layout (``LaMP_5``), and other names that its files go by.
         about: One line for ``lampbench list tasks``.
         kind: What an answer is: ``labels`` (one of ``labels``), ``rating`` (a number) or ``text``.
@@ -145,7 +145,7 @@ class Task:
         return Prompt(head, text, tail, id=id)
 
     def pair(self, item: HistoryItem) -> Pair:
-        """A history item as a training example; without a source side, the bare target field asks."""
+        """A history item as a training example; without a source side, the prompt is the target field alone."""
         if self.item_source is None:
             return Pair(Prompt("", "", self.wording.bare, id=item.id), self.training_target(item.target))
         return self.example(item.source, item.target, item.id)
@@ -159,7 +159,7 @@ class Task:
         return _LINE_BREAK.sub(" ", target).strip() if self.one_line and "\n" in target else target
 
     def context(self, items: Iterable[HistoryItem], profile: str = "") -> Context:
-        """History items, and a written profile of the user before them, as they go before a prompt.
+        """History items, and a written profile of the user before them, in the form in which they go before a prompt.
 
         Args:
             items: The most important first.
@@ -178,19 +178,19 @@ class Task:
         return filled(self.wording.item, source=_first_words(item.source, words), target=item.target)
 
     def document(self, item: HistoryItem) -> str:
-        """What a retriever knows of a history item."""
+        """The text of a history item that a retriever searches."""
         if self.wording.document is None:
             return self.render(item)
         return filled(self.wording.document, source=item.source, target=item.target)
 
     def retrieval_query(self, text: str) -> str:
-        """What a retriever is asked for the query ``text``."""
+        """The retrieval query for the query ``text``."""
         return filled(self.wording.query, text=text)
 
     def prompt_hash(self) -> str:
-        """A hash over everything that the task puts before a model or a retriever, filled with placeholders.
+        """A hash of everything that the task shows to a model or a retriever, filled with placeholders.
 
-        It covers the templates and their separators, where the target starts, what becomes of its newlines, word
+        It covers the templates and their separators, where the target starts, what happens to its newlines, word
         limits, how history items stand in a prompt's context, the retrieval query, and the question for a profile.
         """
         item, query = HistoryItem("", "<source>", "<target>"), "<text>"
@@ -218,7 +218,7 @@ class Task:
         """The task's metrics, the primary one first; loads their plug-ins.
 
         Raises:
-            InputError: The task names no metric, or one twice; or a metric is unknown, is no metric, or cannot score
+            InputError: The task names no metric, or one twice; or a metric is unknown, is not a metric, or cannot score
                 this kind of answer.
         """
         if not self.scored_by or len(set(self.scored_by)) < len(self.scored_by):

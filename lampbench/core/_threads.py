@@ -21,7 +21,7 @@ _CORES = Path("/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list")
 
 
 def available_cores() -> int:
-    """How many cores this process can really use: its CPU affinity and the quota of its cgroup (v1 or v2).
+    """How many cores this process can use, by its CPU affinity and the quota of its cgroup (v1 or v2).
 
     Processors that share a core (hyper-threads) count once: torch is no faster with a thread for each.
     """
@@ -32,7 +32,7 @@ def available_cores() -> int:
 
 
 def load_per_core() -> float | None:
-    """The load average of the last minute per processor of the machine; None if the system does not tell it.
+    """The load average of the last minute per processor of the machine; None if the system does not provide it.
 
     Above 1, more threads want to compute than the machine has processors.
     """
@@ -45,9 +45,9 @@ def load_per_core() -> float | None:
 def use_threads(count: int | None = None) -> None:
     """Choose the number of threads that torch computes with, and let waiting threads sleep.
 
-    Where torch is loaded already, only the number can be changed.
+    If torch is already loaded, only the number can be changed.
 
-    Variables of OpenMP that the user has set are kept; ``count`` wins over ``OMP_NUM_THREADS``.
+    Variables of OpenMP that the user has set are kept; ``count`` takes precedence over ``OMP_NUM_THREADS``.
 
     Args:
         count: Threads; None for as many as there are available cores, at most ``MOST_THREADS``.

@@ -1,4 +1,4 @@
-"""The few nouns that every part of LampBench speaks."""
+"""The types that every part of LampBench uses."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 class HistoryItem:
     """One thing a user wrote before: a source text and the target the user gave it.
 
-    ``source`` is empty where the task's history has no source side (LaMP-7).
-    ``date`` is ``YYYY[-MM[-DD[Thh:mm:ss]]]`` in UTC, or empty; such dates sort as texts.
+    ``source`` is empty if the task's history has no source side (LaMP-7).
+    ``date`` is ``YYYY[-MM[-DD[Thh:mm:ss]]]`` in UTC, or empty; such dates sort as strings.
     """
 
     id: str
@@ -24,7 +24,7 @@ class HistoryItem:
 class User:
     """A user and their history, oldest item first.
 
-    ``history`` is a tuple, or what reads as one and is fetched from disk when it is first looked into.
+    ``history`` is a tuple, or a sequence that is read from disk when it is first used.
     """
 
     id: str
@@ -33,9 +33,9 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a method must answer. It carries no gold: golds live with the scorer alone.
+    """What a method must answer. It has no gold: only the scorer has the golds.
 
-    ``date`` is as of a ``HistoryItem``, or empty: LaMP's own queries have none.
+    ``date`` has the form of a ``HistoryItem``'s, or is empty: LaMP's own queries have none.
     """
 
     id: str
@@ -46,7 +46,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class AskedUser:
-    """An evaluated user together with the queries that a method must answer for this user. No gold is in it."""
+    """An evaluated user together with the queries that a method must answer for this user, without golds."""
 
     user: User
     queries: tuple[Query, ...]
@@ -64,8 +64,8 @@ class LabelledQuery:
 class LabelledUser:
     """A user with queries and their answers.
 
-    Methods are given those of the shared split, as training data. Of an evaluated user, only the scorer and
-    the writers of data files see this.
+    Methods are given those of the shared split as training data. Those of evaluated users are seen only by the scorer
+    and by code that writes data files.
     """
 
     user: User
@@ -95,10 +95,10 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt in parts, so that a length limit can tell what may give way.
+    """A prompt in parts, so that a length limit knows what may be cut.
 
-    The model reads ``context + context_end + head + source + tail``. When that is too long, context pieces
-    give way first (the last piece first), then the end of ``source``; ``head`` (the instruction) and
+    The model reads ``context + context_end + head + source + tail``. If that is too long, context pieces
+    are cut first (the last piece first), then the end of ``source``; ``head`` (the instruction) and
     ``tail`` (the target field) are never cut. ``id`` names the query in errors and seeds sampling.
     """
 
@@ -112,7 +112,7 @@ class Prompt:
     def with_context(self, context: str | Sequence[str] | Context) -> Prompt:
         """The same prompt after ``context``: one string, pieces with the most important first, or a ``Context``.
 
-        Empty pieces are left out. A string, or pieces, end as the context before did: at first, in a newline.
+        Empty pieces are left out. With a string or pieces, what ends the context stays (by default, a newline).
         """
         if isinstance(context, str):
             context = (context,)

@@ -20,7 +20,7 @@ _Made = TypeVar("_Made")
 
 
 class _View(Sequence[_Made]):
-    """Something of each labelled user, made anew at each look: what is read of a history is not kept."""
+    """A view of each labelled user, made again at each access, so that histories that were read are not kept."""
 
     def __init__(self, labelled: Sequence[LabelledUser], make: Callable[[LabelledUser], _Made]) -> None:
         self._labelled = labelled
@@ -40,7 +40,7 @@ class _View(Sequence[_Made]):
 
 
 def _asked(entry: LabelledUser) -> AskedUser:
-    """The user and the queries; the golds stay behind."""
+    """The user and the queries, without the golds."""
     return AskedUser(entry.user, tuple(labelled.query for labelled in entry.queries))
 
 
@@ -51,7 +51,7 @@ class Dataset:
     Attributes:
         shared: Users of the shared split, with labelled queries; empty if there is no such split.
         evaluated: Evaluated users with their queries, in the order of their first appearance.
-        golds: Query id -> gold. For the scorer alone; the runner never hands it to a method.
+        golds: Query id -> gold. Only for the scorer; the runner never hands it to a method.
         sources: File name -> SHA-256 of every file that was read.
         hash: SHA-256 over users, histories, queries and golds of both splits, and over which records were set aside or
             mended: the protocol's name.
@@ -84,7 +84,7 @@ class Dataset:
         reading: Reading = NOTHING_READ,
         frozen: Frozen | None = None,
     ) -> Dataset:
-        """The data of these users; the golds of those evaluated are kept apart.
+        """The data of these users; the golds of evaluated users are kept separately.
 
         Args:
             task: The task.
@@ -107,8 +107,7 @@ class Dataset:
             for labelled in entry.queries:
                 if labelled.query.id in golds:
                     raise InputError(
-                        f"{task.name}: the query id {labelled.query.id!r} occurs twice; "
-                        "every query needs an id of its own"
+                        f"{task.name}: the query id {labelled.query.id!r} occurs twice; every query needs its own id"
                     )
                 golds[labelled.query.id] = labelled.target
         return cls(
@@ -141,7 +140,7 @@ class Dataset:
         ]
 
     def first_users(self, count: int) -> Dataset:
-        """The same data with the first ``count`` evaluated users only; ``hash`` and ``leaks`` stay the whole's."""
+        """The same data with only the first ``count`` evaluated users; ``hash`` and ``leaks`` stay as they are."""
         evaluated = self.evaluated[:count]
         golds = {query.id: self.golds[query.id] for asked in evaluated for query in asked.queries}
         return replace(self, evaluated=evaluated, golds=golds)
@@ -178,11 +177,11 @@ class Protocol(ABC):
 
     @property
     def origin(self) -> str | None:
-        """The name of the protocol whose data this one narrows down; None where it has its own."""
+        """The name of the protocol whose data this one narrows down, or None if it has its own."""
         return None
 
     def canonical(self, name: str) -> str:
-        """The one way to write this protocol: ``name`` and every setting that is not the default."""
+        """The canonical form of this protocol: ``name`` and every setting that is not the default."""
         defaults = {field.name: field.default for field in fields(self.Config)}
         values = {key: getattr(self.config, key) for key in defaults}
         return ",".join([name, *(f"{key}={value}" for key, value in values.items() if value != defaults[key])])

@@ -13,18 +13,18 @@ from lampbench.data._leaks import LEAKS, Leak, find_leaks
 from lampbench.data.files import Columns, Reading
 from lampbench.data.store import NO_HISTORY, HistoryHash, Selection
 
-# Raise it whenever the same users would get another hash, or other findings.
+# Must be raised if the same users would get another hash or other findings.
 _FREEZE_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Frozen:
-    """What names a protocol, and what its checks found.
+    """What identifies a protocol's users, and what its checks found.
 
     Attributes:
         hash: SHA-256 over shared users and evaluated users in their order: ids, histories, queries, golds; and over
             the files and ids of records that were set aside or mended, if there are any.
-        leaks: Findings, one a check.
+        leaks: Findings, one per check.
     """
 
     hash: str
@@ -41,7 +41,7 @@ def freeze(task: Task, shared: Sequence[LabelledUser], evaluated: Sequence[Label
             **reading.names,
         }
     )
-    # Users without a history are not each other.
+    # Users without a history are not the same user.
     texts = [[None if named == NO_HISTORY else named.texts for named in hashes] for hashes in (theirs, own)]
     return Frozen(name, find_leaks(task, shared, evaluated, *texts))
 
@@ -65,7 +65,7 @@ def frozen(
     if len(shared) + len(evaluated) > 5000:
         say(f"checking {len(evaluated):,} evaluated and {len(shared):,} shared users of {task.name} once")
     result = freeze(task, shared, evaluated, reading)
-    # Where the cache cannot be written, it is computed again the next time.
+    # If the cache cannot be written, this is computed again the next time.
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"hash": result.hash, "leaks": {leak.name: leak.to_json() for leak in result.leaks}})

@@ -19,11 +19,11 @@ LEAKS: Mapping[str, str] = {
     "shared_users": "evaluated users are also shared users",
     "duplicate_users": "evaluated users have the same history texts as another user id",
     "query_in_history": "queries ask about a text that is in the user's own history",
-    "query_in_history_normalised": "queries ask about such a text, case, spaces and punctuation aside",
+    "query_in_history_normalised": "queries ask about such a text, ignoring case, spaces and punctuation",
     "gold_in_history": "golds are an item's target in the user's own history",
-    "gold_in_history_normalised": "golds are such a target, case, spaces and punctuation aside",
-    "query_in_shared": "queries ask about a text that shared users are trained on, case, spaces and punctuation aside",
-    "query_in_shared_history": "queries ask about a text in a shared user's history, to the letter",
+    "gold_in_history_normalised": "golds are such a target, ignoring case, spaces and punctuation",
+    "query_in_shared": "queries ask about a training text of shared users, ignoring case, spaces and punctuation",
+    "query_in_shared_history": "queries ask about exactly a text in a shared user's history",
     "later_history": "dated queries come before an item of the user's own history",
 }
 
@@ -34,7 +34,7 @@ class Leak:
 
     Attributes:
         name: A key of ``LEAKS``.
-        count: How many; None where the data cannot tell (queries without dates, golds that are labels).
+        count: How many, or None if the data cannot tell (queries without dates, golds that are labels).
         of: Of how many.
         examples: The first ids.
     """
@@ -67,7 +67,7 @@ def _one_line(name: str) -> str:
 
 
 def findings(leaks: Collection[Leak]) -> list[str]:
-    """What was found, a line each; nothing twice where exact and normalised texts tell the same."""
+    """What was found, one line each; nothing twice if exact and normalized texts give the same."""
     counts = {leak.name: leak.count for leak in leaks}
 
     def is_news(leak: Leak) -> bool:
@@ -87,7 +87,7 @@ def find_leaks(
     """Every check of ``LEAKS``, in that order.
 
     Args:
-        task: The task. Golds are looked for where they are texts: a label is in every history. Queries
+        task: The task. Golds are looked for if they are texts: a label is in every history. Queries
             are looked for among shared ones where answers are no labels: many users tag one film.
         shared: Users of the shared split.
         evaluated: Evaluated users.
@@ -161,12 +161,12 @@ def _look_into_histories(
 
 
 def normalised(text: str) -> str:
-    """A text without case, punctuation, and differences of spacing or of Unicode form."""
+    """A text without case, punctuation, and differences in spacing or Unicode form."""
     return re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
 
 
 def _plain(texts: Iterable[str]) -> Iterator[str]:
-    # What has no letter or digit would equal anything of the kind.
+    # Texts without a letter or digit would all be equal.
     return filter(None, map(normalised, texts))
 
 
@@ -178,14 +178,14 @@ def _shared_questions(shared: Sequence[LabelledUser]) -> set[str]:
 def _in_shared_histories(
     task: Task, shared: Sequence[LabelledUser], evaluated: Sequence[LabelledUser]
 ) -> Iterator[str]:
-    """Queries about a text of a shared history. Compared to the letter: there may be millions of them."""
+    """Queries about a text of a shared history. Compared exactly, because there may be millions of them."""
     asked = {labelled.query.text for entry in evaluated for labelled in entry.queries}
     told = {text for entry in shared for item in entry.user.history if (text := _text(item, task)) in asked}
     return (labelled.query.id for entry in evaluated for labelled in entry.queries if labelled.query.text in told)
 
 
 def _text(item: HistoryItem, task: Task) -> str:
-    """What an item is about: where it has no source side, its target is the text that was asked about."""
+    """What an item is about: without a source side, its target is the text that was asked about."""
     return item.source if task.item_source else item.target
 
 

@@ -21,7 +21,7 @@ class Spread:
 
     @classmethod
     def of(cls, counts: Iterable[int]) -> Spread | None:
-        """Of some counts; None where there are none."""
+        """The spread of some counts, or None if there are none."""
         values = list(counts)
         return cls(float(median(values)), max(values), sum(values)) if values else None
 
@@ -33,9 +33,9 @@ class Summary:
     Attributes:
         users, shared_users: How many are evaluated, and how many are shared.
         queries, shared_queries: Queries per user.
-        history, shared_history: Items a history.
+        history, shared_history: Items per history.
         labels: Gold -> how many queries have it; empty for tasks whose golds are texts.
-        gold_words: Words a gold; None for tasks with labels.
+        gold_words: Words per gold; None for tasks with labels.
     """
 
     users: int
@@ -55,7 +55,7 @@ class TokenSummary:
     Attributes:
         prompts: Tokens of each query's plain prompt.
         histories: Tokens of each user's history as training examples.
-        shared: Tokens a shared query as a training example.
+        shared: Tokens per shared query as a training example.
     """
 
     prompts: Spread | None

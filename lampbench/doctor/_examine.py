@@ -186,7 +186,7 @@ def _accepts(versions: str, version: str) -> bool:
 
 
 def _own_metadata(own: _Installed | None) -> Finding:
-    """Whether LampBench's metadata says what the code that runs, and its source tree, say."""
+    """Whether LampBench's metadata agrees with the running code and its source tree."""
     do = f"pip install --editable {_ROOT}"
     if own is None:
         return Finding("lampbench", "none", "it is not installed, so its plug-ins cannot be found", "problem", do)
@@ -208,7 +208,7 @@ def _processor(threads: int | None) -> Finding:
     text = f"torch uses {threads} threads" if threads else ""
     if load is None or load < _OVERLOADED:
         return Finding("cpu", cores, text)
-    text += f", the machine is overloaded ({load:.1f} busy threads per core): runs are slow, their times do not compare"
+    text += f", the machine is overloaded ({load:.1f} busy threads per core): runs are slow and times not comparable"
     return Finding("cpu", cores, text.removeprefix(", "), "note")
 
 

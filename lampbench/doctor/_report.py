@@ -18,7 +18,7 @@ _SHORTEST_SECRET = 5
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """One thing that was examined.
 
     Attributes:
         name: What it is: ``torch``, ``method perfit``.

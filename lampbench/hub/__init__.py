@@ -18,7 +18,7 @@ from lampbench.hub._gguf import SUFFIX, GgufHeader, check_gguf, read_header
 
 __all__ = ["ModelSource", "find_model", "find_tokenizer", "gguf_header"]
 
-# What a text's token ids follow from.
+# The files that determine a text's token ids.
 _TOKENIZER = (
     "tokenizer*.json",
     "special_tokens_map.json",
@@ -64,7 +64,7 @@ class ModelSource:
 
     @property
     def name(self) -> str:
-        """What messages call it: the folder, the file or the hub id."""
+        """Its name in messages: the folder, the file or the hub id."""
         return str(Path(self.location) / self.file) if self.file else self.location
 
     @property
@@ -85,7 +85,7 @@ def find_model(name: str, revision: str | None = None, trust_remote_code: bool =
     ``revision`` is the hash that is expected.
 
     Raises:
-        InputError: Neither a model folder nor a GGUF file nor a model on the hub; the folder has no safetensors
+        InputError: There is no such model folder, GGUF file or model on the hub; the folder has no safetensors
             weights (pickled weights are never loaded); or the file is damaged.
     """
     folder = Path(name)
@@ -178,17 +178,17 @@ def _content_hash(folder: Path, patterns: Sequence[str]) -> str:
 def _hub_commit(name: str, revision: str | None, trust_remote_code: bool) -> str:
     from transformers import AutoConfig
 
-    # Every try of a hub that is not there would be a line of its own; the error says it once.
+    # Every attempt to reach the hub would print a line; the error says it once.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except Exception as error:  # transformers raises many kinds for wrong names and files
         cause = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"model {name}: no such folder, and not to be had from the hub: {cause.rstrip('.')}; name a folder that "
-            "save_pretrained wrote, or a hub id; without a network, one that is in the hub's cache"
+            f"model {name}: no such folder, and it cannot be loaded from the hub: {cause.rstrip('.')}; name a "
+            "folder that save_pretrained wrote, or a hub id; without a network, one that is in the hub's cache"
         ) from None
     commit = getattr(config, "_commit_hash", None)
     if commit is None:
-        raise InputError(f"model {name}: the hub names no commit for it; hand in a folder instead")
+        raise InputError(f"model {name}: the hub gives no commit for it; use a folder instead")
     return str(commit)

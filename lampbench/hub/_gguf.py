@@ -1,4 +1,4 @@
-"""What stands at the head of a GGUF file: metadata and the list of its tensors. Weights are not read."""
+"""The header of a GGUF file: metadata and the list of its tensors. Weights are not read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lampbench.core import InputError
 
 SUFFIX = ".gguf"
 _MAGIC = b"GGUF"
-# Version 1 counted in 32 bits; nobody writes it anymore.
+# Version 1 counted in 32 bits; it is no longer written.
 _VERSIONS = (2, 3)
 # The metadata's types by number; 8 is a string and 9 an array.
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -81,7 +81,7 @@ def check_gguf(path: Path) -> str:
         except (KeyError, ValueError):
             raise InputError(
                 f"{path}: {tensor.name} is packed as type {tensor.kind}, which the installed gguf does not know; "
-                "pip install --upgrade gguf, or take another file of the model, such as Q8_0"
+                "pip install --upgrade gguf, or use another file of the model, such as Q8_0"
             ) from None
         end = header.data + tensor.offset + prod(tensor.shape) // values * width
         if end > size:
@@ -191,13 +191,13 @@ def _check_unpacking(path: Path, kinds: set[int]) -> None:
             dequantize(np.zeros((1, GGML_QUANT_SIZES[own][1]), dtype=np.uint8), own)
         except NotImplementedError:
             raise InputError(
-                f"{path}: it holds {own.name} values, which the installed gguf cannot unpack; take another file of the "
+                f"{path}: it holds {own.name} values, which the installed gguf cannot unpack; use another file of the "
                 "model, such as Q8_0"
             ) from None
 
 
 def _quantization(header: GgufHeader) -> str:
-    """What the file calls itself; without that, the type of most of its values."""
+    """What the file declares; otherwise the type of most of its values."""
     from gguf.constants import GGMLQuantizationType, LlamaFileType
 
     try:

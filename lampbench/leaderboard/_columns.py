@@ -1,6 +1,6 @@
 """The columns of a board, each written once: Markdown, CSV, JSON, LaTeX and HTML go over the same list.
 
-A new column made of an existing field is one more :class:`Column` in :data:`COLUMNS`.
+A new column made of an existing field is one more ``Column`` in ``COLUMNS``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Metrics as functions of sums over queries: what every resampling of users needs."""
+"""Metrics as functions of sums over queries, which resampling of users needs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Additive:
 
     Attributes:
         sums: Shape (users, terms): what each user's queries add.
-        value, per_user, linear: As in :class:`lampbench.core.Metric`.
+        value, per_user, linear: As in ``lampbench.core.Metric``.
     """
 
     sums: Array
@@ -51,7 +51,7 @@ def additive(
 ) -> dict[str, Additive]:
     """Every metric of ``task``, the primary one first.
 
-    Users come in order of first appearance; without ``users``, each query stands apart.
+    Users come in order of first appearance; without ``users``, each query is a user of its own.
     """
     return {
         metric.key: Additive.of(metric, user_sums(terms_of(metric, predictions, golds, task.labels), users))
@@ -132,7 +132,7 @@ def per_query(
         kinds: The kinds of answer that it can score.
         bounds: The lowest and the highest possible value.
         root: Take the square root of the mean.
-        official: As in :class:`lampbench.core.Metric`.
+        official: As in ``lampbench.core.Metric``.
     """
 
     def terms(predictions: Sequence[str], golds: Sequence[str], labels: Sequence[str]) -> Array:

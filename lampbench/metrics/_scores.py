@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number and how sure it is.
+    """A number and its uncertainty.
 
     Attributes:
         value: The number, or None if it is not finite.
@@ -35,7 +35,7 @@ class Score:
     Attributes:
         key: The official key.
         micro: Over all queries.
-        macro: The mean over users of each user's own value; None if a user's own value says nothing
+        macro: The mean over users of each user's own value; None if a user's own value is not meaningful
             (macro-F1 over labels that one user never meets) or users are unknown.
         n, n_users: Queries and users behind the value.
         official: Over all queries by the official evaluator, if that gives another value. NaN or infinite if it
@@ -133,5 +133,5 @@ def score_sums(
 
 
 def invalid_outputs(task: Task, predictions: Sequence[str]) -> int:
-    """How many outputs are no valid answers of the task."""
+    """How many outputs are not valid answers of the task."""
     return sum(not task.accepts(prediction.strip()) for prediction in predictions)

@@ -1,7 +1,7 @@
-"""How sure a score is, and whether two methods differ: users are what is resampled, never queries.
+"""How certain a score is, and whether two methods differ. Users are resampled, never queries.
 
-Queries of one user are alike; resampling them one by one would call noise a result. Everything here
-is seeded, and vectorised over resamples and over methods; what is found of one method does not depend
+Queries of one user are alike; resampling them one by one would take noise for a result. Everything here
+is seeded, and vectorized over resamples and over methods; what is found for one method does not depend
 on which others are looked at with it.
 """
 
@@ -32,7 +32,7 @@ _TILE = 16
 # Sums of many methods at once are added up in another order than alone: digits beyond these are noise.
 _DIGITS = 12
 
-# One metric of one method: an entry a seed.
+# One metric of one method: one entry per seed.
 Seeds: TypeAlias = Sequence[Additive]
 # Sums of some methods, shape (terms, seeds of all, users), and how many seeds each has.
 _Part: TypeAlias = tuple[Array, list[int]]
@@ -45,7 +45,7 @@ class Difference:
 
     Attributes:
         micro: Over all queries.
-        macro: The mean over users; or None if a user's own value says nothing.
+        macro: The mean over users; or None if a user's own value is not meaningful.
         p: Two-sided permutation test of ``micro``: under the null, which of the two answered a user
             is a coin flip.
     """
@@ -220,7 +220,7 @@ def _by_method(values: Array, seeds: Sequence[int]) -> Array:
 
 
 def _intervals(values: Sequence[float], resampled: Array, users: int) -> list[Estimate]:
-    """An estimate of each value from its resamples, a column a value; one user has none."""
+    """An estimate of each value from its resamples, one column per value; a single user gives none."""
     if not len(resampled):
         return [Estimate(finite(value)) for value in values]
     with np.errstate(all="ignore"):

@@ -1,4 +1,4 @@
-"""LaMP's metrics of labels. Both sides are stripped, nothing else, as in the official evaluator (``metrics/``)."""
+"""LaMP's metrics of labels. Both sides are only stripped, as in the official evaluator (``metrics/``)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""LaMP's metrics of ratings, as in the official evaluator (``metrics/``), but for "nan" and "inf".
+"""LaMP's metrics of ratings, as in the official evaluator (``metrics/``), except for "nan" and "inf".
 
-To the official evaluator they are numbers, and one such answer leaves no score to compare. Here they are no ratings;
-the official value is reported beside.
+The official evaluator takes them for numbers, and one such answer leaves no score to compare. Here they are not
+ratings; the official value is reported as well.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def _errors(
 ) -> Array:
     """A power of how far each prediction is from the gold.
 
-    Predictions are not clipped. One that is no finite number (officially: no number) counts as the end of the scale,
-    its first or last label, that is farthest from the gold; as the upper end if both are as far.
+    Predictions are not clipped. One that is not a finite number (officially: not a number) counts as the end of the
+    scale, its first or last label, that is farthest from the gold; as the upper end if both are equally far.
     """
     scale = labels or _SCALE
     low, high = float(scale[0]), float(scale[-1])

@@ -14,7 +14,7 @@ _EPSILON = 0.25
 
 
 class Bm25Index:
-    """An index over one user's documents, built once and asked many times.
+    """An index over one user's documents, built once and queried many times.
 
     Documents and queries are split on single spaces. A term that occurs in more than half of the
     documents has a negative idf, which is replaced by a quarter of the mean idf. Scores equal

@@ -1,4 +1,4 @@
-"""Dense vectors from any encoder: mean pooling over unmasked tokens, dot product (Contriever's way)."""
+"""Dense vectors from any encoder: mean pooling over unmasked tokens and dot product, as in Contriever."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_TOKENS = 512
 
 
 class DenseEncoder:
-    """Texts to vectors, each text computed once per encoder revision, ever.
+    """Turns texts into vectors; each text is computed once per encoder revision.
 
     Vectors are float32 and kept in one SQLite file per revision; its transactions make a vector
     whole or absent. The model is loaded when the first text is not in the cache.

@@ -13,7 +13,7 @@ from lampbench.retrieval._dense import DenseEncoder
 
 RetrieverName = Literal["bm25", "recency", "random", "dense"]
 AskedFor = Literal["template", "text"]
-ASKED_FOR_HELP = "what a retriever is asked: the task's own query, or the text alone"
+ASKED_FOR_HELP = "the retriever's query: the task's own (template), or the text alone (text)"
 
 
 class Retriever(ABC):
@@ -26,7 +26,7 @@ class Retriever(ABC):
         Args:
             query: What is asked.
             k: How many.
-            before: Only the first so many items of the history exist; None for all.
+            before: Search only the first so many items of the history; None for all.
         """
 
 

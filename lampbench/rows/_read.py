@@ -16,7 +16,7 @@ from lampbench.core import InputError, digest
 from lampbench.rows._types import LARGEST, NAMES, SCHEMA_VERSION, Identity, Row, RunRow
 
 _RUN_ID_LENGTH = 12
-# Settings within this can be written and compared; no run nests deeper.
+# The depth to which settings can be written and compared; no run has deeper ones.
 _DEEPEST = 50
 _HASH, _ARTIFACTS = re.compile("[0-9a-f]{64}"), ("predictions.jsonl", "user_sums.json")
 _FINISHED = msgspec.json.Decoder(Row)
@@ -54,7 +54,7 @@ def read_row(path: Path) -> Row:
 
 
 def _from_raw(path: Path, content: bytes) -> Row:
-    """A row that is of an earlier version, or else has faults, all of which are named."""
+    """A row of an earlier version, or with faults, all of which are named."""
     raw = _raw(path, content)
     faults = list(row_faults(raw))
     if faults:
@@ -83,7 +83,7 @@ def read_record(path: Path, kind: type[_T]) -> _T:
 
 
 def migrated(raw: Any) -> dict[str, Any]:
-    """A parsed row of any version in the form of the current one; what was not measured then is null.
+    """A parsed row of any version in the form of the current one; what was not measured at that time is null.
 
     Raises:
         InputError: It is not a row, or of an unknown version.
@@ -114,7 +114,7 @@ def row_faults(raw: Any) -> Iterator[str]:
 
 
 def one_line(text: str) -> str:
-    """The text without line breaks, which names in a row may hold."""
+    """The text without line breaks, which names in a row may contain."""
     return " ".join(text.splitlines())
 
 
@@ -166,7 +166,7 @@ def _refuse(constant: str) -> Any:
 
 
 def _own_faults(row: Row) -> Iterator[str]:
-    """What no type says: names that become folders, what can be hashed, and the id."""
+    """What types cannot express: names that become folders, what can be hashed, and the id."""
     identity = row.identity
     for name, pattern in NAMES.items():
         found = getattr(identity, name)
@@ -225,7 +225,7 @@ def _said(message: str, value: Any) -> str:
 
 
 def _unfit(value: Any, depth: int = 1) -> Iterator[tuple[str, str]]:
-    """Places of values that cannot be computed with or written to a file, and why."""
+    """Places of values that cannot be used in calculations or written to a file, and why."""
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
         if isinstance(inner, (int, float)):
             if not abs(inner) <= LARGEST:

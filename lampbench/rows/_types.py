@@ -13,7 +13,7 @@ from lampbench.core import digest
 SCHEMA_VERSION: Literal[2] = 2
 # What a run spends its seconds on, in order.
 PHASES = ("load", "fit_shared", "adapt", "predict", "score")
-# Numbers beyond this cannot be computed with.
+# Calculations with larger numbers overflow.
 LARGEST = 1e300
 
 # Counts and bytes; 63 bits hold what any run measures.
@@ -124,7 +124,7 @@ class Identity(Record, frozen=True):
 
 
 class LeakCount(Record, frozen=True):
-    """What one leak check found: ``count`` of ``of``, and the first ids; None where the data cannot tell."""
+    """What one leak check found: ``count`` of ``of``, and the first ids; None if the data cannot tell."""
 
     count: Count | None
     of: Count
@@ -140,7 +140,7 @@ class FaultyRecord(Record, frozen=True):
 
 
 class Reading(Record, frozen=True, omit_defaults=True):
-    """What reading the data's files came upon; what is absent did not occur.
+    """What was found while reading the data's files; what is absent did not occur.
 
     Attributes:
         set_aside, items_set_aside: Questions, and history items, that cannot be read and are left out.
@@ -178,7 +178,7 @@ class Lengths(Record, frozen=True):
 
 
 class Data(Record, frozen=True):
-    """What the run was about, and what became of its queries.
+    """The data of the run, and what happened to its queries.
 
     Attributes:
         label: What the data calls itself, such as "mini (synthetic)".
@@ -288,7 +288,7 @@ class Cost(Record, frozen=True, kw_only=True, omit_defaults=True):
     """What the run cost, measured by the harness.
 
     Attributes:
-        elapsed: Seconds by the clock over all sessions; with several workers less than all seconds together.
+        elapsed: Seconds by the clock over all sessions; with several workers, less than the sum of all seconds.
         check_seconds: Seconds of the isolation checks, which no phase holds.
         memory: Phase -> place (``host``, ``device``) -> peak bytes.
     """
@@ -356,7 +356,7 @@ class Provenance(Record, frozen=True):
 
 
 class Check(Record, frozen=True):
-    """Whether the run kept a promise, and what was seen; ``passed`` is null if it could not be checked."""
+    """Whether the run kept a promise, and what was found; ``passed`` is null if it could not be checked."""
 
     passed: bool | None
     asked: Count | UnsetType = UNSET
@@ -385,7 +385,7 @@ class Answer(Struct, frozen=True, gc=False):
 
 
 class RunRow(Record, frozen=True, kw_only=True):
-    """A run as ``row.json`` has it, finished or not; what an unfinished one does not have is null."""
+    """A run as in ``row.json``, finished or not; what an unfinished run does not have is null."""
 
     schema_version: Literal[2] = SCHEMA_VERSION
     run_id: RunId

@@ -11,11 +11,11 @@ from lampbench.core import AskedUser, HistoryItem, LampBenchError, Method, Query
 from lampbench.data import Dataset
 from lampbench.runner._reach import reachable
 
-# Users of a run whose answers are looked at: one in so many, within these bounds; and queries of each.
+# Users of a run whose answers are checked: one of so many, within these bounds; and queries of each.
 _ONE_IN, _FEWEST, _MOST, _QUERIES_EACH = 12, 2, 4, 1
-# Alike or not: the first tokens of an answer tell. On a real model, whole answers would take a third of a short run.
+# The first tokens tell whether answers are equal. With a real model, whole answers would take a third of a short run.
 _TOKENS = 8
-# Users from whose data a way to the golds is looked for.
+# Users from whose data a path to the golds is searched for.
 _LOOKED_AT = 8
 
 _Any = TypeVar("_Any")
@@ -25,7 +25,7 @@ Checks = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class _Round:
-    """Answers of the sample, and to the same questions of users who do not exist."""
+    """Answers of the sample, and answers to the same questions in the name of users who do not exist."""
 
     own: Answers
     strangers: Answers
@@ -75,7 +75,7 @@ class Guards:
     def _adaptation(self, adapted: Answers) -> dict[str, Any]:
         """Whether adapting moved every user's parameters, and the backbone's logits with them.
 
-        Answers that stay the same are a result, not a failure; of a method without parameters they are all there is.
+        Answers that stay the same are a result, not a failure; a method without parameters has nothing else to compare.
         """
         learners = {user.id for user in self._users if user.history}
         found = {
@@ -133,14 +133,14 @@ def answers_of(method: Method, queries: Sequence[Query]) -> Sequence[str]:
 
 
 def guarded(users: Sequence[_Any]) -> list[_Any]:
-    """The users of a run whose answers are looked at: some, evenly from the first to the last."""
+    """The users of a run whose answers are checked: some, evenly from the first to the last."""
     last, some = len(users) - 1, max(_FEWEST, min(_MOST, len(users) // _ONE_IN))
     places = sorted({round(i * last / (some - 1)) for i in range(some)})
     return [users[place] for place in places]
 
 
 def together(parts: Iterable[Mapping[str, Mapping[str, Any]]]) -> Checks:
-    """What guards found in several units, as one finding per check."""
+    """What the checks of several units found, as one finding per check."""
     found: Checks = {}
     for part in parts:
         for name, check in part.items():
@@ -173,7 +173,7 @@ def _expected(user: User) -> str | None:
 
 
 def history_digest(user: User) -> str:
-    """Names exactly what a user is adapted on."""
+    """Identifies exactly what a user is adapted to."""
     return digest([user.id, [_fields(item) for item in user.history]])[:16]
 
 
@@ -190,7 +190,7 @@ def _both(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _as_found_now(name: str, check: Mapping[str, Any]) -> dict[str, Any]:
-    """A finding in a journal; the first release failed parts of a run whose answers adapting did not change."""
+    """A finding in a journal. The first release failed parts of a run if adapting changed no answer."""
     if name == "adaptation" and check["passed"] is False and not {"moved", "applied"} & set(check):
         return {**check, "passed": None}
     return dict(check)

@@ -18,7 +18,7 @@ _ENDPOINT, _NOT_RECORDED = "--endpoint", "(not recorded)"
 
 
 def environment(device: str, cpus: int | None = None) -> dict[str, Any]:
-    """Versions, device and hardware class; ``cpus`` are those given to this process, all of the machine where None.
+    """Versions, device and hardware class, for ``cpus`` processors (None: all of the machine).
 
     No host name, user name or path.
     """

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from lampbench.core import LampBenchError, is_out_of_memory
 
-# What is nobody's mistake but the file system's state.
+# Errors that come from the state of the file system, not from a mistake.
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
-# Libraries written in Rust say the number in words alone.
+# Libraries written in Rust give the number only in the text.
 _OS_ERROR = re.compile(r"os error (\d+)")
 
 
@@ -22,7 +22,7 @@ class StorageError(LampBenchError):
 
 
 class TimeLimitError(LampBenchError):
-    """A run took longer than the user allows."""
+    """A run took longer than the time limit."""
 
 
 @contextmanager
@@ -35,8 +35,8 @@ def storing(path: Path) -> Iterator[None]:
         if number is None:
             raise
         raise StorageError(
-            f"cannot write {path}: {os.strerror(number)}; what is finished is kept: make room for it, or mend its "
-            "permissions, and the same command continues"
+            f"cannot write {path}: {os.strerror(number)}; finished work is kept; free some space or "
+            "correct the permissions, and repeat the command to resume"
         ) from error
 
 

@@ -44,7 +44,7 @@ _LONGEST_NAME = 100
 
 
 class RunFolder:
-    """Where a run's files are, and what they hold."""
+    """Where a run's files are, and what they contain."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -56,7 +56,7 @@ class RunFolder:
         self.journal_path = path / "journal.jsonl"
         self.log_path = path / "run.log"
         self.lock_path = path / "run.lock"
-        # Apart from the finished states: a user may be called anything.
+        # Not among the finished states: a user may have any name.
         self.unfinished = path / "state" / ".partial"
         self.shared_state = path / "state" / "shared"
         self.shared_snapshot = path / "state" / "shared-snapshot"
@@ -81,16 +81,16 @@ class RunFolder:
             yield RunRecord(self.path, force=force)
 
     def state(self, kind: StateKind, user_id: str = "") -> Path:
-        """Where a state lies; ``user_id`` says whose, if it is a user's."""
+        """The folder of a state; ``user_id`` says whose, if it is a user's."""
         if kind == "user":
             return self.user_state(user_id)
         return self.shared_state if kind == "shared" else self.shared_snapshot
 
     def user_state(self, user_id: str) -> Path:
-        """Where a user's state lies. Ids come from data: no id can lead out of the folder."""
+        """The folder of a user's state. Ids come from data: no id can point outside the run's folder."""
         name = quote(user_id, safe="")
         if not name or name.startswith(".") or len(name) > _LONGEST_NAME:
-            # Not what any id could be quoted as.
+            # No quoted id looks like this.
             name = f"sha256={digest(user_id)[:32]}"
         return self.path / "state" / "users" / name
 
@@ -123,8 +123,8 @@ class RunFolder:
         return answers
 
     def replies(self) -> Replies:
-        """What a served model replied so far; raises InputError if one is damaged."""
-        # Runs without a language model do not wait for what knows of replies.
+        """The replies of a served model so far; raises InputError if one is damaged."""
+        # Runs without a language model do not wait for this import.
         from lampbench.runner._replies import Replies
 
         return Replies(self.replies_path)
@@ -139,7 +139,7 @@ class RunFolder:
             raise InputError(f"{self.row_path}: damaged ({error.faults[0]}); --force starts the run over") from None
 
     def write(self, path: Path, value: Any) -> None:
-        """Write one of the folder's JSON files, whole or not at all."""
+        """Write one of the folder's JSON files, completely or not at all."""
         with storing(path):
             write_json(path, value)
 
@@ -210,7 +210,7 @@ _EVENTS: Mapping[str, type[_Event]] = {
 
 
 def _events_of_workers(line: Mapping[str, Any]) -> list[Any]:
-    """Events that a worker of the first release wrote; they lie within their shard's line."""
+    """Events that a worker of the first release wrote; they are inside their shard's line."""
     own = line.get("events", []) if line["event"] == "shard" else []
     return own if isinstance(own, list) and all(isinstance(event, dict) for event in own) else [{"event": None}]
 
@@ -233,13 +233,13 @@ def append_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
                 view = view[stream.write(view) :]
             os.fsync(stream.fileno())
         except BaseException:
-            # Half a line would swallow the next one.
+            # The next record would become part of half a line.
             stream.truncate(before)
             raise
 
 
 def read_lines(path: Path, fields: Iterable[str]) -> list[dict[str, Any]]:
-    """The records of all whole lines; a last line that an interruption tore is left out.
+    """The records of all complete lines; a last line that was interrupted is left out.
 
     Args:
         path: The file; without it there are no records.
@@ -264,7 +264,7 @@ def read_lines(path: Path, fields: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def mend_lines(path: Path) -> None:
-    """Cut off a last line that an interruption tore. Only for the one process that writes the file."""
+    """Cut off an incomplete last line. Only for the one process that writes the file."""
     if not path.exists():
         return
     raw = path.read_bytes()

@@ -15,9 +15,9 @@ from typing import Any
 from lampbench.core import InputError, free_host_memory
 from lampbench.runner._failures import TimeLimitError
 
-# A method that swallows the alarm gets another, every so many seconds.
+# A method that catches the alarm gets another one every so many seconds.
 _AGAIN = 5.0
-# And one that does not return from native code ends with the process.
+# A method that does not return from native code is stopped with the process.
 _GRACE = 60.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -29,7 +29,7 @@ class Stop:
         self._asked = False
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if the run was asked to end; called where all that is done is on disk."""
+        """Raise KeyboardInterrupt if the run was asked to end; called when all finished work is on disk."""
         if self._asked:
             raise KeyboardInterrupt
 
@@ -72,7 +72,9 @@ def time_limit(seconds: float | None) -> Iterator[None]:
         raise InputError("a time limit needs the main thread; run without one")
 
     def ring(number: int, frame: FrameType | None) -> None:
-        raise TimeLimitError(f"the time limit of {seconds:g} s is over; a longer --time-limit continues")
+        raise TimeLimitError(
+            f"the time limit of {seconds:g} s is over; repeat the command with a longer --time-limit to resume"
+        )
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)
@@ -86,7 +88,7 @@ def time_limit(seconds: float | None) -> Iterator[None]:
 
 
 def limit_memory(gibibytes: float | None, device: str) -> None:
-    """Let allocations beyond a limit fail, so that they can be caught, instead of the system ending the process.
+    """Let allocations beyond a limit fail, so that they can be caught, before the system kills the process.
 
     Args:
         gibibytes: The limit; None: what is free on the CPU, and nothing on a GPU.
@@ -109,6 +111,6 @@ def limit_memory(gibibytes: float | None, device: str) -> None:
     else:
         most = int(gibibytes * 2**30)
         if most <= held:
-            raise InputError(f"--memory-limit {gibibytes:g}: the program alone needs {held / 2**30:.1f} GiB here")
+            raise InputError(f"--memory-limit {gibibytes:g}: the program alone uses {held / 2**30:.1f} GiB; allow more")
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))

@@ -18,10 +18,10 @@ _STAGES = {"fit": "shared stage", "shard": "users", "ask": "checks"}
 
 
 class Executor(Protocol):
-    """Does the runs of one command; what comes out does not depend on which one does them."""
+    """Does the runs of one command; results do not depend on the executor."""
 
     def run_all(self, plans: Sequence[Plan], *, force: bool = False) -> list[RunRow]:
-        """The plans' rows, in their order; with ``force`` earlier work of the same identities is deleted first."""
+        """The rows of the plans, in order; with ``force``, earlier work of the same identities is deleted first."""
 
 
 class LocalExecutor:
@@ -72,7 +72,7 @@ class LocalExecutor:
                 run.interrupt()
                 raise
             except StorageError:
-                # There is no place to write what happened; what is there is whole.
+                # There is no room to write what happened; what is there is complete.
                 raise
             except BaseException as error:  # whatever a plug-in raises, sys.exit too, ends this run and not the others
                 run.fail(error, self._worker.phase)

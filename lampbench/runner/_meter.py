@@ -21,8 +21,8 @@ class Measurement:
 
     Attributes:
         seconds: Wall clock, the device synchronised at both ends.
-        memory: Peak bytes: ``host`` (resident), and on a GPU ``allocated`` and ``reserved``. A value
-            is None where it cannot be measured for this stretch alone.
+        memory: Peak bytes: ``host`` (resident), and on a GPU ``allocated`` and ``reserved``. A value is None if it
+            cannot be measured for this stretch alone.
         tokens: ``train``, ``prompt`` and ``generated`` tokens.
     """
 
@@ -109,7 +109,7 @@ class OptimizerWatch:
 
 
 def _reset_host_peak() -> bool:
-    """Start a new peak of resident memory; False where the system cannot."""
+    """Start a new peak of resident memory; False if the system cannot do that."""
     try:
         _CLEAR.write_text("5")
     except OSError:

@@ -95,7 +95,7 @@ class Steps:
 
 @dataclass(frozen=True)
 class Skip:
-    """A method that cannot do a task, and why."""
+    """A method that does not support a task, and why."""
 
     method: str
     task: str
@@ -120,7 +120,7 @@ class Planner:
         self._protocol, name = load_protocol(settings.protocol) if protocol is None else (protocol, settings.protocol)
         self._protocol.say = say
         self._protocol.tolerate = settings.tolerate
-        # A note on the whole command, said once.
+        # A note on the whole command, given once.
         self._note = cache(say)
         self.settings = replace(settings, protocol=name)
         self._dataset = cache(self._load_dataset)
@@ -129,7 +129,7 @@ class Planner:
         self._checked = cache(self._check_backbone)
 
     def plan(self, method: str, task: str, overrides: Mapping[str, Any]) -> Plan | Skip:
-        """The run of ``method`` on ``task``, or why there can be none.
+        """The run of ``method`` on ``task``, or why there is none.
 
         Raises:
             InputError: A name, setting, file or model is wrong.
@@ -165,7 +165,7 @@ class Planner:
                     method, task.name, "label scoring needs log-probabilities that a served model does not give"
                 )
         if method_type.engines and self.settings.engine not in method_type.engines:
-            return Skip(method, task.name, f"it trains by {', '.join(method_type.engines)}, not {self.settings.engine}")
+            return Skip(method, task.name, f"it does not support --engine {self.settings.engine}")
         if method_type.needs_backbone and self._model() is None:
             raise InputError(f"{method} needs a language model: --model PATH_OR_HUB_ID")
         dataset, seconds = self._dataset(task)
@@ -193,7 +193,7 @@ class Planner:
         )  # fmt: skip
 
     def dataset(self, task: Task) -> Dataset:
-        """All of ``task``'s data; raises InputError where it is missing or wrong."""
+        """All of ``task``'s data; raises InputError if it is missing or wrong."""
         return self._dataset(task)[0]
 
     def _load_dataset(self, task: Task) -> tuple[Dataset, float]:
@@ -208,7 +208,7 @@ class Planner:
         return dataset, time.perf_counter() - start
 
     def _recommended(self, method: str, uses_model: bool) -> Mapping[str, Mapping[str, Any]]:
-        """What the protocol recommends, by method: settings for its own model, if it brings one."""
+        """What the protocol recommends, by method: settings for its own model, if it has one."""
         found, own, chosen = self._protocol.recommended, self._protocol.default_model, self._model()
         if not uses_model or own is None or Path(str(chosen)).resolve() == Path(own).resolve():
             return found
@@ -217,12 +217,12 @@ class Planner:
         name = self._protocol.origin or self.settings.protocol
         self._note(
             f"the settings that {name} recommends are for its model {Path(own).name}; "
-            f"{Path(str(chosen)).name} gets the published ones"
+            f"{Path(str(chosen)).name} uses the published ones"
         )
         return {}
 
     def _note_few_steps(self, method: str, task: Task, config: Any, dataset: Dataset) -> None:
-        """Say so if published settings train a user hardly at all."""
+        """Report if published settings hardly train a user."""
         if not isinstance(config, TrainingConfig) or config.preset != PUBLISHED:
             return
         steps = Steps.of(config, dataset.evaluated)
@@ -245,7 +245,7 @@ class Planner:
         if not served and settings.endpoint is not None:
             raise InputError("--endpoint is for a served model: --model openai:NAME")
         if served and settings.executor == "ray":
-            raise InputError(f"--executor ray: {self._model()} is served, and this process can ask it; leave it out")
+            raise InputError(f"--executor ray: {self._model()} is served, and needs no workers; leave it out")
         for name in _OF_WEIGHTS if served else ():
             if getattr(settings, name) != getattr(Settings, name):
                 key = name.replace("_", "-")
@@ -298,7 +298,7 @@ class Planner:
         return None if isinstance(backbone, ServedInfo) else load_tokenizer(backbone)
 
     def _note_lengths_and_template(self, backbone: BackboneInfo | ServedInfo, decoding: Decoding) -> None:
-        """Say what the user may not know of the model."""
+        """Report what the user may not know about the model."""
         from lampbench.backbone import ServedInfo, has_template
 
         if isinstance(backbone, ServedInfo):
@@ -309,7 +309,7 @@ class Planner:
         if decoding.chat is None:
             try:
                 template = has_template(self._tokenizer())
-            except InputError:  # without one, or with one that cannot be read: loading the model says what is wrong
+            except InputError:  # if there is none, or it cannot be read, loading the model says what is wrong
                 return
             if template:
                 self._note(f"{name}: its tokenizer has a chat template; --chat on uses it")
@@ -357,7 +357,7 @@ class Planner:
         return identity
 
     def _of_model(self, backbone: BackboneInfo | ServedInfo, decoding: Decoding) -> dict[str, Any]:
-        """What of the decoding depends on the model."""
+        """The part of the decoding that depends on the model."""
         from lampbench.backbone import MAX_SEQUENCE, ServedInfo, chat_identity
 
         details: dict[str, Any] = {}
@@ -378,7 +378,7 @@ class Planner:
 
 
 def load_task(name: str) -> Task:
-    """The task called ``name``; raises InputError if there is none, or it is no task that can be scored."""
+    """The task called ``name``; raises InputError if there is none, or if it is not a task that can be scored."""
     task = tasks().load(name)
     if not isinstance(task, Task):
         raise InputError(f"the task plug-in {name!r} is a {type(task).__name__}; expected an instance of Task")
@@ -387,7 +387,7 @@ def load_task(name: str) -> Task:
 
 
 def load_protocol(text: str) -> tuple[Protocol, str]:
-    """The protocol that ``text`` (``NAME`` or ``NAME,KEY=VALUE``) asks for, and the one way to write it.
+    """The protocol that ``text`` (``NAME`` or ``NAME,KEY=VALUE``) asks for, and its canonical form.
 
     Raises:
         InputError: There is none of that name, it is no protocol, or a setting is wrong.
@@ -407,7 +407,7 @@ def load_protocol(text: str) -> tuple[Protocol, str]:
 
 
 def load_method(name: str) -> type[Method]:
-    """The method called ``name``; raises InputError where there is none, or none that can be configured."""
+    """The method called ``name``; raises InputError if there is none, or if it cannot be configured."""
     method = load_method_class(name)
     if not is_dataclass(method.Config):
         where = methods().plugin(name).distribution
@@ -416,7 +416,7 @@ def load_method(name: str) -> type[Method]:
 
 
 def load_method_class(name: str) -> type[Method]:
-    """The class called ``name``, whatever its config; raises InputError where there is none or it is no method."""
+    """The class called ``name``, whatever its config; raises InputError if there is none or it is not a method."""
     plugin = methods().plugin(name)
     method = plugin.load()
     if not (isinstance(method, type) and issubclass(method, Method)):

@@ -23,7 +23,7 @@ def reachable(roots: Iterable[object], wanted: Callable[[object], bool], most: i
         most: Give up after so many objects.
 
     Returns:
-        The types on the way, such as ``Query > dict > str``; None where nothing wanted is within reach.
+        The types on the way, such as ``Query > dict > str``; None if nothing wanted can be reached.
     """
     found: list[tuple[object, int]] = []
     seen: set[int] = set()

@@ -30,7 +30,7 @@ class RunRecord(RunFolder):
         with storing(path):
             if force:
                 self._clear()
-            # Parcels of workers of the first release: what they hold is done again.
+            # Parcels of workers of the first release; their work is done again.
             shutil.rmtree(path / "shards", ignore_errors=True)
             mend_lines(self.journal_path)
             mend_lines(self.predictions_path)
@@ -41,7 +41,7 @@ class RunRecord(RunFolder):
         self._events = super().journal()
         self._answers = super().predictions()
         if self.replies_path.exists():
-            # The worker reads them; what is damaged is found before it begins.
+            # The worker reads them; damage is found before it begins.
             self.replies()
         for event in self._events:
             self._know(event)
@@ -62,14 +62,14 @@ class RunRecord(RunFolder):
         self._know(event)
 
     def add_predictions(self, predictions: Iterable[Prediction]) -> None:
-        """Append answers, on disk before this returns; an answer that is there already stays."""
+        """Append answers, on disk before this returns; existing answers stay."""
         new = [answer for answer in predictions if answer.query_id not in self._answers]
         with storing(self.predictions_path):
             append_lines(self.predictions_path, map(_line, new))
         self._answers |= {answer.query_id: answer.output for answer in new}
 
     def order_predictions(self, ordered: Sequence[Prediction]) -> None:
-        """Bring all answers into an order; the file is whole at any time."""
+        """Sort all answers; the file is complete at any time."""
         if [answer.query_id for answer in ordered] != list(self._answers):
             temporary = self.predictions_path.with_suffix(".ordered")
             with storing(self.predictions_path):
@@ -79,9 +79,9 @@ class RunRecord(RunFolder):
             self._answers = {answer.query_id: answer.output for answer in ordered}
 
     def keep(self, kind: StateKind, written: Path, user_id: str = "") -> None:
-        """Move a state that was written into a folder of the same file system to its place.
+        """Move a state that was written to a folder of the same file system to its place.
 
-        An earlier state goes only now that the new one is whole.
+        An earlier state is deleted only now, when the new one is complete.
         """
         target = self.state(kind, user_id)
         with storing(target):
@@ -90,7 +90,7 @@ class RunRecord(RunFolder):
             written.rename(target)
 
     def remove_state(self, state: Path) -> None:
-        """Delete a state folder, if it exists: all of it at once, for anyone who looks."""
+        """Delete a state folder, if it exists, so that readers see all of it or nothing."""
         if state.exists():
             gone = self.unfinished / f"{state.name}.gone"
             shutil.rmtree(gone, ignore_errors=True)

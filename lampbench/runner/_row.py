@@ -110,7 +110,7 @@ def finished_row(
 
 
 def now() -> str:
-    """The time as rows and journals write it: UTC, to the second."""
+    """The time in the format of rows and journals: UTC, in seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -120,7 +120,7 @@ def _identity(values: Mapping[str, Any]) -> rows.Identity:
 
 
 def _server(folder: RunFolder) -> rows.Server | None:
-    """What a served model's replies say of it; None if there is none."""
+    """What the replies of a served model say about it; None if there is none."""
     if not folder.replies_path.exists():
         return None
     replies = folder.replies().values()
@@ -133,7 +133,7 @@ def _server(folder: RunFolder) -> rows.Server | None:
 
 
 def _without_folder(model: str) -> str:
-    """A model's name; of one that a server calls by its path, the last part."""
+    """A model's name; if a server names it by its path, the last part."""
     return PurePosixPath(model).name if model.startswith(("/", "~", ".")) else model
 
 
@@ -153,7 +153,7 @@ def _data(data: Dataset) -> rows.Data:
 
 
 def _reading(data: Dataset) -> rows.Reading | UnsetType:
-    """What reading the files came upon, as the row has it; unset if nothing."""
+    """What was found while reading the files, in the row's form; unset if nothing."""
     found = data.reading
 
     def faulty(faults: Sequence[Fault]) -> tuple[rows.FaultyRecord, ...]:
@@ -220,9 +220,9 @@ def _sessions(events: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any
 
 
 def _elapsed(session: Sequence[Mapping[str, Any]]) -> float:
-    """Seconds by the clock from a session's start to its end, or to the last that is known of it.
+    """Seconds by the clock from a session's start to its end, or to its last known event.
 
-    Several workers make more seconds in that time: those are in ``seconds``.
+    Several workers use more seconds in that time; those are in ``seconds``.
     """
     ends = [event["elapsed"] for event in session if event["event"] == "session_end" and "elapsed" in event]
     shards = [event["at"] for event in session if event["event"] == "shard"]
@@ -232,7 +232,7 @@ def _elapsed(session: Sequence[Mapping[str, Any]]) -> float:
 
 
 def _cut_prompts(events: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
-    """How many prompts did not fit whole: of queries, context and text apart; and while adapting."""
+    """How many prompts were cut: of queries, context and text separately; and while adapting."""
     asked = [event for event in events if event["event"] == "predict"]
     learned = [event for event in events if event["event"] in ("fit_shared", "adapt")]
     parts = [_total(learned, name) for name in ("cut_contexts", "cut_sources")]

@@ -99,7 +99,7 @@ class Run:
         self._advance()
 
     def give(self) -> Waiting:
-        """The unit with the most work of those that wait; it is running now."""
+        """The waiting unit with the most work, which is now running."""
         self._begin()
         unit = max(self.waiting, key=lambda unit: unit.work)
         self.waiting.remove(unit)
@@ -141,13 +141,13 @@ class Run:
         self._advance()
 
     def interrupt(self) -> None:
-        """Give out nothing more; the run ends with what is running."""
+        """Give out no more units; the run ends when the running ones end."""
         self._stopped = True
         self.waiting.clear()
         self._advance()
 
     def fail(self, error: BaseException, phase: str) -> None:
-        """End the run now, whatever is running."""
+        """End the run now, even if units are running."""
         self.waiting.clear()
         self.running.clear()
         text = cause(error, phase)
@@ -185,7 +185,7 @@ class Run:
         self.record.log(event)
 
     def _begin(self) -> None:
-        """Begin the session, once it does anything: until then the run waits for others of its command."""
+        """Begin the session when it does something; until then the run waits for others of its command."""
         if self._started is not None:
             return
         self._started = time.perf_counter()
@@ -216,11 +216,11 @@ class Run:
 
     def _interrupted(self) -> None:
         if self._started is None:
-            # Nothing was done: nothing is written.
+            # Nothing was done, so nothing is written.
             self.row = self.record.row() or self._open("incomplete")
             return
         self._end("incomplete")
-        self.say(f"{self.name}: interrupted; the same command continues")
+        self.say(f"{self.name}: interrupted; repeat the command to resume")
 
     def _given_up(self) -> None:
         status: _Unfinished = "failed"
@@ -233,7 +233,7 @@ class Run:
         self.say(f"{self.name}: {status}: {reason} (details: {self.record.log_path})")
 
     def _end(self, status: _Unfinished, error: str | None = None) -> None:
-        """Write the row of a run that did not come to its end."""
+        """Write the row of a run that was not finished."""
         self._log_end()
         self.row = self._open(status, error)
         self.record.write(self.record.row_path, self.row.to_json())
@@ -267,7 +267,7 @@ class Run:
 
     def _score(self) -> dict[str, Score]:
         """Score all answers; the folder gets each user's sums, and the answers in LaMP's shape."""
-        # numpy waits until a command has work for it.
+        # numpy is imported only when it is needed.
         from lampbench.metrics import additive, sums_to_json
 
         task, record = self.plan.task, self.record
@@ -299,14 +299,14 @@ class Run:
         return [answers[q] for q, _ in queries], [golds[q] for q, _ in queries], [user for _, user in queries]
 
     def _log_end(self) -> None:
-        """Write the session, and what of it no phase accounts for, to the journal."""
+        """Write the session, and the part of it that no phase accounts for, to the journal."""
         # While workers work, this process waits: their time is in their own events.
         untracked = 0.0 if self._where else max(0.0, self.elapsed - self._tracked)
         self.log({"event": "session_end", "time": now(), "untracked": untracked, "elapsed": self.elapsed})
 
 
 class UnitSink:
-    """Takes one unit's results into the run's folder: the only way in, in whatever process the unit is done."""
+    """Takes one unit's results into the run's folder: the only way in, whatever process does the unit."""
 
     def __init__(self, run: Run, name: str) -> None:
         self.run = run
@@ -335,7 +335,7 @@ class UnitSink:
 
 
 def finished_earlier(plan: Plan, say: Callable[[str], None]) -> RunRow | None:
-    """The row of a run that is finished; None if anything is left to do."""
+    """The row of a finished run, or None."""
     row = RunFolder(plan.folder).row()
     if row is None or row.status != "success" or (plan.settings.swap_test and not row.swap):
         return None

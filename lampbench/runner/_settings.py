@@ -14,11 +14,11 @@ from lampbench.core import DecodingMode, InputError
 
 @dataclass(frozen=True)
 class Option:
-    """How a field of ``Settings`` is offered on the command line; its type and default are the field's own.
+    """How a field of ``Settings`` is offered on the command line; its type and default are those of the field.
 
     Attributes:
         group: The heading that ``--help`` lists it under.
-        help: What it does, in a line.
+        help: What it does, in one line.
         unit: What help calls its value; None for a word made from the type.
         most: A number must be above 0 and at most this; None for any value.
         without: The commands that do not offer it, because it means nothing to them.
@@ -35,7 +35,7 @@ def _option(default: Any, group: str, help: str, **more: Any) -> Any:
     return field(default=default, metadata={"option": Option(group, help, **more)})
 
 
-# Of seconds and GiB: what timers and the system still take.
+# The largest seconds and GiB that timers and the system accept.
 _LARGEST = 1e9
 _RUN_ONLY = ("tune", "analyze")
 
@@ -54,9 +54,9 @@ class Settings:
         False, "Data", "Refuse data in which a leak check finds something, or a record cannot be read."
     )
     tolerate: float = _option(
-        0.01, "Data", "The share of records that are set aside, and named, if they cannot be read.", unit="SHARE"
+        0.01, "Data", "The share of records that may be set aside because they cannot be read.", unit="SHARE"
     )
-    users: int | None = _option(None, "Data", "Only the first N of the users who are asked.", most=_LARGEST)
+    users: int | None = _option(None, "Data", "Evaluate only the first N users.", most=_LARGEST)
     model: str | None = _option(
         None, "Model", "A folder, GGUF file, hub id, or openai:NAME of a server. Default: the protocol's own."
     )
@@ -74,10 +74,10 @@ class Settings:
     )
     device: str = _option("auto", "Model", "auto, cpu, cuda or cuda:N.")
     decoding: DecodingMode = _option("greedy", "Model", "How answers are made.", without=("analyze",))
-    chat: Literal["on", "off"] = _option("off", "Model", "Ask by the model's chat template; off: plain text.")
+    chat: Literal["on", "off"] = _option("off", "Model", "Ask with the model's chat template; off: plain text.")
     system: str | None = _option(None, "Model", "The text of the system turn. Default: the template's own, if any.")
     thinking: int | None = _option(
-        None, "Model", "Let the model think for at most N tokens before it answers. Default: no thought.",
+        None, "Model", "Let the model think for at most N tokens before it answers. Default: no thinking.",
         most=_LARGEST, without=("analyze",),
     )  # fmt: skip
     max_length: int | Literal["auto"] | None = _option(
@@ -87,31 +87,31 @@ class Settings:
         unit="N|auto", most=_LARGEST,
     )  # fmt: skip
     repetition_penalty: float | None = _option(
-        None, "Model", "Divides the logits of tokens that were read or written before. Default: none.",
+        None, "Model", "Divide the logits of tokens that were read or written before. Default: none.",
         most=_LARGEST, without=("analyze",),
     )  # fmt: skip
     no_repeat_ngram: int | None = _option(
-        None, "Model", "No N tokens in a row come twice, prompt included. Default: they may.",
+        None, "Model", "Allow no sequence of N tokens twice, prompt included. Default: no limit.",
         most=_LARGEST, without=("analyze",),
     )  # fmt: skip
     batch_size: int = _option(32, "Model", "Prompts per forward pass, or requests at once.", most=_LARGEST)
-    trust_remote_code: bool = _option(False, "Model", "Let code that comes with the model run.")
+    trust_remote_code: bool = _option(False, "Model", "Run code that comes with the model.")
     prompts: str | None = _option(
-        None, "Model", "How prompts are worded: oppu (default for LaMP's tasks), lamp, or what a task brings."
+        None, "Model", "How prompts are worded: oppu (default for LaMP's tasks), lamp, or another wording of the task."
     )
-    seed: int = _option(0, "Training", "Everything random derives from it.")
+    seed: int = _option(0, "Training", "The seed of everything random.")
     engine: Literal["stacked", "solo"] = _option(
         "stacked", "Training", "Train the adapters of many users at once, or user by user.", without=("analyze",)
     )
     swap_test: bool = _option(
-        False, "Training", "Also answer with another user's state, to see what is left.", without=_RUN_ONLY
+        False, "Training", "Also answer with another user's state, to see what is left of the gain.", without=_RUN_ONLY
     )
     time_limit: float | None = _option(
         None, "Limits", "Stop a run that takes longer and mark it as failed; its finished work is kept.",
         unit="SECONDS", most=_LARGEST, without=("analyze",),
     )  # fmt: skip
     memory_limit: float | None = _option(
-        None, "Limits", "What the process may hold. Default: on the CPU what is free, on a GPU no limit.",
+        None, "Limits", "Memory that the process may use. Default: on the CPU what is free, on a GPU no limit.",
         unit="GIB", most=_LARGEST,
     )  # fmt: skip
     threads: int | None = _option(
@@ -125,7 +125,7 @@ class Settings:
         None, "Where", "A running Ray cluster, or auto. Default: start one on this machine.", without=_RUN_ONLY
     )
     workers: int | None = _option(
-        None, "Where", "Ray workers. Default: as many as there is room for.", most=_LARGEST, without=_RUN_ONLY
+        None, "Where", "Ray workers. Default: as many as fit.", most=_LARGEST, without=_RUN_ONLY
     )
     gpus_per_worker: float | None = _option(
         None, "Where", "GPUs per Ray worker. Default: 1 on GPUs, else 0.", without=_RUN_ONLY

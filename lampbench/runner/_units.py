@@ -15,7 +15,7 @@ from lampbench.runner._record import RunRecord
 
 UnitKind = Literal["fit", "shard", "ask"]
 
-# Shards per worker, if there are users enough: what is left at the end, when others have nothing to do, is small.
+# Shards per worker, if there are enough users, so that little is left when other workers have nothing to do.
 _SHARDS_PER_WORKER = 3
 # A shared stage reads its data several times; and how many users are looked at to say how large it is.
 _SHARED_EPOCHS, _SAMPLED_USERS = 3, 32
@@ -99,7 +99,7 @@ class _Known(NamedTuple):
 
 
 class Missing:
-    """Reads off a run's record what is to be done next.
+    """Finds in a run's record what is to be done next.
 
     Args:
         plan: The run.
@@ -143,7 +143,7 @@ class Missing:
 
     @property
     def checks(self) -> Checks:
-        """What the guards found in all units."""
+        """What the checks found in all units."""
         return together(shard["checks"] for shard in self._record.shards)
 
     def _fit(self) -> Iterator[Waiting]:
@@ -157,7 +157,7 @@ class Missing:
         answered, unseen = self._record.predictions(), self._unguarded()
 
         def waits(user: _Known) -> bool:
-            # Nobody is adapted to no history.
+            # Users without a history are not adapted.
             if user.id in unseen or (self._adapts and user.items and user.id not in self._record.adapted):
                 return True
             return any(query not in answered for query in user.queries)
@@ -196,12 +196,12 @@ class Missing:
         return next(other % count for other in range(place + 1, place + count) if self._users[other % count].items)
 
     def _look(self) -> Iterator[Waiting]:
-        """A look at the method, if an earlier release did the run and left no word of its parameters."""
+        """A unit that only counts parameters, if an earlier release did the run and did not record them."""
         if self.parameters is None:
             yield Waiting("ask", "look", (), 0.0, lambda: self._unit("ask", "look", ()))
 
     def _asking(self, what: str, make: Callable[[str, Sequence[int]], Unit]) -> Iterator[Waiting]:
-        """Units that ask all users again, but for those whose answers are there."""
+        """Units that ask all users again, except those whose answers are there."""
         asked = [place for place, user in enumerate(self._users) if user.queries]
         for places in self._shards_of(asked):
             unit = self._waiting("ask", what, places, make)
@@ -232,7 +232,7 @@ class Missing:
         return {query: output for answers in parts for query, output in answers.items()}
 
     def _unguarded(self) -> set[str]:
-        """Ids of users whose isolation is still to be looked at."""
+        """Ids of users whose isolation must still be checked."""
         if not self._adapts:
             return set()
         seen = {user for shard in self._record.shards for user in shard["guarded"]}
@@ -258,7 +258,7 @@ def shards_of(
     """
     fair = -(-len(places) // (workers * _SHARDS_PER_WORKER)) if workers > 1 else len(places)
     size = max(1, min(at_once, fair))
-    # Names make the order one that nothing else decides.
+    # Names break ties, so that the order depends on nothing else.
     waiting = sorted(places, key=lambda place: (-work(place), name(place)))
     for start in range(0, len(waiting), size):
         yield waiting[start : start + size]

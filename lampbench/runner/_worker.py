@@ -72,7 +72,7 @@ class Worker:
             else:
                 task.ask(method)
         except BaseException:
-            # What a method that was disturbed holds is not known.
+            # The state of a method that was interrupted is not known.
             self._method = None
             raise
         self._forget(method, unit.users)
@@ -84,7 +84,7 @@ class Worker:
             method = self._method
             task.backbone = method.backbone
         else:
-            # The last run's state goes before this one's comes.
+            # The state of the last run is freed before that of this one is loaded.
             self._method = None
             method = self._load(task)
             if task.unit.kind != "fit" and has_shared_stage(plan.method_type):
@@ -136,7 +136,7 @@ class Worker:
         return self._backbone
 
     def _forget(self, method: Method, users: Sequence[AskedUser]) -> None:
-        """Nobody is adapted when the next unit begins."""
+        """Forget all users before the next unit begins."""
         try:
             for asked in users:
                 method.forget(asked.user.id)
@@ -276,7 +276,7 @@ class _Task:
         self._check()
 
     def _predict(self, method: Method) -> None:
-        """Ask what has no answer yet; answers are handed on chunk by chunk."""
+        """Ask the queries without an answer; answers are passed on in chunks."""
         users = {query.id: asked.user.id for asked in self.unit.users for query in asked.queries}
         done = len(self.unit.answered)
         for chunk in self._chunks():
@@ -320,7 +320,7 @@ class _Task:
 
     @contextmanager
     def measured(self, phase: str, **details: Any) -> Iterator[dict[str, Any]]:
-        """Measure the block and log what it cost once it has ended well.
+        """Measure the block, and log what it cost if it succeeds.
 
         Yields the journal's event: seconds that the block adds to it were spent elsewhere for it.
         """
@@ -329,7 +329,7 @@ class _Task:
         watch = OptimizerWatch()
         trains = phase in ("fit_shared", "adapt")
         if self.backbone is not None:
-            # Of a maximum there is no difference to read: it begins anew.
+            # A maximum has no difference, so it starts again.
             self.backbone.usage.longest_prompt = 0
         with self._meter.measure() as measurement, watch.watch() if trains else nullcontext():
             yield event

@@ -1,6 +1,6 @@
 """The contracts of plug-ins as checks, for a plug-in's own tests and for ``lampbench test-method`` and ``test-task``.
 
-In a test file of the plug-in's package::
+In a test file of the plug-in's package:
 
     import pytest
 

@@ -18,7 +18,7 @@ class ContractError(AssertionError):
 
 
 class NotTried(SkipTest):
-    """A check that says nothing here: the task is skipped, or what it builds on fails. For pytest, a skip."""
+    """A check that has no result: the task is skipped, or a check that it builds on fails. For pytest, a skip."""
 
 
 def broken(found: str) -> NoReturn:
@@ -48,13 +48,13 @@ class Check:
 
 
 class Subject(Protocol):
-    """A plug-in on trial."""
+    """A plug-in that is checked."""
 
     def trial(self, task: str) -> Any:
-        """What the checks of a task are given."""
+        """What the checks of a task receive."""
 
     def supports(self, task: str) -> tuple[bool, str]:
-        """Whether there is something to try on a task, and if not, why."""
+        """Whether there is something to check on a task, and if not, why."""
 
     def source(self) -> str | None:
         """The plug-in's own source file, or None."""
@@ -99,7 +99,7 @@ class Book:
         return self._outcomes[key]
 
     def _not_tried(self, check: Check, task: str) -> Outcome | None:
-        """The outcome if there is nothing to try, or None."""
+        """The outcome if there is nothing to check, or None."""
         for need in check.needs:
             found = self.outcome(need, task)
             if found.status == "failed":
@@ -151,11 +151,11 @@ class Case:
         return "-".join(part for part in (self.plugin, self.task, self.check) if part)
 
     def outcome(self) -> Outcome:
-        """How the check ends. It is carried out once."""
+        """How the check ends. It is run once."""
         return self._book.outcome(self.check, self.task)
 
     def run(self) -> tuple[str, ...]:
-        """Carry the check out; gives notes.
+        """Run the check; returns notes.
 
         Raises:
             ContractError: The plug-in does not keep the promise.

@@ -31,7 +31,7 @@ TASKS = tuple(_USERS)
 
 @dataclass(frozen=True)
 class Fixture:
-    """What a method is tried on.
+    """What a method is checked with.
 
     Attributes:
         data: The data of a run: three evaluated users, two shared ones. Its golds are the canaries.
@@ -89,7 +89,7 @@ def _latest(user: User, items: int) -> User:
 
 
 def _evaluated(task: Task, name: str, user: User, queries: Sequence[Query], asked: Sequence[int]) -> LabelledUser:
-    """A user under a name of our own, so that no gold can be looked up in mini's data."""
+    """A user under another name, so that no gold can be looked up in mini's data."""
     own = own_queries(queries, user)
     labelled = (
         LabelledQuery(replace(own[number], id=f"{name}-{number}", user_id=name), _canary(task)) for number in asked

@@ -23,7 +23,7 @@ def seed_globals(seed: int) -> None:
 
 @contextmanager
 def kept_globals() -> Iterator[None]:
-    """Afterwards the global generators go on as if the block had not been."""
+    """Restore the state of the global generators when the block ends."""
     python = random.getstate()
     numpy = torch = None
     if "numpy" in sys.modules:

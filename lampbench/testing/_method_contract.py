@@ -119,7 +119,7 @@ CHECKS = {check.name: check for check in _ALL}
 def contract_cases(
     name: str, tasks: Sequence[str] | None = None, settings: Mapping[str, Any] | None = None
 ) -> list[Case]:
-    """Everything that is tried of the method called ``name``; nothing is imported before a case runs.
+    """All checks of the method called ``name``; nothing is imported before a case runs.
 
     Args:
         name: The method, as on the command line.

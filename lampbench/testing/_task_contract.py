@@ -28,7 +28,7 @@ _LIMIT = 600
 
 @dataclass(frozen=True)
 class TaskSubject:
-    """A task by name, and valid answers where made-up ones are not."""
+    """A task by name, and valid answers if made-up ones are not."""
 
     name: str
     answers: tuple[str, ...] = ()
@@ -299,7 +299,7 @@ TASK_CHECKS = {
 
 
 def task_cases(name: str, answers: Sequence[str] = ()) -> list[Case]:
-    """Everything that is tried of the task called ``name``; nothing is imported before a case runs.
+    """All checks of the task called ``name``; nothing is imported before a case runs.
 
     Args:
         name: The task, as on the command line.

@@ -14,7 +14,7 @@ _SURE = 0.05
 
 
 def report(search: Search, trials: Sequence[Trial], best: Trial | None, asked: int) -> str:
-    """The table of all trials, and what a reader of it must know."""
+    """The table of all trials, and what its reader must know."""
     data = search.preset.dataset
     lines = [f"\n{data.label}: invented users; these scores compare with no score on LaMP"] if data.label else []
     lines.append(f"\n{_table(search, trials, best)}\n")
@@ -72,7 +72,7 @@ def about(search: Search, trials: Sequence[Trial], best: Trial) -> list[str]:
 
 
 def doubt(difference: Difference, others: int) -> str:
-    """How sure a gain is that is the best of ``others`` trials, as text (Bonferroni)."""
+    """How certain a gain is that is the best of ``others`` trials, as text (Bonferroni)."""
     adjusted = min(1.0, difference.p * others)
     p = f"p={difference.p:.4f}, as the best of {others} p={adjusted:.4f}"
     return p if adjusted <= _SURE else f"{p}: that may be chance; hold out more users (--held-out), or keep the preset"

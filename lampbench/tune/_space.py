@@ -71,7 +71,8 @@ def read_space(path: Path, method: str, kind: type[Method], fixed: Collection[st
     """The space in a TOML file: a line ``SETTING = [VALUES]`` for each setting.
 
     Raises:
-        InputError: The file is missing or no TOML, a setting is unknown or also ``fixed``, a value is none of it.
+        InputError: The file is missing or not TOML, a setting is unknown or also ``fixed``, or a value does not fit its
+            setting.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))

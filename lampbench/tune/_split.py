@@ -14,7 +14,7 @@ from lampbench.runner import load_protocol
 class HeldOut(Protocol):
     """A protocol's shared users without its evaluated ones: most stay shared, the others are held out and asked.
 
-    It is registered nowhere, so a run on it can be no row of a board: its name, ``NAME,tune=PART,seed=SEED``, is one
+    It is registered nowhere, so a run on it cannot be a row of a board: its name, ``NAME,tune=PART,seed=SEED``, is one
     that ``load_protocol`` refuses, and its hash is that of its own users.
 
     Args:
@@ -49,7 +49,7 @@ class HeldOut(Protocol):
 
 
 def hold_out(task: Task, dataset: Dataset, part: float, seed: int) -> Dataset:
-    """A dataset of ``dataset``'s shared users alone, of whom some play the evaluated ones.
+    """A dataset of ``dataset``'s shared users alone, some of whom take the place of evaluated users.
 
     Left out are shared users who are evaluated as well, and those who have an evaluated user's history under another
     id. Who is held out depends on ids, ``part`` and ``seed``, and not on the order of the users.
@@ -98,21 +98,21 @@ def _drawn(ids: dict[int, str], part: float, seed: int) -> list[int]:
 
 
 def _history(user: User) -> str | None:
-    """Names what a user wrote; None where there is nothing, which tells nobody apart."""
+    """Identifies what a user wrote; None if there is nothing, which identifies nobody."""
     texts = [[item.source, item.target] for item in user.history]
     return digest(texts) if texts else None
 
 
 def _only(users: Sequence[LabelledUser], numbers: Sequence[int]) -> Sequence[LabelledUser]:
     if isinstance(users, Selection):
-        # Stays what is read from disk user by user.
+        # Remains a view that is read from disk user by user.
         return Selection(users.split, [users.windows[number] for number in numbers])
     return [users[number] for number in numbers]
 
 
 def _nobody(task: Task, dataset: Dataset, asked: int, chosen: int, part: float) -> str:
     if not dataset.shared:
-        return f"{task.name}: the protocol has no shared users (no train split), and settings are chosen on nobody else"
+        return f"{task.name}: settings are chosen on shared users, and the protocol has none (no train split)"
     if asked < 2:
         return (
             f"{task.name}: {asked} of {len(dataset.shared)} shared users have queries and are not evaluated as well; "

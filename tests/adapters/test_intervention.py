@@ -85,7 +85,7 @@ def test_rows_of_the_rotation_are_orthonormal() -> None:
         torch.testing.assert_close(rotation @ rotation.T, torch.eye(RANK, dtype=torch.float64))
 
 
-def test_parameters_start_where_they_are_told() -> None:
+def test_parameters_start_from_the_given_state() -> None:
     start = random_start()
     edit = Intervention(start).edit()
     torch.testing.assert_close(edit.rotation, start.rotation, atol=1e-13, rtol=0)
@@ -235,7 +235,7 @@ def test_logits_equal_pyrefts_whole_model(backbone: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_saved_interventions_are_the_same_to_the_bit(backbone: Any, kind: Kind, tmp_path: Any) -> None:
+def test_saved_interventions_are_exactly_the_same(backbone: Any, kind: Kind, tmp_path: Any) -> None:
     spec = InterventionSpec((0, 2), 4, Positions.parse("l3"), kind)
     state = spec.fresh(backbone, 1)
     spec.save(state, tmp_path, backbone)

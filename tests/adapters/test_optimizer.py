@@ -47,7 +47,7 @@ def test_every_user_moves_as_an_optimizer_of_its_own_moves_it(
             torch.testing.assert_close(p[user], own, atol=1e-12, rtol=1e-12)
 
 
-def test_who_is_not_active_does_not_move_by_a_bit() -> None:
+def test_inactive_users_do_not_change_at_all() -> None:
     stacked = parameters()
     optimizer = StackedAdamW(stacked, USERS, weight_decay=0.1, clip=1.0)
     before = [p.detach().clone() for p in stacked]
@@ -83,7 +83,7 @@ def test_the_group_says_how_many_users_share_its_tensors() -> None:
 
 
 @pytest.mark.parametrize("order", [[1, 0, 2, 3], [3, 2, 1, 0]])
-def test_rates_follow_the_order_in_which_users_are_named(order: list[int]) -> None:
+def test_rates_follow_the_given_order_of_users(order: list[int]) -> None:
     stacked, sorted_ = parameters(), parameters()
     for own, users in ((stacked, order), (sorted_, sorted(order))):
         optimizer = StackedAdamW(own, USERS, weight_decay=0.0, clip=1.0)

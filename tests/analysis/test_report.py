@@ -208,7 +208,7 @@ def test_recommended_settings_are_what_a_run_takes(out: Path, numbers: Any, task
         ]
 
 
-def test_too_few_users_with_two_queries_are_said_and_not_guessed(tmp_path: Path) -> None:
+def test_too_few_users_with_two_queries_are_reported_and_not_guessed(tmp_path: Path) -> None:
     result = shifts(tmp_path, "--task", "lamp5", "--queries", "1", "--layers", "1")
     assert result.exit_code == 0, result.output
     own = json.loads((tmp_path / "shifts.json").read_text())[0]
@@ -296,7 +296,7 @@ def test_layers_where_perfit_does_not_work_are_left_out_unless_there_are_no_othe
     assert recommend([best], depth=32, width=4096).layers == (outside,)
 
 
-def test_without_a_reliable_part_one_layer_is_named_and_the_doubt_is_told() -> None:
+def test_without_a_reliable_part_one_layer_is_named_and_the_doubt_is_reported() -> None:
     doubtful = [layer(number, share=0.1 * number, reliable=0.0) for number in range(1, 4)]
     doubtful = [
         dataclasses.replace(own, personal=dataclasses.replace(own.personal, p=0.4)) for own in doubtful if own.personal

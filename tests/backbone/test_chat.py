@@ -136,7 +136,7 @@ def test_template_instruction_and_target_field_are_never_cut(
     assert prompt.head.rstrip() in text
 
 
-def test_context_gives_way_before_the_source_text(folders: dict[str, Path]) -> None:
+def test_context_is_cut_before_the_source_text(folders: dict[str, Path]) -> None:
     encoder = encoder_of(folders["plain"], context=220)
     prompt = task("lamp5").prompt("the whole source text").with_context([f"piece {i}\n" for i in range(60)])
     text = encoder.tokenizer.decode(encoder.prompt(prompt, 10))
@@ -233,7 +233,7 @@ def writing(backbone: Any, text: str) -> Iterator[None]:
         ("opens", 0, "", "A title", "A title"),
     ],
 )
-def test_a_thought_is_no_part_of_the_answer_and_is_counted(
+def test_a_thought_is_not_part_of_the_answer_and_is_counted(
     template: str, thinking: int, thought: str, rest: str, answer: str, folders: dict[str, Path]
 ) -> None:
     backbone = backbone_of(folders[template], chat=Chat(thinking=thinking), batch_size=1)

@@ -48,7 +48,7 @@ def test_the_target_is_never_cut(tokenizer: Any, source: str, target: str, name:
     assert text_of(tokenizer, prompt_ids).endswith(pair.prompt.tail)
 
 
-def test_context_gives_way_before_the_source_text_and_its_last_pieces_first(tokenizer: Any) -> None:
+def test_context_is_cut_before_the_source_text_and_its_last_pieces_first(tokenizer: Any) -> None:
     prompt = task("lamp5").prompt("the whole source text").with_context([f"piece {i}\n" for i in range(40)])
     encoder = PromptEncoder(tokenizer, 200)
     text = text_of(tokenizer, encoder.prompt(prompt, 10))

@@ -265,7 +265,7 @@ def test_a_model_that_takes_padding_for_text_reads_prompts_of_one_length_togethe
     assert set(widths) == {0}
 
 
-def test_a_saving_that_changes_logits_is_left_alone_and_said_once() -> None:
+def test_a_saving_that_changes_logits_is_not_used_and_reported_once() -> None:
     backbone = load_backbone()
     said: list[str] = []
     model = backbone.model.model
@@ -291,7 +291,7 @@ def test_a_saving_that_changes_logits_is_left_alone_and_said_once() -> None:
     ]
 
 
-def test_a_shape_that_says_nothing_of_modules_refuses_nothing() -> None:
+def test_a_shape_without_names_of_modules_refuses_nothing() -> None:
     context = RunContext("folder", BackboneShape(32, 4096, 4096), "oppu")
     kind = methods().load("oppu")
     assert kind.resolve(kind.Config(preset="lamp"), task("lamp5"), context).user_targets == ("q_proj", "v_proj")

@@ -183,7 +183,7 @@ def test_a_missing_extra_names_the_command(model: Path, monkeypatch: pytest.Monk
         describe_backbone(str(model), device="cpu")
 
 
-def test_a_file_that_is_not_there_is_said_so() -> None:
+def test_a_missing_file_is_reported() -> None:
     with pytest.raises(InputError, match=r"gone\.gguf: no such file; a GGUF model must be a file on this machine"):
         describe_backbone("gone.gguf", device="cpu")
 

@@ -49,7 +49,7 @@ def test_a_folder_without_config_or_weights_says_what_is_missing(folder: Path) -
 
 
 def test_a_name_that_is_neither_folder_nor_hub_id_is_refused() -> None:
-    with pytest.raises(InputError, match="model no/such: no such folder, and not to be had from the hub"):
+    with pytest.raises(InputError, match="model no/such: no such folder, and it cannot be loaded from the hub"):
         describe_backbone("no/such")
 
 

@@ -323,7 +323,7 @@ def test_no_error_names_the_key_or_the_server(server: ApiServer, monkeypatch: py
     ("change", "words"),
     [
         ({"list_failure": page()}, "the server answers an HTML page"),
-        ({"list_failure": (200, {}, b'{"hello": 1}')}, "what no OpenAI-compatible server answers"),
+        ({"list_failure": (200, {}, b'{"hello": 1}')}, "an answer that is not OpenAI-compatible"),
         ({"key": KEY}, "401: it wants a key: set OPENAI_API_KEY"),
         ({"models": ["other"], "known": ("other",)}, "the server has no such model .*; it lists: other"),
         ({"models": None, "known": ("other",)}, "404"),
@@ -367,7 +367,7 @@ def test_a_server_that_is_down_is_named_at_planning() -> None:
         ("openai:x", "http:///v1", "expected a URL such as"),
     ],
 )
-def test_a_url_that_is_none_is_refused(model: str, endpoint: str | None, words: str) -> None:
+def test_an_invalid_url_is_refused(model: str, endpoint: str | None, words: str) -> None:
     with pytest.raises(InputError, match=words):
         describe_served(model, endpoint, Decoding())
 
@@ -394,7 +394,7 @@ def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.Monke
         describe_served("openai:x", "http://localhost/v1", Decoding())
 
 
-def test_what_is_known_of_a_reply_is_kept(server: ApiServer) -> None:
+def test_what_is_known_about_a_reply_is_kept(server: ApiServer) -> None:
     backbone = asking(server)
     backbone.answer(LAMP5, [prompt("some words")])
     (reply,) = backbone.replies.values()

@@ -74,7 +74,7 @@ def test_training_examples_have_the_same_context(given: str | list[str]) -> None
     assert method._shared_example(shared, 0).prompt.context == ("likes tea\n",)
 
 
-def test_a_context_object_brings_its_own_end() -> None:
+def test_a_context_object_has_its_own_end() -> None:
     prompt = Prompt("head ", "text", " tail")
     assert prompt.with_context(Context(("a", "b"), ". ")).text == "ab. head text tail"
     assert prompt.with_context(Context((), ". ")).text == "head text tail"

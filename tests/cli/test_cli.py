@@ -162,7 +162,7 @@ def test_one_failing_run_does_not_stop_the_others(tmp_path: Path) -> None:
     assert re.search(r"zero-shot +lamp5 +rouge-L \d", result.stdout)
 
 
-def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tmp_path: Path) -> None:
+def test_ctrl_c_says_how_to_resume_and_the_same_command_does(tmp_path: Path) -> None:
     options = ("run", "--method", "perfit", "--task", "lamp5", *BASE, "--set", "user_epochs=400")
     command = [sys.executable, "-m", "lampbench", *options]
     # A shell that runs the tests in its background lets its children ignore the signal.
@@ -181,7 +181,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tmp_path: Path) -> N
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "interrupted; the same command continues" in errors
+    assert "interrupted; repeat the command to resume" in errors
     assert "Traceback" not in errors
     again = lampbench(*options, cwd=tmp_path)
     assert again.returncode == 0, again.stderr

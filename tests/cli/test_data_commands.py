@@ -94,7 +94,7 @@ def test_a_folder_serves_as_mirror_and_an_option_moves_the_cache(mirror: Path, t
     )
 
 
-def test_what_cannot_be_fetched_is_said(mirror: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_downloaded_is_reported(mirror: Path, tmp_path: Path) -> None:
     get = ("data", "get", "lamp-time", "--task", "lamp5")
     with serve(mirror) as server:
         gone = server.url
@@ -160,7 +160,7 @@ def test_a_protocol_is_described_in_numbers(tmp_path: Path) -> None:
         "queries per user: median 2, largest 2, 6 in all",
         "history items per user: median 7, largest 9, 21 in all",
         "answers: ",
-        "words an answer: ",
+        "words per answer: ",
         "tokens (model, without BOS and EOS): a prompt: median ",
         "leak check: ",
         "leak checks that this data cannot answer: later_history",

@@ -79,7 +79,7 @@ def test_runs_are_compared_with_the_first(finished: Path, tmp_path: Path) -> Non
         (("validate", "nothing", "--golds", "none.json"), "none.json: no such file"),
     ],
 )
-def test_what_is_missing_is_said(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+def test_what_is_missing_is_reported(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
     assert message in lampbench(*arguments, cwd=tmp_path, status=2).stderr
 
 

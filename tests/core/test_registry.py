@@ -67,6 +67,6 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
         methods().plugin("perfitt")
 
 
-def test_the_built_in_methods_are_registered_like_anyones() -> None:
+def test_the_built_in_methods_are_registered_like_third_party_ones() -> None:
     assert {"zero-shot", "majority", "rag", "pag", "perfit"} <= set(methods().names())
     assert methods().plugin("rag").value == "lampbench_methods.rag:Rag"

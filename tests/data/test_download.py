@@ -192,7 +192,7 @@ def test_progress_ends_with_all_bytes(server: FileServer, folder: Path) -> None:
     assert steps.moves == sorted(steps.moves)
 
 
-def test_progress_of_a_resumed_file_begins_where_it_goes_on(server: FileServer, folder: Path) -> None:
+def test_progress_of_a_resumed_file_begins_where_it_resumes(server: FileServer, folder: Path) -> None:
     leave_part(server, folder, 200_000)
     steps = Steps()
     list(fetch([QUESTIONS], folder, source=server.url, progress=steps, patience=QUICK))
@@ -308,7 +308,7 @@ def test_a_damaged_lock_is_an_error_and_stays(server: FileServer, folder: Path, 
     assert server.asked == []
 
 
-def test_a_lock_that_is_no_text_is_damaged(server: FileServer, folder: Path) -> None:
+def test_a_lock_that_is_not_text_is_damaged(server: FileServer, folder: Path) -> None:
     folder.mkdir()
     (folder / LOCK).write_bytes(b"\xff\xfe")
     assert "damaged" in fails(InputError, server.url, folder)
@@ -379,7 +379,7 @@ def test_attempts_that_bring_something_do_not_count_as_failures(server: FileServ
 
 
 @pytest.mark.parametrize("ignoring", ["ignore_range", "validator"])
-def test_where_nothing_can_be_gone_on_with_the_file_starts_over(
+def test_a_file_that_cannot_be_resumed_starts_over(
     server: FileServer, folder: Path, target: Path, ignoring: str
 ) -> None:
     setattr(server, ignoring, "none" if ignoring == "validator" else True)
@@ -413,7 +413,7 @@ def test_a_range_that_was_not_asked_for_is_not_appended(
 
 @pytest.mark.parametrize("ignore_if_range", [False, True])
 @pytest.mark.parametrize("size", [100_000, 300_000, 400_000])
-def test_a_part_of_an_older_version_is_not_gone_on_with(
+def test_a_part_of_an_older_version_is_not_resumed(
     server: FileServer, official: Path, folder: Path, target: Path, size: int, ignore_if_range: bool
 ) -> None:
     leave_part(server, folder, 200_000)
@@ -426,9 +426,7 @@ def test_a_part_of_an_older_version_is_not_gone_on_with(
 
 
 @pytest.mark.parametrize("change", ["other url", "damaged", "absent", "longer than the file"])
-def test_a_part_that_nobody_knows_is_not_gone_on_with(
-    server: FileServer, folder: Path, target: Path, change: str
-) -> None:
+def test_a_part_of_unknown_origin_is_not_resumed(server: FileServer, folder: Path, target: Path, change: str) -> None:
     leave_part(server, folder, 200_000)
     if change == "other url":
         note(target).write_text(note(target).read_text().replace("127.0.0.1", "127.0.0.2"))
@@ -500,7 +498,7 @@ list(fetch([RemoteFile(path, local)], Path(folder), source=source, progress=Sile
 """
 
 
-def test_a_killed_download_goes_on_and_keeps_others_out_while_it_lives(
+def test_a_killed_download_resumes_and_keeps_other_processes_out_while_it_runs(
     server: FileServer, folder: Path, target: Path
 ) -> None:
     server.stall_after = 200_000

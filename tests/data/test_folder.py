@@ -99,7 +99,7 @@ def test_a_rating_in_a_history_must_be_one(folder: Path) -> None:
         FolderProtocol().load(task("lamp3"), folder)
 
 
-def test_data_that_calls_itself_synthetic_keeps_its_label(folder: Path) -> None:
+def test_data_with_a_synthetic_label_keeps_it(folder: Path) -> None:
     assert load(folder).label is None
     edit(folder, "dev_outputs", lambda outputs: outputs.update(about="mini (synthetic)"))
     assert load(folder).label == "mini (synthetic)"
@@ -183,7 +183,7 @@ def test_a_missing_file_is_named(folder: Path) -> None:
         load(folder)
 
 
-def test_a_file_that_is_no_text_is_named(folder: Path) -> None:
+def test_a_file_that_is_not_text_is_named(folder: Path) -> None:
     (folder / "LaMP_5" / "dev" / "dev_outputs.json").write_bytes(b"\xff\xfe{}")
     with pytest.raises(InputError, match="not UTF-8 at byte 0"):
         load(folder)

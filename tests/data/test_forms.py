@@ -450,7 +450,7 @@ class TestWithoutHistory:
         assert len(data.users[0].history) == 0
         assert data.queries == before.queries
         assert data.notes == (
-            "1 of 3 evaluated users have no history: methods answer them as users to whom they were not adapted",
+            "1 of 3 evaluated users have no history: methods answer them like users to whom they were not adapted",
         )
 
     def test_users_without_history_are_not_taken_for_one_person(self, folder: Path) -> None:

@@ -69,7 +69,7 @@ def test_one_person_under_two_ids_is_found_by_the_texts(split: str) -> None:
         ("On rivers and", 0, 0),
     ],
 )
-def test_a_query_about_an_item_of_the_own_history(text: str, exact: int, normal: int) -> None:
+def test_a_query_about_an_item_of_the_users_own_history(text: str, exact: int, normal: int) -> None:
     found = leaks(
         "lamp5", [], [user("ann", [("On rivers.", "Rivers", "")], [(text, "New", ""), ("Else", "Other", "")])]
     )
@@ -85,7 +85,7 @@ def test_a_gold_that_is_an_items_target(gold: str, exact: int, normal: int) -> N
     assert (found["gold_in_history"].count, found["gold_in_history_normalised"].count) == (exact, normal)
 
 
-def test_another_users_history_is_no_leak() -> None:
+def test_another_users_history_is_not_a_leak() -> None:
     found = leaks("lamp5", [], [ANN, user("bob", [("On tariffs.", "Tariffs", "")], [("On rivers.", "Rivers", "")])])
     assert findings(list(found.values())) == []
 
@@ -122,7 +122,7 @@ def test_a_text_that_the_shared_stage_trains_on() -> None:
     assert found["query_in_shared"] == Leak("query_in_shared", 1, 1, ("ann-q0",))
 
 
-def test_a_text_in_a_shared_history_is_found_to_the_letter() -> None:
+def test_a_text_in_a_shared_history_is_found_by_exact_comparison() -> None:
     writer = user("bob", [("On engines.", "Engines", "")], [("x", "y", "")])
     assert leaks("lamp5", [writer], [ANN])["query_in_shared_history"].examples == ("ann-q0",)
     assert leaks("lamp5", [writer], [BOB])["query_in_shared_history"].count == 0

@@ -148,6 +148,6 @@ def test_pretraining_learns_something_in_a_few_steps() -> None:
     assert losses[11] < losses[0] - 0.3
 
 
-def test_mini_brings_its_own_data() -> None:
-    with pytest.raises(InputError, match="brings its own data"):
+def test_mini_has_its_own_data() -> None:
+    with pytest.raises(InputError, match="has its own data"):
         MiniProtocol().load(task("lamp5"), Path())

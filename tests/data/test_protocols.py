@@ -190,7 +190,7 @@ class TestOppu:
         assert (oppu / "tweet_paraphrase" / "user_more_100_history.json").exists()
         assert len(load("oppu100", "lamp7", oppu).users) == 3
 
-    def test_what_is_missing_is_said(self, oppu: Path, tmp_path: Path) -> None:
+    def test_what_is_missing_is_reported(self, oppu: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="needs --data, the release's folder that contains scholarly_title"):
             load("oppu100", data=None)
         shutil.rmtree(oppu / "scholarly_title")

@@ -199,7 +199,7 @@ def test_in_memory_nothing_touches_the_cache() -> None:
     assert not cache_folder().exists()
 
 
-def test_a_history_is_read_when_it_is_looked_into() -> None:
+def test_a_history_is_read_when_it_is_first_used() -> None:
     items = store().history(0, 0, 3)
     reads: list[int] = []
 

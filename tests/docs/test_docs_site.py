@@ -1,8 +1,11 @@
 """The documentation site: it builds, names everything, leads nowhere outside, and its commands exist."""
 
+import ast
 import html
+import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -13,13 +16,14 @@ import pytest
 from documented import code_blocks, commands, fault
 from support import PLUGINS
 
+import lampbench
 from lampbench.core import Registry, config_fields, methods, metrics, protocols, tasks
 from lampbench.leaderboard import columns
 from lampbench.testing import CHECKS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-MARKDOWN = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+MARKDOWN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 # Attributes from which a browser loads something by itself.
 _LOADED = {"link": "href", "script": "src", "img": "src", "iframe": "src", "source": "src", "object": "data"}
 _CSS_URL = re.compile(r"url\(\s*['\"]?([^'\")]+)|@import\s+['\"]([^'\"]+)")
@@ -48,7 +52,8 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built strictly, with a page in the place of the boards."""
-    pytest.importorskip("mkdocs", reason="mkdocs is not installed: pip install '.[docs]'")
+    for package in ("material", "mkdocstrings_handlers.python"):
+        pytest.importorskip(package, reason="the docs extra is not installed: pip install '.[docs]'")
     boards, target = tmp_path_factory.mktemp("boards"), tmp_path_factory.mktemp("site")
     (boards / "index.html").write_text(_BOARDS_PAGE, encoding="utf-8")
     done = subprocess.run(
@@ -99,9 +104,14 @@ def test_the_page_of_columns_explains_every_column(site: Path) -> None:
         assert not column.cell or (column.title in text and column.meaning in text)
 
 
-def test_the_contract_shows_every_hook(site: Path) -> None:
-    ids = Page(site / "contract" / "index.html").ids
-    assert {"fit_shared", "adapt", "predict", "forget", "save_user", "context", "adapter", "recipe"} <= ids
+def test_the_api_page_has_every_hook_and_every_name_that_plug_ins_import(site: Path) -> None:
+    ids = Page(site / "api" / "index.html").ids
+    hooks = {"Method.fit_shared", "Method.save_user", "PromptMethod.context", "AdapterMethod.recipe"}
+    assert {f"lampbench.{name}" for name in hooks | set(lampbench.__all__)} <= ids
+    for path in [*(ROOT / "methods").glob("*.py"), *PLUGINS.glob("*/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "lampbench":
+                assert {f"{node.module}.{alias.name}" for alias in node.names} <= ids, path.name
 
 
 def test_every_link_leads_to_a_page_and_a_place_in_it(site: Path) -> None:
@@ -116,6 +126,16 @@ def test_every_link_leads_to_a_page_and_a_place_in_it(site: Path) -> None:
             found = found / "index.html" if found.is_dir() else found
             assert found in pages, f"{path.relative_to(site)}: {link}"
             assert not anchor or anchor in pages[found].ids, f"{path.relative_to(site)}: {link}"
+
+
+def test_the_picture_is_of_the_committed_board() -> None:
+    made = runpy.run_path(str(ROOT / "docs_site" / "picture.py"))
+    board = json.loads(made["BOARD"].read_text(encoding="utf-8"))[0]
+    assert made["PICTURE"].read_text(encoding="utf-8") == made["picture"](board), "run docs_site/picture.py again"
+    for entry in board["entries"]:
+        value = entry["scores"][board["metrics"][0]["key"]]["micro"]["value"]
+        assert f">{entry['name']}</text>" in made["picture"](board)
+        assert f">{value:.3f}</text>" in made["picture"](board)
 
 
 def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:

@@ -258,7 +258,7 @@ def test_what_is_added_is_what_was_run_and_stays(root: Path) -> None:
         (lambda run: (run / "user_sums.json").unlink(), r"user_sums\.json: No such file"),
     ],
 )
-def test_what_is_no_finished_run_is_not_added(root: Path, damage: Any, message: str) -> None:
+def test_an_unfinished_run_is_not_added(root: Path, damage: Any, message: str) -> None:
     run = made_run(root.parent / "runs", "lamp5", "rag", 0.5)
     damage(run)
     with pytest.raises(InputError, match=message):
@@ -307,7 +307,7 @@ def test_conversations_and_penalties_have_boards_of_their_own_and_a_length_has_n
     assert sum(name.startswith("greedy, chat ") for name in found) == 2
 
 
-def test_what_did_not_fit_is_told_below_the_table_and_lengths_are_in_json(root: Path) -> None:
+def test_what_did_not_fit_is_reported_below_the_table_and_lengths_are_in_json(root: Path) -> None:
     lengths = {
         "prompt_mean": 300.5, "prompt_longest": 512, "answer_mean": 20.0, "at_limit": 0.25, "thought_mean": 7.5,
         "unfinished_thoughts": 3,

@@ -49,7 +49,9 @@ def ranks(board: Board) -> dict[str, int | None]:
 
 @pytest.mark.parametrize("method", QUALITIES)
 @pytest.mark.parametrize("answer", ["nan", "inf"])
-def test_one_answer_that_is_no_finite_number_moves_nothing_on_a_board(root: Path, method: str, answer: str) -> None:
+def test_one_answer_that_is_not_a_finite_number_changes_nothing_on_a_board(
+    root: Path, method: str, answer: str
+) -> None:
     """While such an answer left a method without a score, one of lora's gave all six rank 1, one of oppu's perfit rank 3."""
     board = six(root, {method: {7: answer}})
     official = {name: board_metric.official for name, board_metric in metrics_of(board, method).items()}

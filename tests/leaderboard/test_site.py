@@ -375,7 +375,7 @@ def test_for_errors_the_largest_are_the_worst(site: Path, shown: Sequence[Board]
     assert float(rows[0][1]) == pytest.approx(max(result.sums["MAE"].own), abs=5e-5)
 
 
-def test_a_method_shows_what_it_says_of_itself_and_its_entries(site: Path) -> None:
+def test_a_method_page_shows_its_description_and_its_entries(site: Path) -> None:
     text = Page(site / "methods" / "perfit.html").text
     for expected in ("A collective shift for all users", "Liu et al., PerFit, ICLR 2026", "AdamW learning rate"):
         assert expected in text

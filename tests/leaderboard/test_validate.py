@@ -285,7 +285,7 @@ def test_what_was_merged_is_neither_changed_nor_removed(
     assert any(message in fault for fault in validate(root, KnownGolds(), COUNT, "HEAD"))
 
 
-def test_an_unknown_revision_is_said(repository: Callable[..., str], folder: Path) -> None:
+def test_an_unknown_revision_is_reported(repository: Callable[..., str], folder: Path) -> None:
     (fault,) = [f for f in validate(folder.parents[4], KnownGolds(), COUNT, "nothing") if "cannot be compared" in f]
     assert "nothing" in fault
 
@@ -334,7 +334,7 @@ def test_trainable_parameters_are_counted_again_from_the_config(really_ran: Path
     assert "'per_user': 1}" in fault
 
 
-def test_parameters_on_a_backbone_that_is_not_at_hand_are_left(folder: Path) -> None:
+def test_parameters_on_a_backbone_that_is_not_available_are_not_checked(folder: Path) -> None:
     identity = read_row(folder / "row.json").identity
     assert Recount()(replace(identity, method="perfit")) is None
 

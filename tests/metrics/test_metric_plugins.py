@@ -58,7 +58,7 @@ def test_a_tasks_metrics_are_those_it_names_the_primary_one_first(register: Regi
     assert scores["length"].macro is not None
 
 
-def test_a_metric_of_sums_is_no_mean_over_queries(register: Register) -> None:
+def test_a_metric_of_sums_is_not_a_mean_over_queries(register: Register) -> None:
     register("ratio", RATIO)
     own = replace(task("lamp5"), scored_by=("ratio",))
     found = score(own, ["aaa", "a"], ["a", "aa"], ["u", "v"])["ratio"]

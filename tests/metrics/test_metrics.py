@@ -119,7 +119,7 @@ def test_an_unreadable_rating_counts_as_the_farthest_end(prediction: str, gold: 
 
 
 @pytest.mark.parametrize("prediction", ["nan", "inf", "-inf"])
-def test_an_answer_that_is_no_finite_number_is_scored_as_unreadable_and_the_official_value_stands_beside(
+def test_an_answer_that_is_not_a_finite_number_is_scored_as_unreadable_and_the_official_value_is_reported_as_well(
     prediction: str,
 ) -> None:
     golds, users = ["4", "5", "2"], ["a", "b", "b"]

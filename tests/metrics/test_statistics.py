@@ -146,7 +146,7 @@ def test_seeds_are_pooled_by_their_mean_and_users_drawn_once() -> None:
     assert against.micro.value == pytest.approx(values.mean() - values[0].mean() + 1)
 
 
-def test_seeds_of_a_metric_that_is_no_mean_are_averaged_value_by_value() -> None:
+def test_seeds_of_a_metric_that_is_not_a_mean_are_averaged_value_by_value() -> None:
     answers = [["1", "3", "5", "2"], ["2", "5", "5", "1"]]
     golds, users = ["1", "4", "2", "2"], ["a", "a", "b", "c"]
     seeds = [additive(task("lamp3"), own, golds, users)["RMSE"] for own in answers]

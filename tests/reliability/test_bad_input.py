@@ -125,7 +125,7 @@ OPTIONS: Sequence[tuple[tuple[str, ...], tuple[str, ...]]] = [
     ((*setting("zero-shot"), "--device", "hpu"), ("--device hpu: not usable here",)),
     ((*setting("zero-shot"), "--revision", "abc"), ("the folder's content is sha256:", "expected revision abc")),
     ((*setting("zero-shot"), "--model", "two\nlines"), ("model two lines: no such folder",)),
-    ((*setting("zero-shot"), "--model", "x" * 300), ("no such folder, and not to be had from the hub",)),
+    ((*setting("zero-shot"), "--model", "x" * 300), ("no such folder, and it cannot be loaded from the hub",)),
     (setting("perfit", "layers=99"), ("no layer 99; the backbone has layers 0 to 2",)),
     (setting("perfit", "layers="), ("layers must name at least one layer",)),
     (setting("perfit", "user_rank=48"), ("rank 48 must be below the backbone's width, 48",)),
@@ -219,7 +219,7 @@ def test_a_wrong_config_file_is_refused(content: bytes, words: tuple[str, ...], 
     refused(command("run", "--config", "run.toml", *rest), *words)
 
 
-def test_a_folder_is_no_config_file(command: Command) -> None:
+def test_a_folder_is_not_a_config_file(command: Command) -> None:
     refused(command(*MAJORITY, *DATA, "--config", "adir"), "--config adir: Is a directory")
 
 
@@ -243,7 +243,7 @@ DATA_FOLDERS: Sequence[tuple[str, Callable[[Path], Any], str, tuple[str, ...]]] 
     ("another layout", lambda data: None, "oppu100", ("no folder scholarly_title for lamp5; found LaMP_2M",)),
     ("another setting", lambda data: None, "lamp-user", ("its questions have a user_id; expected none (lamp-user)",)),
     ("few users", lambda data: None, "oppu100-rebuilt,base=folder", ("lamp5 has 5 users in all", "users=N")),
-    ("for mini", lambda data: None, "mini", ("'mini' brings its own data; --data goes with --protocol folder",)),
+    ("for mini", lambda data: None, "mini", ("'mini' has its own data; --data is for --protocol folder",)),
 ]
 
 
@@ -262,9 +262,9 @@ def test_what_holds_no_data_is_refused(data: str, words: str, command: Command) 
     refused(command(*MAJORITY, "--protocol", "folder", "--data", data), words)
 
 
-def test_one_folder_too_deep_is_told(command: Command) -> None:
+def test_a_folder_that_is_one_level_too_deep_is_reported(command: Command) -> None:
     told = command(*MAJORITY, "--protocol", "folder", "--data", TINY_DATA / "LaMP_5")
-    refused(told, "no folder LaMP_5", "give the folder above it")
+    refused(told, "no folder LaMP_5", "use the folder above it")
 
 
 GOLDS = TINY_DATA / "LaMP_3" / "dev" / "dev_outputs.json"
@@ -481,7 +481,7 @@ def asked_of(model: Path, change: Change, command: Command) -> Told:
 
 
 @pytest.mark.parametrize("name", UNUSABLE)
-def test_a_model_folder_that_is_none_is_refused(name: str, command: Command) -> None:
+def test_a_folder_that_is_not_a_model_is_refused(name: str, command: Command) -> None:
     change, words = UNUSABLE[name]
     refused(asked_of(Path("model"), change, command), *words)
 
@@ -595,7 +595,7 @@ def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 
 
 @pytest.mark.parametrize("name", STATES)
-def test_a_run_does_not_go_on_from_a_state_that_is_not_its_own(
+def test_a_run_does_not_resume_from_a_state_of_another_run(
     name: str, unfinished: Callable[[str], Path], tmp_path: Path
 ) -> None:
     method, change, words = STATES[name]
@@ -619,7 +619,7 @@ def test_a_run_does_not_go_on_from_a_state_that_is_not_its_own(
         ("perfit", "no config.json; expected a model"),
     ],
 )
-def test_a_state_is_no_model(method: str, words: str, unfinished: Callable[[str], Path], command: Command) -> None:
+def test_a_state_is_not_a_model(method: str, words: str, unfinished: Callable[[str], Path], command: Command) -> None:
     state = next(unfinished(method).rglob("state/users/dev0"))
     refused(command(*setting("zero-shot"), "--model", state), words)
 
@@ -747,7 +747,9 @@ def test_a_plug_in_that_goes_wrong_while_it_is_planned_is_refused(
     refused(command(*MAJORITY, *DATA), "plug-in 'majority' of lampbench", "fails before it runs", words)
 
 
-def test_a_plug_in_whose_config_is_no_dataclass_is_refused(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plug_in_whose_config_is_not_a_dataclass_is_refused(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("lampbench_methods.majority.Majority", type("Broken", (Plain,), {"Config": dict}))
     refused(command(*MAJORITY, *DATA), "plug-in 'majority' of lampbench", "its Config must be a frozen dataclass")
 

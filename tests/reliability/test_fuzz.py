@@ -197,7 +197,7 @@ def test_a_run_folder_of_any_bytes_is_read_or_refused_in_one_line(
 
 @given(data=st.data())
 @tried(150)
-def test_a_run_goes_on_from_a_journal_of_any_shape_or_says_why_not(
+def test_a_run_resumes_from_a_journal_of_any_shape_or_says_why_not(
     data: st.DataObject, finished: Mapping[str, bytes], scratch: Path
 ) -> None:
     made = plan(scratch, "majority", "lamp5")

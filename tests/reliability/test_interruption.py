@@ -72,7 +72,7 @@ def undisturbed(tmp_path: Path) -> bytes:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("where", ["on_adapt", "on_predict"])
-def test_the_first_signal_ends_a_run_after_its_batch_and_nothing_is_lost(
+def test_the_first_signal_stops_a_run_after_its_batch_and_nothing_is_lost(
     number: signal.Signals, where: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     signalled = type("Signalled", (Counting,), {where: lambda self: os.kill(os.getpid(), number)})
@@ -82,7 +82,7 @@ def test_the_first_signal_ends_a_run_after_its_batch_and_nothing_is_lost(
         run(broken, tmp_path, reporter)
     folder = RunFolder(broken.folder)
     assert "stopping after the current batch; once more stops at once" in capfd.readouterr().err
-    assert reporter.said[-1] == "lamp5 majority: interrupted; the same command continues"
+    assert reporter.said[-1] == "lamp5 majority: interrupted; repeat the command to resume"
     row = folder.row()
     assert row is not None
     assert row.status == "incomplete"
@@ -93,7 +93,7 @@ def test_the_first_signal_ends_a_run_after_its_batch_and_nothing_is_lost(
     assert (broken.folder / "predictions.json").read_bytes() == undisturbed(tmp_path)
 
 
-def test_the_second_signal_ends_a_run_at_once(tmp_path: Path) -> None:
+def test_the_second_signal_stops_a_run_at_once(tmp_path: Path) -> None:
     def twice(self: Any) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
@@ -175,7 +175,7 @@ class Bulky(Counting):
 
 
 @pytest.mark.parametrize("size", [1, 150, 400, 700, 1200, 2000, 2400, 2600, 3500])
-def test_a_disk_that_is_full_is_said_and_the_run_goes_on_when_it_is_not(size: int, tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_the_run_resumes_when_there_is_room(size: int, tmp_path: Path) -> None:
     broken = made(tmp_path, Bulky)
     finished: dict[str, Any] | None = None
     with files_of_at_most(size):
@@ -183,7 +183,7 @@ def test_a_disk_that_is_full_is_said_and_the_run_goes_on_when_it_is_not(size: in
             finished = run(broken, tmp_path)
         except LampBenchError as error:
             assert "cannot write" in str(error)
-            assert "File too large; what is finished is kept" in str(error)
+            assert "File too large; finished work is kept" in str(error)
             assert "\n" not in str(error)
         assert finished is None
     folder = RunFolder(broken.folder)
@@ -207,7 +207,7 @@ def test_an_earlier_result_survives_a_full_disk(tmp_path: Path) -> None:
     }
 
 
-def test_a_run_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+def test_a_run_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "folder").write_text("a file where a folder has to be")
     with pytest.raises(InputError, match=r"cannot make .*; choose another --out"):
         run(made(tmp_path, Counting), tmp_path)
@@ -228,7 +228,7 @@ def hang_and_swallow(self: Any) -> None:
 
 @pytest.mark.parametrize("where", ["on_adapt", "on_predict"])
 @pytest.mark.parametrize("hangs", [hang, hang_and_swallow])
-def test_a_method_that_hangs_is_ended_by_the_time_limit(
+def test_a_method_that_hangs_is_stopped_by_the_time_limit(
     hangs: Callable[[Any], None], where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_limits, "_AGAIN", 0.5)
@@ -236,7 +236,9 @@ def test_a_method_that_hangs_is_ended_by_the_time_limit(
     row = LocalExecutor(Silence()).run(broken)
     assert row.status == "failed"
     phase = where.removeprefix("on_")
-    assert row.error == f"{phase}: the time limit of 1 s is over; a longer --time-limit continues"
+    assert (
+        row.error == f"{phase}: the time limit of 1 s is over; repeat the command with a longer --time-limit to resume"
+    )
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     assert continued(broken, tmp_path).status == "success"
 
@@ -246,7 +248,7 @@ def hang_in_native_code(self: Any) -> None:
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
 
 
-def test_a_method_that_hangs_in_native_code_ends_with_the_process_and_the_run_goes_on(tmp_path: Path) -> None:
+def test_a_method_that_hangs_in_native_code_is_stopped_with_the_process_and_the_run_resumes(tmp_path: Path) -> None:
     broken = made(tmp_path, type("Native", (Counting,), {"on_predict": hang_in_native_code}), time_limit=5.0)
     child = os.fork()
     if child == 0:
@@ -293,11 +295,11 @@ def test_a_method_that_asks_for_memory_without_end_fails_alone(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux alone")
 def test_a_limit_below_what_the_program_needs_is_refused() -> None:
-    with pytest.raises(InputError, match=r"--memory-limit 0.001: the program alone needs .* GiB here"):
+    with pytest.raises(InputError, match=r"--memory-limit 0.001: the program alone uses .* GiB"):
         limit_memory(0.001, "cpu")
 
 
-def test_on_a_gpu_memory_is_limited_by_request_alone() -> None:
+def test_on_a_gpu_memory_is_limited_only_on_request() -> None:
     before = resource.getrlimit(resource.RLIMIT_DATA)
     limit_memory(None, "cuda:0")
     assert resource.getrlimit(resource.RLIMIT_DATA) == before

@@ -175,7 +175,7 @@ def watched(commands: list[list[str]], cwd: Path, **environment: str) -> dict[st
 DATA = ["--protocol", "folder", "--data", str(TINY_DATA), "--task", "lamp5"]
 
 
-def test_a_run_that_is_gone_on_with_loads_no_pickle_asks_no_network_and_writes_in_its_folders_alone(
+def test_a_resumed_run_loads_no_pickle_uses_no_network_and_writes_only_to_its_folders(
     tmp_path: Path,
 ) -> None:
     methods = ["run", "--method", "zero-shot,perfit,user-lora", *DATA, "--model", str(TINY_MODEL), "--device", "cpu"]

@@ -12,7 +12,7 @@ documents = st.lists(st.lists(words, min_size=1, max_size=8).map(" ".join), min_
 
 
 @given(documents, st.lists(words, min_size=1, max_size=6).map(" ".join))
-def test_scores_equal_rank_bm25_to_the_bit(corpus: list[str], query: str) -> None:
+def test_scores_equal_those_of_rank_bm25_exactly(corpus: list[str], query: str) -> None:
     expected = BM25Okapi([text.split(" ") for text in corpus]).get_scores(query.split(" "))
     assert np.array_equal(Bm25Index(corpus).scores(query), expected)
 

@@ -47,7 +47,7 @@ def test_fields_that_a_row_need_not_have_stay_absent(tmp_path: Path) -> None:
     assert written["checks"]["golds"] == {"passed": None}
 
 
-def test_what_a_check_saw_is_told_by_name() -> None:
+def test_what_a_check_found_is_reported_by_name() -> None:
     assert Check(passed=False, asked=4, way=None).found == {"asked": 4, "way": None}
 
 
@@ -134,7 +134,7 @@ def test_all_faults_of_a_shape_are_named_at_once() -> None:
         ("[" * 100_000, "not valid JSON"),
     ],
 )
-def test_what_is_no_row_is_refused_in_one_line(text: str, message: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_row_is_refused_in_one_line(text: str, message: str, tmp_path: Path) -> None:
     for read in (read_row, read_run_row):
         with pytest.raises(InputError, match=message) as refused:
             read(write(tmp_path, text))

@@ -24,7 +24,7 @@ def test_what_a_protocol_recommends_is_for_its_own_model(tmp_path: Path, protoco
     said: list[str] = []
     oppu = _preset(tmp_path, said, "oppu", TINY_MODEL, protocol)
     assert (oppu.preset, oppu.learning_rate, oppu.task_epochs, oppu.profile_items) == ("lamp", 1e-4, 3, 10)
-    line = "the settings that mini recommends are for its model lampbench-mini; model gets the published ones"
+    line = "the settings that mini recommends are for its model lampbench-mini; model uses the published ones"
     assert said.count(line) == 1
 
 

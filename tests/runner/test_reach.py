@@ -46,7 +46,7 @@ def test_what_callables_carry_is_found() -> None:
         assert way(function) is not None, function
 
 
-def test_modules_classes_and_globals_are_no_way() -> None:
+def test_modules_classes_and_globals_are_not_searched() -> None:
     assert way(Plain(), Plain.method, functools, lambda: SECRET) is None
 
 

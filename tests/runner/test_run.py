@@ -135,13 +135,13 @@ def test_an_engine_is_part_of_the_identity_of_methods_that_train(tmp_path: Path)
     assert plan(tmp_path, "zero-shot", engine="solo").run_id == plan(tmp_path, "zero-shot").run_id
 
 
-def test_a_method_that_cannot_train_by_an_engine_is_skipped_and_says_so(
+def test_a_method_that_does_not_support_an_engine_is_skipped_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan(tmp_path).method_type, "engines", ("stacked",))
     skipped = planner(tmp_path, engine="solo").plan("perfit", "lamp5", FAST)
     assert isinstance(skipped, Skip)
-    assert skipped.reason == "it trains by stacked, not solo"
+    assert skipped.reason == "it does not support --engine solo"
 
 
 def test_either_engine_gives_the_same_predictions_and_counts(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_where_a_file_lies_is_not_in_the_identity_but_its_content_is(tmp_path: P
     assert ids[0] == ids[1] != ids[2]
 
 
-def test_finished_work_is_kept_and_said_so(tmp_path: Path) -> None:
+def test_finished_work_is_kept_and_reported(tmp_path: Path) -> None:
     made = plan(tmp_path)
     first, reporter = run(made, tmp_path), Silence()
     before = (made.folder / "row.json").stat().st_mtime_ns
@@ -204,7 +204,7 @@ def interrupt_after(kind: type[Method], calls: dict[str, int]) -> type[Method]:
 
 
 @pytest.mark.parametrize("calls", [{"adapt": 1}, {"adapt": 2}, {"predict": 1}, {"predict": 2}])
-def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path, calls: dict[str, int]) -> None:
+def test_an_interrupted_run_resumes_where_it_stopped(tmp_path: Path, calls: dict[str, int]) -> None:
     undisturbed = plan(tmp_path / "whole", batch_size=1)
     run(undisturbed, tmp_path)
     made = plan(tmp_path / "broken", batch_size=1)
@@ -276,7 +276,7 @@ def test_a_method_that_keeps_a_user_it_was_not_given_fails(tmp_path: Path) -> No
     assert row.error == "keep_user was called for 'somebody', who is not waiting to be adapted"
 
 
-def test_an_interrupted_shared_stage_goes_on_from_its_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_shared_stage_resumes_from_its_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What each part cost is in the journal, and the result is that of an undisturbed run."""
     monkeypatch.setattr("lampbench.bases._adapter_method.Snapshots", partial(Snapshots, seconds=0))
     undisturbed, made = plan(tmp_path / "whole"), plan(tmp_path / "broken")

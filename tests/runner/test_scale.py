@@ -198,7 +198,7 @@ def test_a_method_that_cannot_be_made_fails_the_run_and_no_users(cluster: None, 
     assert "in setup" in RunFolder(made.folder).log_path.read_text()
 
 
-def test_a_worker_that_hangs_is_ended_by_the_time_limit(cluster: None, tmp_path: Path) -> None:
+def test_a_worker_that_hangs_is_stopped_by_the_time_limit(cluster: None, tmp_path: Path) -> None:
     made = mini(tmp_path, scale_methods.Hanging, time_limit=5.0)
     made = dataclasses.replace(made, config=dataclasses.replace(made.config, user=some_user(made)))
     row = on_ray(made)
@@ -213,7 +213,7 @@ def test_answers_that_adapting_does_not_change_are_counted_over_all_shards(clust
     assert checks["adaptation"] == Check(passed=None, asked=2, changed=0)
 
 
-def test_one_process_goes_on_where_workers_stopped_and_the_other_way_round(cluster: None, tmp_path: Path) -> None:
+def test_one_process_resumes_what_workers_began_and_vice_versa(cluster: None, tmp_path: Path) -> None:
     undisturbed = mini(tmp_path, scale_methods.Careful)
     alone = local(undisturbed)
     user = some_user(undisturbed)

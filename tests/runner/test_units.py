@@ -252,7 +252,7 @@ def test_units_hold_no_gold(tmp_path: Path, held: Callable[..., Run]) -> None:
         run.done(waiting.name)
 
 
-def test_a_failure_survives_the_way_to_another_process() -> None:
+def test_a_failure_can_be_sent_to_another_process() -> None:
     again = pickle.loads(pickle.dumps(UnitError("OddError: 1 and 2", "in adapt", loading=True)))
     assert (str(again), again.details, again.loading) == ("OddError: 1 and 2", "in adapt", True)
 

@@ -91,7 +91,7 @@ def test_queries_of_shared_users_are_cut_like_history_items() -> None:
 
 
 @given(st.text())
-def test_a_short_source_text_is_kept_to_the_letter(text: str) -> None:
+def test_a_short_source_text_is_kept_unchanged(text: str) -> None:
     assert task("lamp5").pair(HistoryItem("i", text, "t")).prompt.source == text
 
 

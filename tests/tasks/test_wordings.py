@@ -75,7 +75,7 @@ def test_lamps_prompts_are_the_inputs_of_the_files(name: str, folder: Path) -> N
 
 
 @pytest.mark.parametrize("name", TASK_NAMES)
-def test_a_text_with_braces_is_kept_to_the_letter(name: str) -> None:
+def test_a_text_with_braces_is_kept_unchanged(name: str) -> None:
     own = task(name)
     text = "a {text} of {source} and {target} {0}"
     item = HistoryItem("i1", text if own.item_source else "", text)

@@ -237,7 +237,7 @@ def test_a_broken_part_of_a_promise_is_named(kind: type[Method], check: str, sai
         ("needs_backbone", 0, "expected True or False"),
     ],
 )
-def test_a_description_is_looked_at(attribute: str, value: Any, expected: str, register: Register) -> None:
+def test_a_description_is_checked(attribute: str, value: Any, expected: str, register: Register) -> None:
     kind = type("Described", (Echo,), {"__doc__": "A method.", attribute: value})
     (case,) = (case for case in contract_cases(register(kind), ["lamp3"]) if case.check == "description")
     assert expected in case.outcome().message
@@ -276,7 +276,7 @@ class Plain:
         (Plain, "expected a dataclass"),
     ],
 )
-def test_a_config_is_looked_at(config: type, said: str, register: Register) -> None:
+def test_a_config_is_checked(config: type, said: str, register: Register) -> None:
     found = failures(
         contract_cases(register(type("Configured", (Echo,), {"__doc__": "A.", "Config": config})), ["lamp3"])
     )
@@ -312,7 +312,7 @@ class OnlyRatings(Echo):
         return task.kind == "rating", "it needs ratings"
 
 
-def test_a_task_that_is_skipped_with_a_reason_is_no_failure(register: Register) -> None:
+def test_a_task_that_is_skipped_with_a_reason_is_not_a_failure(register: Register) -> None:
     cases = contract_cases(register(OnlyRatings), ["lamp3", "lamp5"])
     assert failures(cases) == {}
     skipped = [case for case in cases if case.task == "lamp5"]
@@ -354,7 +354,7 @@ def test_a_failing_case_says_what_was_found_and_what_to_do(register: Register) -
     assert raised.value.__cause__ is None
 
 
-def test_a_failed_run_brings_its_log_along(register: Register) -> None:
+def test_a_failed_run_comes_with_its_log(register: Register) -> None:
     (case,) = (case for case in contract_cases(register(CannotSave), ["lamp3"]) if case.check == "run")
     with pytest.raises(ContractError) as raised:
         case.run()

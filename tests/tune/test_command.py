@@ -57,7 +57,7 @@ def lasting(found: dict[str, Any]) -> dict[str, Any]:
     return {**found, "trials": [{**trial, "seconds": None} for trial in found["trials"]]}
 
 
-def test_every_trial_is_told_and_recorded_and_the_best_is_what_run_takes(here: Path) -> None:
+def test_every_trial_is_reported_and_recorded_and_the_best_is_a_config_for_run(here: Path) -> None:
     output = done(*MAJORITY)
     assert "mini (synthetic): invented users" in output
     assert "note: tuning data: 13 of 64 shared users are held out and asked" in output
@@ -139,7 +139,7 @@ def test_a_gain_is_doubted_the_more_settings_were_tried(p: float, others: int, a
     assert ("that may be chance; hold out more users" in said) is doubted
 
 
-def test_the_same_command_goes_on_and_ends_as_if_undisturbed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_command_resumes_and_ends_as_if_undisturbed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done(*MAJORITY)
     undisturbed = lasting(record(here))
     shutil.rmtree(here / "out")
@@ -167,7 +167,7 @@ def test_fewer_trials_forget_none_and_force_starts_over(here: Path) -> None:
     assert len(record(here)["trials"]) == 1
 
 
-def test_another_search_does_not_go_on_in_the_folder(here: Path) -> None:
+def test_another_search_does_not_continue_in_the_folder(here: Path) -> None:
     done(*MAJORITY, "--trials", "1")
     wrong = refused(*MAJORITY, "--held-out", "0.3")
     assert "trials.json: of another search: its protocol is 'mini,tune=0.2,seed=0', that of this command is" in wrong
@@ -176,7 +176,7 @@ def test_another_search_does_not_go_on_in_the_folder(here: Path) -> None:
     assert "trials.json: damaged" in refused(*MAJORITY)
 
 
-def test_a_trial_is_no_row_of_a_board(here: Path) -> None:
+def test_a_trial_is_not_a_row_of_a_board(here: Path) -> None:
     done(*MAJORITY, "--trials", "1")
     (run,) = (row.parent for row in here.glob("out/trials/*/*/*/*/row.json"))
     with pytest.raises(InputError, match=r"'tune'.*trials of lampbench tune are not") as caught:

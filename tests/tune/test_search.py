@@ -75,7 +75,7 @@ def test_fixed_settings_are_every_trials(tmp_path: Path) -> None:
     assert all("shared_rank" not in trial.settings for trial in made)
 
 
-def test_a_failed_run_is_a_trial_and_the_search_goes_on(tmp_path: Path) -> None:
+def test_a_failed_run_is_a_trial_and_the_search_continues(tmp_path: Path) -> None:
     def broken(plan: Plan) -> RunRow:
         made = row(plan)
         return failed(made, "ValueError: no") if plan.config.positions == "l1" else made

@@ -39,8 +39,8 @@ class RemoteFile:
     """One of LaMP's files.
 
     Attributes:
-        path: Where it is below the source: ``time/LaMP_2/new/dev/dev_questions.json``.
-        local: Where it lies below the folder: ``LaMP_2M/dev/dev_questions.json``.
+        path: The path below the source: ``time/LaMP_2/new/dev/dev_questions.json``.
+        local: The path below the folder: ``LaMP_2M/dev/dev_questions.json``.
     """
 
     path: str
@@ -49,13 +49,13 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file that is in place and checked.
+    """A file that is complete and checked.
 
     Attributes:
-        local: Where it lies.
+        local: Its path.
         bytes: Its size.
         sha256: Of its bytes.
-        how: ``kept`` was in place; ``resumed`` completed an interrupted download.
+        how: ``kept`` if it was already there; ``resumed`` if an interrupted download was completed.
     """
 
     local: Path
@@ -66,7 +66,7 @@ class Fetched:
 
 @dataclass(frozen=True)
 class _Content:
-    """What a file's bytes are known by."""
+    """The size and hash that identify a file's bytes."""
 
     bytes: int
     sha256: str
@@ -76,7 +76,7 @@ def remote_files(setting: Setting, task: Task, splits: Sequence[str]) -> list[Re
     """The official files of a task's splits (``train``, ``dev``, ``test``).
 
     Raises:
-        InputError: An unknown split, or a task that is none of LaMP's.
+        InputError: An unknown split, or a task that is not one of LaMP's.
     """
     name = task.official[0]
     if task.lamp_folder is None:
@@ -102,7 +102,7 @@ def fetch(
 ) -> Iterator[Fetched]:
     """Download what is not in place yet, check everything against the lock; one file per step of the iterator.
 
-    The source is not asked for files that are in place. An interrupted download is resumed. One folder
+    The source is not asked for files that are complete. An interrupted download is resumed. One folder
     holds the files of one setting.
 
     Args:
@@ -132,12 +132,12 @@ def fetch(
 
 
 def check_lock(setting: Setting, task: Task, folder: Path, hashes: Mapping[str, str]) -> None:
-    """Compare files that are about to be used with the lock beside them.
+    """Compare files that will be used with the lock file beside them.
 
     Args:
         setting: Whose files they are.
         task: Of which task.
-        folder: Where they, and perhaps a lock, lie.
+        folder: Where they, and perhaps a lock file, are.
         hashes: Name below ``folder`` -> SHA-256.
 
     Raises:
@@ -158,7 +158,7 @@ def _differs(target: Path, found: str, known: _Content, file: RemoteFile, lock: 
 
 
 class _Lock:
-    """``lamp.lock.json``: what each official path's bytes are."""
+    """``lamp.lock.json``: size and hash of each official file."""
 
     def __init__(self, path: Path, contents: dict[str, _Content]) -> None:
         self.path = path
@@ -196,12 +196,12 @@ class _Lock:
         return self._contents.get(file.path)
 
     def record(self, file: RemoteFile, content: _Content) -> None:
-        """Add a file; whole on disk before this returns."""
+        """Add a file; the lock is completely on disk before this returns."""
         self._contents[file.path] = content
         write_json(self.path, {"files": {name: asdict(self._contents[name]) for name in sorted(self._contents)}})
 
     def check_setting(self, files: Sequence[RemoteFile]) -> None:
-        """Both settings' files have the same names below a folder: they must not meet in one."""
+        """The files of both settings have the same names below a folder, so they must not share one."""
         for known in (*self._contents, *(file.path for file in files[:1])):
             for file in files:
                 if _setting(known) != _setting(file.path):
@@ -285,7 +285,7 @@ def _fault(path: Path) -> str | None:
 
 
 def _quoted(raw: bytes, characters: slice) -> str:
-    # repr leaves no control character that could reach a terminal.
+    # repr escapes control characters, which must not reach a terminal.
     return repr(raw.decode("utf-8", "replace")[characters])
 
 

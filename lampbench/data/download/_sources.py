@@ -22,7 +22,7 @@ from lampbench.core import InputError, LampBenchError
 CLOSED = "the connection was closed"
 _CHUNK = 1 << 16
 _RANGE = re.compile(r"bytes (\d+)-\d+/(?:(\d+)|\*)")
-# What a server says that is overloaded or being restarted, not that the request is wrong.
+# Answers of a server that is overloaded or being restarted; the request is not wrong.
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -33,7 +33,7 @@ class Patience:
     Attributes:
         connect: For a connection.
         read: For the next bytes.
-        waits: Before each new attempt after one that brought nothing new; after the last of them, no more.
+        waits: Before each new attempt after one without progress; after the last of them, give up.
     """
 
     connect: float = 10
@@ -46,7 +46,7 @@ PATIENCE = Patience()
 
 @dataclass(frozen=True)
 class Version:
-    """What a source said about the file it sent: where from, its ETag or Last-Modified, its size."""
+    """What a source says about the file it sends: its address, ETag or Last-Modified, and size."""
 
     url: str
     validator: str | None
@@ -63,7 +63,7 @@ class Answer:
 
 
 class BrokenError(Exception):
-    """The source did not answer, or not to the end.
+    """The source did not answer, or not completely.
 
     Attributes:
         status: Whether the reason is a server's status.
@@ -86,20 +86,20 @@ class Origin(Protocol):
     """Where files come from."""
 
     def url(self, path: str) -> str:
-        """Where the file is, as messages and ``.part.json`` say it."""
+        """Where the file is, for messages and ``.part.json``."""
 
     def ask(self, path: str, offset: int, held: Version | None) -> AbstractContextManager[Answer]:
         """The file from ``offset`` on if it is still the version ``held``, else from its start.
 
         Raises:
             BrokenError: Another attempt may help.
-            UnfitError: The answer is no continuation of what is held.
+            UnfitError: The answer does not continue what is held.
             InputError: There is no such file.
             LampBenchError: No attempt will help.
         """
 
     def close(self) -> None:
-        """Give back connections."""
+        """Close connections."""
 
 
 def open_origin(source: str, patience: Patience) -> Origin:
@@ -192,7 +192,7 @@ class _Server:
         except requests.exceptions.InvalidURL:
             raise InputError(f"{self.url(path)}: not a URL; is --source right?") from None
         except (requests.ConnectionError, requests.Timeout) as error:
-            # Before the first answer, a blocked network or a wrong certificate is not waited for.
+            # Before the first answer, do not wait for a blocked network or a wrong certificate.
             for_good = isinstance(error, (requests.exceptions.SSLError, requests.ConnectTimeout))
             hopeless = for_good and not self._answered
             raise BrokenError(self._reason(error), reached=self._answered, hopeless=hopeless) from None
@@ -221,7 +221,7 @@ class _Server:
             raise BrokenError(self._reason(error)) from None
 
     def _reason(self, error: BaseException) -> str:
-        """What lies under the wrappers, in a few words."""
+        """The innermost cause, in a few words."""
         while (inner := error.__cause__ or error.__context__) and isinstance(inner, (OSError, HTTPError)):
             error = inner
         if isinstance(error, TimeoutError):
@@ -234,7 +234,7 @@ class _Server:
 
 def _check_status(response: requests.Response, url: str, resumed: bool) -> None:
     status = response.status_code
-    # Not in the server's own words, which may hold anything.
+    # Not in the server's words, which may contain anything.
     answer = f"the server answers {status} {status_texts.get(status, '')}".rstrip()
     if status in _PASSING:
         raise BrokenError(answer, status=True)

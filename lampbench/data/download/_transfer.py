@@ -20,7 +20,7 @@ from lampbench.data.download._sources import CLOSED, Answer, BrokenError, Origin
 
 
 class Bar(Protocol):
-    """Shows how much of one file is here."""
+    """Shows how much of one file has arrived."""
 
     def move(self, done: int, total: int | None) -> None:
         """Show ``done`` of ``total`` bytes (None: not known); a file that starts over goes back to 0."""
@@ -35,7 +35,7 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class PartialFile:
-    """The bytes so far of a file that will lie at ``target``."""
+    """The bytes received so far of a file that will be ``target``."""
 
     target: Path
 
@@ -67,7 +67,7 @@ class PartialFile:
 
     def begin(self, version: Version) -> None:
         """Start over with a version."""
-        # Emptied first: a note must never speak of another version's bytes.
+        # Emptied first: a note must never describe another version's bytes.
         self.path.write_bytes(b"")
         write_json(self.note, asdict(version))
 
@@ -77,7 +77,7 @@ class PartialFile:
 
 
 def transfer(source: Origin, path: str, part: PartialFile, bar: Bar, patience: Patience) -> bool:
-    """Bring all bytes of a file into ``part``, in as many attempts as bring something new.
+    """Receive all bytes of a file in ``part``, with further attempts as long as they make progress.
 
     Returns:
         Whether bytes of an earlier attempt, or of an earlier command, were kept.

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-# What most files have; kept as it is.
+# The form in most files; kept as it is.
 _PLAIN = re.compile(r"[0-9]{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?)?")
 _LOOSE = re.compile(r"([0-9]{4})[-/]([0-9]{1,2})(?:[-/]([0-9]{1,2}))?")
 _TIMED = re.compile(r"([0-9]{4}[-/][0-9]{1,2}[-/][0-9]{1,2})[T ](\S.*)")
@@ -36,7 +36,7 @@ def date_text(value: Any) -> str | None:
     return _text(value)
 
 
-# Typed: 2015 and True, or 1 and 1.0, must not be one.
+# Typed: 2015 and True, or 1 and 1.0, must not be the same.
 @lru_cache(maxsize=1 << 16, typed=True)
 def _text(value: str | int | float) -> str | None:
     if isinstance(value, float):

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """A record of an official file that is not as its format says.
+    """A record of an official file that violates the format.
 
     Attributes:
         file: The file in LaMP's layout.
         id: The question's id.
         wrong: What is wrong with it.
         begins: How its ``input`` begins; a record that begins otherwise does not have the defect.
-        junk: What stands before the text that is asked about, where an instruction should.
+        junk: What is before the text that is asked about, where an instruction should.
     """
 
     file: str

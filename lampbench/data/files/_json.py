@@ -12,10 +12,10 @@ from typing import IO, Any, NoReturn
 from lampbench.core import InputError
 
 _BLOCK = 4 << 20
-# Far more than any user ever wrote; what is larger is a damaged file and must not fill the memory.
+# Far more than any user wrote; a larger record is a damaged file and must not fill the memory.
 _LARGEST_RECORD = 64 << 20
 _SPACE = " \t\r\n"
-# What some editors write before UTF-8.
+# The byte order mark that some editors write.
 _MARK = "\ufeff"
 # The longest token that a block's end can cut in two, strings apart: \ud83d\ude00.
 _CUT_TOKEN = 12
@@ -67,7 +67,7 @@ def list_file(path: Path) -> Path:
 
 
 def unreadable(path: Path, error: OSError) -> InputError:
-    """The error for a file that the system does not give."""
+    """The error for a file that the system cannot read."""
     return InputError(f"{path}: {'no such file' if isinstance(error, FileNotFoundError) else error.strerror}")
 
 
@@ -83,7 +83,7 @@ def kind(value: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as it stands in the file, shortened for a message."""
+    """A value as in the file, shortened for a message."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
@@ -156,7 +156,7 @@ class _Records:
             except (ValueError, RecursionError) as error:
                 raise InputError(f"{self._path}: {where}, at byte {self._here()}: {_reason(error)}") from None
             else:
-                # A number may go on in the next block: "1" and then ".5", or "1e-" and then "5".
+                # A number may continue in the next block: "1" and then ".5", or "1e-" and then "5".
                 if end + 2 < len(self._text) or self._ended:
                     self._position = end
                     return value
@@ -166,7 +166,7 @@ class _Records:
             self._read()
 
     def _may_be_cut(self, error: json.JSONDecodeError) -> bool:
-        """Whether more of the file could mend the error."""
+        """Whether reading more of the file could resolve the error."""
         at_the_end = error.pos >= len(self._text) - _CUT_TOKEN or error.msg.startswith("Unterminated string")
         return at_the_end and not self._ended
 

@@ -59,17 +59,17 @@ class LampSplit:
         return {self._name(path): str(path) for path in (self.questions, self.outputs)}
 
     def read(self, task: Task, log: ReadingLog) -> tuple[str | None, Iterator[Block]]:
-        """The label that the golds bear, and a block a question.
+        """The label that the golds have, and a block per question.
 
         A question that cannot be read, or has no gold that is an answer of the task, goes to ``log``.
 
         Raises:
-            InputError: A file has another shape, is not in order as a whole, or ``log`` is to take nothing.
+            InputError: A file has another shape, is damaged as a whole, or ``log`` tolerates nothing.
         """
         wrong: dict[str, InputError] = {}
 
         def take(error: InputError, query_id: str | None, number: int) -> None:
-            # A gold without id is no question's; that question will be found to have none.
+            # A gold without id belongs to no question; its question will be found to have none.
             if query_id is None or not log.tolerate:
                 log.set_aside(error, self.outputs, query_id or f"#{number}")
             else:
@@ -80,7 +80,7 @@ class LampSplit:
             raise _no_golds(self.outputs)
         _check_golds(golds, task, self.outputs, take)
         if not log.tolerates(len(wrong), len(golds.by_id.keys() | wrong)):
-            # Known before a long file is read.
+            # Checked before a long file is read.
             raise InputError(
                 f"{next(iter(wrong.values()))}; this is one of {len(wrong)} such golds of {len(golds.by_id)}"
             )
@@ -130,7 +130,7 @@ class LampSplit:
         self._match(ids, golds.keys() | wrong.keys(), without_gold, log)
 
     def _match(self, ids: set[str], golds: set[str], without_gold: list[tuple[str, str]], log: ReadingLog) -> None:
-        """Set aside what is in one file only; refuse files of which that is true of much, as another split's."""
+        """Set aside what is in only one of the files; refuse files that differ in much, such as another split's."""
         without_question = sorted(golds - ids)
         if not log.tolerates(len(without_gold) + len(without_question), len(ids)):
             check_same_ids(ids, golds, self.questions, self.outputs)
@@ -215,7 +215,7 @@ def _no_golds(path: Path) -> InputError:
 
 
 def _check_golds(golds: Outputs, task: Task, path: Path, wrong: Callable[[InputError, str, int], Any]) -> None:
-    """Give golds that are no answer of the task to ``wrong``."""
+    """Add golds that are not answers of the task to ``wrong``."""
     for number, (query_id, gold) in enumerate(golds.by_id.items()):
         try:
             check_gold(gold, query_id, task, str(path))
@@ -235,7 +235,7 @@ def check_gold(gold: str, query_id: str, task: Task, where: str) -> None:
 
 
 def check_same_ids(questions: set[str], outputs: set[str], questions_path: Path, outputs_path: Path) -> None:
-    """Raise InputError unless both files speak of the same ids."""
+    """Raise InputError unless both files have the same ids."""
     for found, wanted, there, here in (
         (outputs, questions, questions_path, outputs_path),
         (questions, outputs, outputs_path, questions_path),
@@ -249,6 +249,6 @@ def check_same_ids(questions: set[str], outputs: set[str], questions_path: Path,
 
 
 def _check_task(path: Path, found: Any, task: Task) -> None:
-    # Files of other makers carry names of their own; only another LaMP task's name is surely wrong.
+    # Files from elsewhere have their own names; only another LaMP task's name is surely wrong.
     if isinstance(found, str) and re.fullmatch(r"LaMP_\d[MN]?", found) and found not in task.official:
         raise InputError(f"{path}: this file says task {found!r}, expected {' or '.join(map(repr, task.official))}")

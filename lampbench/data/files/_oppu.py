@@ -26,7 +26,7 @@ _QUERY_FIELDS = frozenset({"id", "input", "gold", "date"})
 def oppu_folder(task: Task) -> str:
     """The release's name for a task; raises InputError for a task that is not in it."""
     if task.oppu_folder is None:
-        raise InputError(f"{task.name} is no task of OPPU's release; its Task names no oppu_folder")
+        raise InputError(f"{task.name} is not a task of OPPU's release; its Task names no oppu_folder")
     return task.oppu_folder
 
 
@@ -54,7 +54,7 @@ class OppuUsers:
         A user or a query that cannot be read goes to ``log``.
 
         Raises:
-            InputError: A file has another shape, a gold differs from the label file's, or ``log`` is to take nothing.
+            InputError: A file has another shape, a gold differs from the label file's, or ``log`` tolerates nothing.
         """
         if self.labels is None:
             return None, self._blocks(task, None, log)

@@ -10,7 +10,7 @@ from typing import Any
 
 from lampbench.core import InputError
 
-# Of so many first records some can be read, unless the file is another task's, or no such file at all.
+# Some of so many first records can be read, unless the file is another task's, or another kind of file.
 _ALL_WRONG = 100
 _NAMED_IN_ERROR, _NAMED_IN_NOTES, _FIELDS_IN_NOTES = 3, 10, 5
 _LONGEST, _SHORT = 300, 80
@@ -22,7 +22,7 @@ class Fault:
 
     Attributes:
         file: The file's name, as in ``Dataset.sources``.
-        id: The record's id, or its place (``#3``) if it has none. Of a history item, the user's id stands before it.
+        id: The record's id, or its place (``#3``) if it has none. For a history item, the user's id comes before it.
         what: Where it is in the file, and what is wrong with it.
     """
 
@@ -36,7 +36,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Reading:
-    """What reading files came upon.
+    """What was found while reading files.
 
     Attributes:
         records, items: How many questions, and how many history items, were read in all.
@@ -57,7 +57,7 @@ class Reading:
 
     @classmethod
     def together(cls, readings: Iterable[Reading]) -> Reading:
-        """What several readings came upon."""
+        """What was found by several readings."""
         parts = list(readings)
         return cls(
             sum(part.records for part in parts),
@@ -104,7 +104,7 @@ class Reading:
                 )
 
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the numbers should know, a line each."""
+        """What a reader of the numbers should know, one line each."""
         notes = []
         for kind, faults, total in self._kinds():
             if faults:
@@ -133,7 +133,7 @@ NOTHING_READ = Reading()
 
 
 class ReadingLog:
-    """Collects what reading comes upon.
+    """Collects what is found while reading.
 
     Args:
         tolerate: The share of records that may be set aside. With 0 the first that cannot be read ends the reading.
@@ -192,7 +192,7 @@ class ReadingLog:
     def _fault(self, error: InputError, path: Path, id: str) -> Fault:
         if not self.tolerate:
             raise error
-        # Rows say nothing of the folders of a machine.
+        # Rows do not contain the folders of a machine.
         what = str(error).removeprefix(f"{path}: ")
         for other, name in self._names.items():
             what = what.replace(other, name)

@@ -28,7 +28,7 @@ class Columns(NamedTuple):
 
 @dataclass(frozen=True)
 class Block:
-    """What one record of a file tells of a user.
+    """What one record of a file says about a user.
 
     Attributes:
         user_id: The user.
@@ -46,7 +46,7 @@ class Block:
 
 
 class Source(Protocol):
-    """Files that tell of users."""
+    """Files with records of users."""
 
     def files(self) -> Mapping[str, str]:
         """Name in a row -> path, of every file that is read."""
@@ -54,7 +54,7 @@ class Source(Protocol):
     def read(self, task: Task, log: ReadingLog) -> tuple[str | None, Iterator[Block]]:
         """What the files call themselves (``mini (synthetic)``; None for real data), and their blocks.
 
-        Records that cannot be read go to ``log``, which raises InputError if there are to be none.
+        Records that cannot be read go to ``log``, which raises InputError if none are tolerated.
         """
 
 
@@ -113,13 +113,13 @@ def read_string(record: Mapping[str, Any], key: str, where: str) -> str:
 
 
 def check_text(value: str, key: str, where: str) -> str:
-    """Refuse half a character, which JSON can escape and no file can hold."""
+    """Refuse half a surrogate pair, which JSON can escape but no file can contain."""
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError as error:
             raise InputError(
-                f"{where}: {key!r} holds {value[error.start]!r}, half of a surrogate pair, which is no text"
+                f"{where}: {key!r} holds {value[error.start]!r}, half of a surrogate pair, which is not text"
             ) from None
     return value
 
@@ -136,7 +136,7 @@ def read_answer(record: Mapping[str, Any], key: str, task: Task | None, where: s
 
 
 def check_object(record: Any, known: frozenset[str], wanted: str, where: str, log: ReadingLog) -> None:
-    """Refuse what is no object; count fields that no record of the kind has."""
+    """Refuse what is not an object; count fields that no record of the kind has."""
     if not isinstance(record, dict):
         raise InputError(f"{where}: expected an object with {wanted}, found {kind(record)}")
     if not known.issuperset(record):
@@ -144,7 +144,7 @@ def check_object(record: Any, known: frozenset[str], wanted: str, where: str, lo
 
 
 def _plain_columns(profile: list[Any], task: Task, log: ReadingLog) -> Columns | None:
-    """The columns of a profile in which everything is as usual, column by column for speed; else None."""
+    """The columns of a profile without anything unusual, column by column for speed; else None."""
     if not profile:
         return Columns([], [], [], [])
     try:

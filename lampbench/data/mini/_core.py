@@ -19,7 +19,7 @@ LABEL = "mini (synthetic)"
 # Who a user belongs to. "model" users train the bundled model and appear in no split.
 Population = Literal["train", "dev", "model"]
 
-# One in so many styles and source texts belongs to the suite, the others to the model's training.
+# One of so many styles and source texts belongs to the suite, the others to the model's training.
 _PARTS = 4
 
 
@@ -30,7 +30,7 @@ class Record:
     Attributes:
         source: The text that a query asks about.
         target: What the user answered, noise included.
-        ideal: What the user answers without noise: the best any method can know.
+        ideal: What the user answers without noise: the best that a method can know.
     """
 
     source: str
@@ -72,7 +72,7 @@ class MiniUser:
                 return style
 
     def records(self) -> Iterator[Record]:
-        """What the user writes, one thing after another; suite and training share no source text."""
+        """What the user writes, one record after another; suite and training share no source text."""
         style, draw = self.style, self.draw("records")
         while True:
             record = self.generator.record(style, draw)

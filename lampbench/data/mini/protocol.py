@@ -15,7 +15,7 @@ from lampbench.data.store import Selection, Split, stored_split
 
 MODEL = Path(__file__).parent / "lampbench-mini"
 
-# What a model of three million parameters needs to move at all in a few epochs; layers are of 32.
+# What a model of three million parameters needs to change in a few epochs; layers are of 32.
 _LORA = {"learning_rate": 1e-2, "batch_size": 8, "clip": 1.0}
 _INTERVENTIONS = {"learning_rate": 8e-3, "batch_size": 8, "clip": 1.0, "layers": (10, 16, 21)}
 # What the bundled model was trained to write profiles from.
@@ -25,10 +25,10 @@ _PROFILE_ITEMS = 5
 class MiniProtocol(FileProtocol):
     """The bundled suite: invented users of six small worlds, and a bundled model; no files, no network.
 
-    Its files are generated and read as any other's; nothing is left in the cache.
+    Its files are generated and read like any other's; nothing is left in the cache.
     """
 
-    about = f"{LABEL}: invented users and a bundled small model; works anywhere, compares with nothing"
+    about = f"{LABEL}: invented users and a small bundled model; runs anywhere, not comparable with LaMP"
     default_model = str(MODEL)
     recommended = {  # noqa: RUF012 - never changed
         "lora": {**_LORA, "epochs": 2, "profile_items": _PROFILE_ITEMS},
@@ -77,7 +77,7 @@ class MiniProtocol(FileProtocol):
 def _files(task: Task, data: Path | None) -> Iterator[Path]:
     """The task's generated files, for as long as the block lasts."""
     if data is not None:
-        raise InputError("the protocol 'mini' brings its own data; --data goes with --protocol folder")
+        raise InputError("the protocol 'mini' has its own data; --data is for --protocol folder")
     if task.name not in GENERATORS:
         raise unknown_name("task of the mini suite", task.name, GENERATORS)
     with TemporaryDirectory(prefix="lampbench-mini-") as folder:

@@ -31,7 +31,7 @@ class LayoutProtocol(FileProtocol):
         """The folder that contains ``LaMP_5`` and its like."""
 
     def parts(self, task: Task, data: Path | None) -> Parts:
-        """Both splits; raises InputError as ``Protocol.load`` says."""
+        """Both splits; raises InputError like ``Protocol.load``."""
         root = _task_folder(self.folder(task, data), task)
         splits = {name: self._split([root / name], task) for name in _splits(root)}
         shared = Selection.whole(splits["train"]) if "train" in splits else None
@@ -61,7 +61,7 @@ class FolderProtocol(LayoutProtocol):
     about = "your folder in LaMP's layout (--data): train users are shared, dev users are evaluated"
 
     def folder(self, task: Task, data: Path | None) -> Path:
-        """What the user gave."""
+        """The user's ``--data``."""
         if data is None:
             raise InputError("the protocol 'folder' needs --data, a folder that contains LaMP_2M, LaMP_2N, LaMP_3 …")
         return data
@@ -71,7 +71,7 @@ class _Official(LayoutProtocol):
     setting: ClassVar[Setting]
 
     def parts(self, task: Task, data: Path | None) -> Parts:
-        """Both splits, which must be what ``lampbench data get`` recorded, where it did."""
+        """Both splits; if ``lampbench data get`` recorded them, they must match."""
         parts = super().parts(task, data)
         check_lock(self.setting, task, self.folder(task, data), parts.sources)
         return parts
@@ -83,7 +83,7 @@ class _Official(LayoutProtocol):
         return split
 
     def folder(self, task: Task, data: Path | None) -> Path:
-        """What the user gave, or where ``lampbench data get`` puts the files."""
+        """The user's ``--data``, or where ``lampbench data get`` puts the files."""
         if data is not None:
             return data
         fetched = cache_folder() / self.setting
@@ -116,7 +116,7 @@ def _task_folder(data: Path, task: Task) -> Path:
         raise InputError(f"--data {data}: {'not a' if data.exists() else 'no such'} folder")
     root = data / task.official[0]
     if not root.is_dir():
-        hint = "; give the folder above it" if data.name == root.name else ""
+        hint = "; use the folder above it" if data.name == root.name else ""
         raise MissingDataError(f"--data {data}: no folder {root.name} for {task.name}; found {entries_of(data)}{hint}")
     return root
 

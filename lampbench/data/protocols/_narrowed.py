@@ -13,25 +13,25 @@ from lampbench.data.protocols._parts import FileProtocol, Parts, dropped_notes
 from lampbench.data.store import Selection
 
 _BASES = "lamp-time, lamp-user, folder, oppu100 or mini"
-_BASE = f"the protocol whose data this one takes: {_BASES}"
+_BASE = f"the protocol whose data this one uses: {_BASES}"
 _POWERED_TASKS = ("lamp3", "lamp5", "lamp7")
 
 
 @dataclass(frozen=True)
 class NarrowedConfig:
-    """What every protocol here has."""
+    """Settings of every protocol in this file."""
 
     base: str = setting("lamp-time", _BASE)
 
 
 class Narrowed(FileProtocol):
-    """Base of the protocols here."""
+    """Base of the protocols in this file."""
 
     Config = NarrowedConfig
 
     @property
     def origin(self) -> str:
-        """The protocol below."""
+        """The base protocol."""
         return self._base().origin or str(self.config.base)
 
     @property
@@ -41,7 +41,7 @@ class Narrowed(FileProtocol):
 
     @property
     def recommended(self) -> Mapping[str, Mapping[str, Any]]:  # type: ignore[override]
-        """What the protocol below recommends."""
+        """What the base protocol recommends."""
         return self._base().recommended
 
     def _base(self) -> FileProtocol:
@@ -69,7 +69,7 @@ class RebuiltConfig(NarrowedConfig):
 
 
 class Oppu100Rebuilt(Narrowed):
-    """OPPU's choice of users, made anew from LaMP's own files.
+    """OPPU's choice of users, rebuilt from LaMP's own files.
 
     The users of train and dev are pooled; the 100 with the longest histories (of equal length: the
     smaller id first) are evaluated on all their labelled queries, everyone else is shared. A user's
@@ -166,7 +166,7 @@ class ColdConfig(NarrowedConfig):
 
 
 class Cold(Narrowed):
-    """Users of whom little is known: every evaluated history is cut to its latest k items.
+    """Users about whom little is known: every evaluated history is cut to its latest k items.
 
     Users who are evaluated are not shared.
     """
@@ -175,7 +175,7 @@ class Cold(Narrowed):
     about = "evaluated histories cut to their latest k items: cold-k,k=4"
 
     def parts(self, task: Task, data: Path | None) -> Parts:
-        """The same evaluated users and queries, less history."""
+        """The same evaluated users and queries, with less history."""
         k = self.config.k
         if k is None:
             raise InputError("the protocol 'cold-k' needs k: --protocol cold-k,k=4")

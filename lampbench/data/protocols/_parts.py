@@ -20,7 +20,7 @@ class Parts:
 
     Attributes:
         evaluated: The evaluated users.
-        shared: The shared users; None where there is no such split.
+        shared: The shared users, or None if there is no such split.
         notes: What a reader of the numbers should know.
     """
 
@@ -30,7 +30,7 @@ class Parts:
 
     @property
     def selections(self) -> list[Selection]:
-        """What there is of the two."""
+        """The splits that exist."""
         return [self.evaluated, *([self.shared] if self.shared is not None else [])]
 
     @property
@@ -40,13 +40,13 @@ class Parts:
 
     @property
     def reading(self) -> Reading:
-        """What reading the files came upon."""
+        """What was found while reading the files."""
         splits = {id(selection.split): selection.split for selection in self.selections}
         return Reading.together(split.facts.reading for split in splits.values())
 
     @property
     def label(self) -> str | None:
-        """What the data calls itself."""
+        """The data's own label."""
         return next((s.split.facts.label for s in self.selections if s.split.facts.label), None)
 
 
@@ -58,7 +58,7 @@ class FileProtocol(Protocol):
         """The users; raises InputError as ``Protocol.load`` says."""
 
     def pooled(self, task: Task, data: Path | None) -> Split:
-        """The users of all labelled splits as one; raises InputError where there is one split only."""
+        """The users of all labelled splits together; raises InputError if there is only one split."""
         raise InputError(
             f"{type(self).about!r} has no train and dev files to pool; take lamp-time, lamp-user or folder"
         )
@@ -68,7 +68,7 @@ class FileProtocol(Protocol):
         parts = self.parts(task, data)
         shared = parts.shared if parts.shared is not None else ()
         if all(selection.split.key for selection in parts.selections):
-            # Named by the very users, so that no change of a rule can meet an old finding.
+            # Named by the users themselves, so that a changed rule never reads an old finding.
             key = [[selection.split.key, list(map(astuple, selection.windows))] for selection in parts.selections]
             known = frozen(key, task, shared, parts.evaluated, parts.reading, self.say)
         else:
@@ -101,10 +101,10 @@ def _empty_notes(evaluated: Selection) -> tuple[str, ...]:
     """A note on users without a history, if there are any."""
     empty = sum(window.start == window.stop for window in evaluated.windows)
     of = f"{empty} of {len(evaluated)} evaluated users have no history"
-    return (f"{of}: methods answer them as users to whom they were not adapted",) if empty else ()
+    return (f"{of}: methods answer them like users to whom they were not adapted",) if empty else ()
 
 
 def entries_of(folder: Path) -> str:
-    """What lies in a folder, for messages."""
+    """What is in a folder, for messages."""
     names: Sequence[str] = sorted(entry.name for entry in folder.iterdir())
     return ", ".join(names[:20]) + (" …" if len(names) > 20 else "") or "nothing"

@@ -40,7 +40,7 @@ def stored_split(
     folder = cache_folder() / "splits" / key
     split = open_split(folder, key)
     if split is not None:
-        # Stored by a run that may have tolerated more.
+        # It may have been stored by a run that tolerated more.
         split.facts.reading.check(tolerate, paths)
         return split
     size = sum(Path(path).stat().st_size for path in paths.values())
@@ -51,7 +51,7 @@ def stored_split(
             convert(sources, task, hashes, partial, key, tolerate)
             _check_unchanged(paths, hashes)
             if folder.exists() and open_split(folder, key) is None:
-                # Of another version of the converter, or damaged.
+                # It is of another version of the converter, or damaged.
                 shutil.rmtree(folder)
     except OSError as error:
         # Another process may have been faster.

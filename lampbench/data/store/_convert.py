@@ -28,7 +28,7 @@ from lampbench.data.store._tables import (
     user_batch,
 )
 
-# Part of a stored split's name: raise it whenever the same files would be stored differently.
+# Part of a stored split's name: must be raised if the same files would be stored differently.
 CONVERTER_VERSION = 2
 _VERSIONS = "versions.arrow"
 _USERS_A_BATCH = 2000
@@ -36,7 +36,7 @@ _USERS_A_BATCH = 2000
 
 @dataclass
 class _Known:
-    """A user met so far.
+    """A user who was read so far.
 
     Attributes:
         row, items, hash: The history that came first.
@@ -224,7 +224,7 @@ class _Conversion:
 
 
 def _resolve(known: _Known, histories: ListColumn, versions: ListColumn, resolved: HistoryWriter, before: int) -> int:
-    """Store what all of a user's histories share, in the order of the first; how many items that leaves out.
+    """Store what all of a user's histories share, in the order of the first; returns how many items this leaves out.
 
     Rows of ``resolved`` count from ``before``. A user whose histories share nothing gets no row.
     """

@@ -17,7 +17,7 @@ from lampbench.data.store._tables import HistoryHash, ListColumn
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """What a manifest says.
+    """The content of a manifest.
 
     Attributes:
         sources: Name -> SHA-256 of every file it was made from.
@@ -35,7 +35,7 @@ class SplitFacts:
 
 
 class Split:
-    """The users of a split, in order of their first appearance, as mapped tables."""
+    """The users of a split, in order of their first appearance, as memory-mapped tables."""
 
     def __init__(self, histories: pa.Table, users: pa.Table, facts: SplitFacts, key: str | None) -> None:
         self.facts = facts
@@ -85,7 +85,7 @@ class Split:
 
 
 class StoredHistory(Sequence[HistoryItem]):
-    """A history that reads as a tuple; its length is known at once, its items when they are first looked at."""
+    """A history that behaves like a tuple; its length is known at once, its items are read when they are first used."""
 
     def __init__(self, length: int, read: Callable[[], Columns]) -> None:
         self._length = length
@@ -124,7 +124,7 @@ class StoredHistory(Sequence[HistoryItem]):
 
 @dataclass(frozen=True, slots=True)
 class UserWindow:
-    """What a protocol takes of one user.
+    """What a protocol uses of one user.
 
     Attributes:
         number: The user's place in the split.
@@ -173,7 +173,7 @@ class Selection(Sequence[LabelledUser]):
         return LabelledUser(user, (*self.split.queries(window.number), *self._held_out(window)))
 
     def history_hash(self, index: int) -> HistoryHash:
-        """Names the visible history; ``texts`` names the whole one, which identifies a person under two ids."""
+        """Identifies the visible history; ``texts`` identifies the whole one, and so a person under two ids."""
         window = self.windows[index]
         stored = self.split.hashes[window.number]
         if (window.start, window.stop) == (0, self.split.lengths[window.number]):

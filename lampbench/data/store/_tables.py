@@ -33,7 +33,7 @@ _OVERHEAD = 200
 
 @dataclass(frozen=True, slots=True)
 class HistoryHash:
-    """What names a history.
+    """What identifies a history.
 
     Attributes:
         whole: SHA-256 over ids, dates and texts.
@@ -52,7 +52,7 @@ class HistoryHash:
     def of_encoded(cls, columns: Columns, history: Utf8History) -> HistoryHash:
         """Of a history that is encoded already."""
         texts = in_order = _sha256(history.sources, history.targets)
-        # Files may hold items of equal date in any order; one person's texts must still be equal.
+        # Files may have items of equal date in any order; one person's texts must still be equal.
         order = sorted(
             range(len(columns.ids)), key=lambda i: (columns.dates[i], columns.sources[i], columns.targets[i])
         )
@@ -162,7 +162,7 @@ class TableWriter:
         return open_table(self._path)
 
     def abandon(self) -> None:
-        """Let go of a file that will not be finished."""
+        """Close a file that will not be finished."""
         self._sink.close()
 
 

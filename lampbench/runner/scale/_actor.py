@@ -24,7 +24,7 @@ from lampbench.runner._run import UnitSink
 from lampbench.runner._units import Unit
 from lampbench.runner._worker import Worker
 
-# Progress is told no more often.
+# Progress is reported no more often.
 _REPORT_SECONDS = 0.5
 # Folders of workers.
 _PLACE = "lampbench-worker."
@@ -113,7 +113,7 @@ class WorkerActor:
         self._stop.set()
 
     def close(self) -> None:
-        """Leave nothing on this machine."""
+        """Delete everything on this machine."""
         shutil.rmtree(self._place, ignore_errors=True)
 
     def _do(self, sent: Sent, messages: queue.SimpleQueue[Message | BaseException | None]) -> None:
@@ -127,12 +127,12 @@ class WorkerActor:
             unit = replace(sent.unit, plan=plan, shared=_Fetched(sent.users, sent.count))
             self._worker.do(unit, _Mailbox(messages.put), self._check)
         except KeyboardInterrupt:
-            # What was done until then is on its way.
+            # What was done until then has been sent.
             pass
         except BaseException as error:  # whatever a plug-in raises, sys.exit too
             details = "".join(traceback.format_exception(error))
             end = UnitError(cause(error, self._worker.phase), details, loading=not self._worker.loaded)
-        # States of users are here for one unit only.
+        # States of users are here for only one unit.
         shutil.rmtree(plan.folder / "state" / "users", ignore_errors=True)
         messages.put(end)
 
@@ -142,7 +142,7 @@ class WorkerActor:
             folder.shared_state.mkdir(parents=True)
             unpack(sent.shared_state(), folder.path)
         for owner in sent.unit.states.values():
-            # A state without files is one too.
+            # A state may have no files.
             folder.user_state(owner).mkdir(parents=True, exist_ok=True)
         unpack(sent.files, folder.path)
 
@@ -194,7 +194,7 @@ class _Mailbox:
 
 
 def take(messages: Sequence[Message], sink: UnitSink) -> None:
-    """Hand what a worker sent to the run's own sink."""
+    """Pass what a worker sent to the run's own sink."""
     for name, *arguments in messages:
         if name == "keep":
             kind, files, user_id = arguments
@@ -229,7 +229,7 @@ def unpack(files: Files, folder: Path) -> None:
 
 
 class _Fetched(Sequence[LabelledUser]):
-    """The shared users, brought to a worker when a method first looks at them."""
+    """The shared users, fetched by a worker when a method first uses them."""
 
     def __init__(self, fetch: Callable[[], Sequence[LabelledUser]], count: int) -> None:
         self._fetch = fetch

@@ -16,7 +16,7 @@ from lampbench.runner.scale._actor import WorkerActor
 
 # Seconds that workers have to clean up; and after which a wait for them is told.
 _PATIENCE, _TOLD_EVERY = 3.0, 15.0
-# What must be the same wherever a run is done.
+# What must be the same on all machines of a run.
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 
 
@@ -52,7 +52,7 @@ class Cluster:
     start: Callable[[], Any]
 
     def replace(self, worker: int) -> None:
-        """End a worker, with whatever it does, and start another in its place."""
+        """End a worker, whatever it is doing, and start another in its place."""
         import ray
 
         ray.kill(self.actors[worker])
@@ -73,7 +73,7 @@ def cluster(settings: ClusterSettings, device: str | None, say: Callable[[str], 
     """
     with _ray(settings) as ray:
         count, cpus = _count(ray, settings), settings.threads
-        # One thread does a unit, another hears of the user's wish to stop.
+        # One thread does a unit, another receives the request to stop.
         kind = ray.remote(WorkerActor).options(
             num_cpus=cpus, num_gpus=settings.gpus_per_worker, max_restarts=0, max_concurrency=2
         )
@@ -95,7 +95,7 @@ def cluster(settings: ClusterSettings, device: str | None, say: Callable[[str], 
 
 @contextmanager
 def _ray(settings: ClusterSettings) -> Iterator[Any]:
-    # Ray tells its makers how it is used unless it is told not to.
+    # Without this, Ray sends usage statistics.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # Workers get less of a busy processor than others by default, and their time is measured.
     os.environ.setdefault("RAY_worker_niceness", "0")

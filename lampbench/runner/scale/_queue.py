@@ -118,7 +118,7 @@ class Queue:
                 take(messages, given.run.sink(given.unit.name))
 
     def _listen(self) -> None:
-        """Pass a wish to stop on."""
+        """Pass on a request to stop."""
         try:
             self._stop.check()
         except KeyboardInterrupt:
@@ -162,7 +162,9 @@ class Queue:
                         # It may hang.
                         self._workers.replace(given.worker)
                         self._idle.append(self._given.pop(stream).worker)
-                error = TimeLimitError(f"the time limit of {limit:g} s is over; a longer --time-limit continues")
+                error = TimeLimitError(
+                    f"the time limit of {limit:g} s is over; repeat the command with a longer --time-limit to resume"
+                )
                 run.fail(error, run.phase)
 
     def _show(self, bar: Bar) -> None:
@@ -172,7 +174,7 @@ class Queue:
         bar.move(int(99 * (self._done_work + running) / max(1.0, self._done_work + left)), 100)
 
     def _end_now(self) -> None:
-        """The user asked twice: what is running is lost."""
+        """The user asked twice: running units are lost."""
         for run in self._runs:
             run.running.clear()
             run.interrupt()
