@@ -1,4 +1,4 @@
-"""A run's page: everything its row says, nothing of the data but ids."""
+"""A run's page: everything its row says; of the data ids alone, and of mini a few texts."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from lampbench.data import LEAKS
 from lampbench.leaderboard._columns import ABSENT, count, good_end, interval, megabytes, score, seconds, share
 from lampbench.leaderboard._results import Result
 from lampbench.leaderboard.site._places import Fact, RunPlace, Sheet, facts, pairs, text_of
+from lampbench.leaderboard.site._samples import Samples
 from lampbench.metrics import Estimate
 from lampbench.rows import Cost, Interval, Lengths, Row
 
@@ -21,7 +22,7 @@ _LOWEST = 10
 _OUTCOMES = {True: "passed", False: "failed", None: "not checked"}
 
 
-def run_page(run: RunPlace) -> dict[str, Any]:
+def run_page(run: RunPlace, samples: Samples) -> dict[str, Any]:
     """What the template of a run's page shows."""
     result, first = run.result, run.listings[0]
     row, task = result.row, first.place.board.task
@@ -33,6 +34,8 @@ def run_page(run: RunPlace) -> dict[str, Any]:
         "failed": row.failed_checks,
         "command": shlex.join(row.provenance.argv),
         "metrics": _metrics(row, task),
+        "samples": samples(result, task),
+        "primary": task.primary.key,
         "sheets": [sheet for sheet in _sheets(result, task) if sheet.rows],
     }
 
