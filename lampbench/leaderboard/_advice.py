@@ -81,8 +81,7 @@ def _parameters(rows: Sequence[OverviewRow], section: Section) -> Iterator[Advic
     few = [row for row in own if row.user_parameters == least.user_parameters]
     yield Advice(
         "Fewest parameters per user",
-        f"{_names(few)}: {count(least.user_parameters)} per user, among the best on "
-        f"{_each(few, section)}. {most.name} has {count(most.user_parameters)}.",
+        f"{count(least.user_parameters)}: {_each(few, section)}. {most.name} has {count(most.user_parameters)}.",
     )
 
 
@@ -95,8 +94,7 @@ def _time(rows: Sequence[OverviewRow], section: Section) -> Iterator[Advice]:
     (least, fast), (most, slow) = (pick(own, key=lambda one: one[0]) for pick in (min, max))
     yield Advice(
         "Least time to adapt to a user",
-        f"{fast.name}: {seconds(least)} s per user on {fast.hardware}, among the best on "
-        f"{_each([fast], section)}. {slow.name} takes {seconds(most)} s.",
+        f"{seconds(least)} s on {fast.hardware}: {_each([fast], section)}. {slow.name} takes {seconds(most)} s.",
     )
 
 
@@ -130,8 +128,8 @@ def _tasks(number_of_tasks: int, section: Section) -> str:
 
 
 def _each(rows: Sequence[OverviewRow], section: Section) -> str:
-    counts = sorted({row.best for row in rows})
-    return _tasks(counts[0], section) if len(counts) == 1 else f"{counts[0]} to {_tasks(counts[-1], section)}"
+    """Names, with what they reach: a low cost alone recommends nothing."""
+    return ", ".join(f"{row.name}, among the best on {_tasks(row.best, section)}" for row in rows)
 
 
 def _names(rows: Sequence[OverviewRow]) -> str:

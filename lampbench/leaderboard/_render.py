@@ -156,12 +156,9 @@ def length_notes(board: Board) -> list[str]:
 
 def references(board: Board) -> str:
     """What gains and savings of a board are against, in words."""
-    said = [
-        f"Gains against {own.method} are against {own.entry}."
-        if own.entry
-        else f"No gains against {own.method} are given: {own.why}."
-        for own in board.baselines
-    ]
+    found = [own.entry for own in board.baselines if own.entry]
+    said = [f"Gains are over the {'entry' if len(found) == 1 else 'entries'} {' and '.join(found)}."] if found else []
+    said += [f"No gains against {own.method} are given: {own.why}." for own in board.baselines if not own.entry]
     saving = board.saving
     what = "Parameters and time are saved against"
     said.append(f"{what} {saving.entry}." if saving.entry else f"{what} nothing here: {saving.why}.")

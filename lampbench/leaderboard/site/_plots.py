@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ _BINS = 20
 _UNCHANGED = 1e-9
 # What tables show as less than a millisecond is drawn at zero.
 _INSTANT = 0.0005
+_MEAN_RANK = "mean rank"
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,7 @@ def overview_plots(section: Section) -> list[CostPlot]:
 
     def plot(key: str, cost_of: Callable[[OverviewRow], float | None]) -> CostPlot | None:
         own = [Measured(row.name, "", rank, None, cost_of(row), row.hardware) for row, rank in rows if rank is not None]
-        return _cost_plot(key, "mean rank", False, mean_rank, own)
+        return _cost_plot(key, _MEAN_RANK, False, mean_rank, own)
 
     made = (
         plot("params", lambda row: row.user_parameters),
@@ -291,7 +292,7 @@ def _cost_plot(
     key: str, title: str, higher: bool, score_text: Callable[[float | None], str], measured: Sequence[Measured]
 ) -> CostPlot | None:
     cost, text, by_hardware = _COSTS[key]
-    frame = Frame(_WIDTH, 330, 58, 450, 12, 282)
+    frame = Frame(_WIDTH, 330, 58, 442, 12, 282)
     known = [(own, own.cost) for own in measured if own.cost is not None]
     if not known:
         return None
@@ -300,6 +301,8 @@ def _cost_plot(
     x = logarithmic(drawn, frame.left + 12, frame.right - 12)
     low, high = (frame.bottom, frame.top) if higher else (frame.top, frame.bottom)
     y = linear([end for own in ends for end in own], low, high)
+    if title == _MEAN_RANK:
+        y = replace(y, ticks=tuple(tick for tick in y.ticks if float(tick.text) >= 1))  # no rank is less
     classes = [own.hardware if by_hardware else "" for own, _ in known]
     sign = 1 if higher else -1
     front = _fronts([(sign * own.score, value) for own, value in known], classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -56,17 +57,21 @@ def write_site(
 
     Published numbers, if there are any, have a page of their own. ``shifts`` is a report of ``lampbench analyze
     shifts``: it becomes a page, which PerFit's own links to. ``links`` are titles and addresses of pages elsewhere,
-    such as the documentation; every page's head has them. The same boards and numbers give the same bytes.
+    such as the documentation; every page's head has them. Addresses are http or https, or relative to the site's
+    first page. The same boards and numbers give the same bytes.
 
     Returns:
         Every file, in order of path.
 
     Raises:
-        InputError: ``out`` holds something else than a site.
+        InputError: ``out`` holds something else than a site, or an address is of another kind.
         OSError: The file system refuses; what was there stays.
     """
     out = out.resolve()
     _check_replaceable(out)
+    for title, address in links.items():
+        if not re.match(r"https?://|[^:]*$", address):
+            raise InputError(f"link {title!r}: {address!r} is no address; give one of http or https, or a relative one")
     aside: Path | None = None
     names: list[str] = []
     try:
