@@ -51,7 +51,7 @@ def write_boards(boards: Sequence[Board], root: Path, formats: Sequence[Format] 
 
 def boards_json(boards: Iterable[Board]) -> str:
     """Boards as one JSON text."""
-    return json.dumps([board_json(board) for board in boards], indent=1, ensure_ascii=False) + "\n"
+    return json.dumps([board_json(board) for board in boards], indent=1, allow_nan=False) + "\n"
 
 
 def boards_csv(boards: Iterable[Board]) -> str:

@@ -175,7 +175,7 @@ def test_there_is_a_page_for_each_board_run_and_method(site: Path, shown: Sequen
 
 def test_every_link_leads_to_a_page_of_the_site_and_a_place_on_it(site: Path) -> None:
     known = {path.resolve(): set(page.ids) for path, page in pages(site)}
-    known |= {path.resolve(): set() for path in (site / "assets").iterdir()}
+    known |= {path.resolve(): set() for folder in ("assets", "data") for path in (site / folder).iterdir()}
     links = [(path, link) for path, page in pages(site) for _, link in page.references if link != "data:,"]
     assert len(links) > 200
     for path, link in links:
@@ -303,6 +303,8 @@ def test_the_marked_front_is_what_nothing_beats_on_both(
     for entry in board.entries:
         value = entry.scores[board.task.primary.key][0].value
         cost = entry.user_parameters if key == "params" else entry.seconds_per_user
+        if cost is None and not entry.user_parameters:
+            cost = 0  # nothing is done for a user before the queries
         if entry.rank is not None and cost is not None and value is not None:
             points[entry.name] = (sign * value, -float(cost))
     expected = {
@@ -411,30 +413,41 @@ def test_two_boards_of_one_task_are_told_apart(tmp_path: Path) -> None:
 
 
 def published_rows(html: str) -> list[tuple[str, ...]]:
-    """Every line of the page's tables, with the method that it stands under."""
+    """Every line of the tables with numbers of ours, with the method that it stands under."""
     rows, method = [], ""
-    for row in re.findall(r"<tr[^>]*>(.*?)</tr>", html.partition("<tbody>")[2], re.DOTALL):
-        cells = [re.sub("<[^>]+>", "", cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)]
-        if len(cells) == 1:
-            method = cells[0]
-        elif cells[0] != "task":
-            rows.append((method, *cells))
+    for table in re.findall(r'<table class="published">(.*?)</table>', html, re.DOTALL):
+        for row in re.findall(r"<tr[^>]*>(.*?)</tr>", table, re.DOTALL):
+            cells = [re.sub("<[^>]+>", "", cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)]
+            if len(cells) == 1:
+                method = cells[0]
+            elif cells[0] != "task":
+                rows.append((method, *cells))
     return rows
 
 
 def test_the_page_of_published_numbers_says_what_the_markdown_says(site: Path, shown: Sequence[Board]) -> None:
     markdown = [line.split("|")[1:-1] for line in reported_page(papers(), shown).splitlines() if line.startswith("|")]
     table = [tuple(cell.strip() for cell in line) for line in markdown]
-    expected = [line for line in table if line[0] != "method" and not line[0].startswith("-")]
+    expected = [line for line in table if len(line) == 7 and line[0] != "method" and not line[0].startswith("-")]
     html = (site / "published.html").read_text(encoding="utf-8")
     assert [tuple(re.sub(" (higher|lower) is better", "", cell) for cell in row) for row in published_rows(html)] == (
         expected
     )
-    assert len(expected) == 6
+    assert len(expected) == 3
     text = Page(site / "published.html").text
     for words in ("not measured here, on other machines", "ranked with none of them", "it is made up", "so is this"):
         assert words in text
         assert words in reported_page(papers(), shown)
+
+
+def test_published_numbers_without_ours_are_a_table_of_numbers_and_not_of_dashes(
+    site: Path, shown: Sequence[Board]
+) -> None:
+    html = (site / "published.html").read_text(encoding="utf-8")
+    tables = [grid(part, "<thead").rows for part in html.split('<table class="board alone">')[1:]]
+    assert tables == [(("latest-nowhere", "0.980"),), (("oppu", "0.613", "0.493"),)]
+    assert html.count("Published, with no run of ours under this protocol to compare with") == 1
+    assert "| oppu     | 0.613 " in reported_page(papers(), shown)
 
 
 def test_a_published_number_comes_with_source_protocol_model_and_our_entry(site: Path, lamp2m: Board) -> None:
@@ -458,8 +471,7 @@ def test_two_configs_beside_one_published_number_are_told_apart(tmp_path: Path) 
     write_site(boards(rows), tmp_path / "site", papers()[:1])
     shown_rows = published_rows((tmp_path / "site" / "published.html").read_text(encoding="utf-8"))
     models = [row[-1] for row in shown_rows if row[0] == "oppu" and row[2].startswith("accuracy")]
-    assert sorted(models) == sorted(f"made-up, {entry.name}" for board in boards(rows) for entry in board.entries)
-    assert len(set(models)) == 2
+    assert sorted(models) == ["made-up", "made-up, oppu (rank=4)"]
 
 
 def test_a_published_number_is_on_its_own_page_alone(site: Path) -> None:
@@ -480,8 +492,8 @@ def test_without_published_numbers_nothing_leads_to_them(shown: Sequence[Board],
 
 def test_published_numbers_need_no_results(tmp_path: Path) -> None:
     write_site([], tmp_path / "site", papers())
-    rows = published_rows((tmp_path / "site" / "published.html").read_text(encoding="utf-8"))
-    assert [row[4:] for row in rows] == [("–", "–", "–")] * 6
+    text = Page(tmp_path / "site" / "published.html").text
+    assert all(number in text for number in ("0.613", "0.493", "3.875", "0.980"))
     assert "invented users" not in Page(tmp_path / "site" / "published.html").text
 
 
@@ -692,14 +704,44 @@ def test_a_column_is_sorted_by_the_keyboard(browser: Any, site: Path, lamp2m: Bo
     go_to(browser, board_path(site, "lamp2m"))
     for _ in range(40):
         ActionChains(browser).send_keys(Keys.TAB).perform()
-        if browser.switch_to.active_element.text == "f1":
+        if browser.switch_to.active_element.text == "accuracy":
             break
     head = browser.switch_to.active_element.find_element("xpath", "ancestor::th")
     ActionChains(browser).send_keys(Keys.ENTER).perform()
     assert head.get_attribute("aria-sort") == "descending"
     ActionChains(browser).send_keys(Keys.SPACE).perform()
     assert head.get_attribute("aria-sort") == "ascending"
-    assert listed(browser) == by(lamp2m, lambda entry: entry.scores["f1"][0].value)
+    assert listed(browser) == by(lamp2m, lambda entry: entry.scores["accuracy"][0].value)
+
+
+def titles(driver: Any) -> list[str]:
+    """Headings of the columns that can be seen."""
+    script = "return [...document.querySelectorAll('#board thead th')].filter(c => c.offsetParent).map(c => c.querySelector('.title').innerText)"
+    return [str(title) for title in driver.execute_script(script)]
+
+
+MAIN = ["rank", "method", "accuracy", "against zero-shot", "params/user", "s/user", "ms/query", "seeds"]
+
+
+@in_browser
+def test_a_board_shows_eight_columns_and_others_on_request(browser: Any, site: Path, lamp2m: Board) -> None:
+    go_to(browser, board_path(site, "lamp2m"))
+    assert titles(browser) == MAIN
+    find(browser, "button[data-view=cost]").click()
+    own = columns(lamp2m.task)
+    assert titles(browser) == [*MAIN[:3], *(column.title for column in own if column.cell and column.view == "cost")]
+    find(browser, ".chooser summary").click()
+    browser.find_element("xpath", "//label[normalize-space()='f1']/input").click()
+    assert titles(browser)[3] == "f1"
+    values = [
+        cell.text for cell in browser.find_elements("css selector", "#board tbody tr:first-child td:nth-child(4)")
+    ]
+    assert values[0].startswith(f"{lamp2m.entries[0].scores['f1'][0].value:.4f}")
+    assert find(browser, "button[data-view=cost]").get_attribute("aria-pressed") == "false"
+    find(browser, "button[data-view=all]").click()
+    assert titles(browser) == [column.title for column in own if column.cell]
+    find(browser, "button[data-view=main]").click()
+    assert titles(browser) == MAIN
 
 
 @in_browser
@@ -708,6 +750,12 @@ def test_entries_are_filtered_by_name_and_by_rank(browser: Any, site: Path) -> N
     text = find(browser, "input[name=text]")
     text.send_keys("EFT")
     assert listed(browser) == ["reft"]
+    # The plots show what the table shows.
+    for plot in ("scores", "users", "params", "seconds", "query"):
+        script = f"return [...document.querySelectorAll('#plot-{plot} svg g[data-entry]')].filter(g => g.getClientRects().length).map(g => g.querySelector('title').textContent)"
+        assert [title.split(":")[0] for title in browser.execute_script(script)] == ["reft"], plot
+    height = "return document.querySelector('#plot-scores svg').viewBox.baseVal.height"
+    assert browser.execute_script(height) == pytest.approx(40 + 22 + 6)
     text.clear()
     text.send_keys("t")
     assert "oppu" not in listed(browser)
@@ -740,7 +788,7 @@ def test_links_lead_from_the_front_page_to_published_numbers_and_to_ours(browser
     follow(browser, "table a", "lamp2m under mini")
     assert find(browser, "tr:target .method").text == "oppu"
     follow(browser, "header .pages a", "Published numbers")
-    follow(browser, "header ol a", "LampBench leaderboards")
+    follow(browser, "header ol a", "Which method")
 
 
 @in_browser
@@ -774,18 +822,21 @@ def test_the_colours_can_be_chosen_where_storage_is_refused(browser: Any, site: 
 
 
 @in_browser
-def test_no_page_is_wider_than_a_narrow_screen(browser: Any, site: Path) -> None:
+@pytest.mark.parametrize("width", [390, 1440])
+def test_pages_fit_a_phone_and_a_wide_screen_and_hide_no_plot(browser: Any, site: Path, width: int) -> None:
     browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
     )
     run = next(iter(sorted((site / "runs").iterdir())))
     method, published = site / "methods" / "perfit.html", site / "published.html"
-    for path in (site / "index.html", board_path(site, "lamp2m"), run, method, published):
+    right = "return Math.max(0, ...[...document.querySelectorAll('svg')].map(own => own.getBoundingClientRect().right))"
+    for path in (site / "index.html", run, method, published, board_path(site, "lamp2m")):
         go_to(browser, path)
-        assert browser.execute_script("return document.documentElement.scrollWidth") <= 400, path
-    # What does not fit is scrolled to, by the keyboard too.
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width, path
+        assert browser.execute_script(right) <= width, path
+    # A table that does not fit is scrolled, by the keyboard too; with its main columns, a wide screen holds it.
     table = "const own = document.querySelector('.scroll'); return [own.scrollWidth > own.clientWidth, own.tabIndex]"
-    assert browser.execute_script(table) == [True, 0]
+    assert browser.execute_script(table) == [width < 600, 0]
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 

@@ -36,7 +36,7 @@ def run_page(run: RunPlace, samples: Samples) -> dict[str, Any]:
         "failed": row.failed_checks,
         "command": shlex.join(row.provenance.argv),
         "metrics": _metrics(row, task),
-        "samples": samples(result, task),
+        "samples": samples(result),
         "primary": task.primary.key,
         "sheets": [sheet for sheet in _sheets(result, task) if sheet.rows],
     }

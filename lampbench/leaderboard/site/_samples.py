@@ -41,7 +41,7 @@ class Samples:
     def __init__(self) -> None:
         self._data = cache(_data)
 
-    def __call__(self, result: Result, task: Task) -> tuple[Sample, ...]:
+    def __call__(self, result: Result) -> tuple[Sample, ...]:
         """The first query of the first users; none if the texts are not mini's, as they are now."""
         identity = result.identity
         if result.row.data.label != LABEL:
@@ -53,6 +53,7 @@ class Samples:
             outputs = {answer.id: answer.output for answer in read_predictions(result.folder)}
         except InputError:
             return ()
+        task: Task = tasks().load(identity.task)
         asked = [user.queries[0] for user in data.evaluated if user.queries and user.queries[0].id in outputs]
         reads_prompts = identity.backbone is not None and identity.prompt_hash == task.prompt_hash()
         return tuple(
