@@ -9,6 +9,8 @@ from lampbench.leaderboard._board import RAW
 from lampbench.leaderboard._columns import count, number, seconds
 from lampbench.leaderboard._overview import OverviewRow, Section
 
+_MOST_NAMED = 6
+
 
 @dataclass(frozen=True)
 class Advice:
@@ -103,7 +105,7 @@ def _no_gain(rows: Sequence[OverviewRow], section: Section) -> Iterator[Advice]:
         return
     own = [row.name for row in rows if row.method != RAW and not row.better]
     answer = (
-        f"{', '.join(own)}: not shown to be better than zero-shot on any task."
+        f"{_some(own)}: not shown to be better than zero-shot on any task."
         if own
         else "Every method is better than zero-shot on at least one task."
     )
@@ -129,8 +131,14 @@ def _tasks(number_of_tasks: int, section: Section) -> str:
 
 def _each(rows: Sequence[OverviewRow], section: Section) -> str:
     """Names, with what they reach: a low cost alone recommends nothing."""
-    return ", ".join(f"{row.name}, among the best on {_tasks(row.best, section)}" for row in rows)
+    return _some([f"{row.name}, among the best on {_tasks(row.best, section)}" for row in rows], ", and ")
 
 
 def _names(rows: Sequence[OverviewRow]) -> str:
-    return ", ".join(row.name for row in rows)
+    return _some([row.name for row in rows])
+
+
+def _some(texts: Sequence[str], joint: str = ", ") -> str:
+    """The first texts, and how many more there are."""
+    more = len(texts) - _MOST_NAMED
+    return joint.join(texts[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 from board_rows import answers, made_row, made_run, write_run
+from click.testing import CliRunner
 
+from lampbench.cli._leaderboard import leaderboard
 from lampbench.core import InputError
 from lampbench.leaderboard import Board, add, boards, read_result, read_results, write_boards
 
@@ -338,6 +340,40 @@ def test_what_is_no_finished_run_is_not_added(root: Path, damage: Any, message: 
 def edit(run: Path, **changes: Any) -> None:
     row = json.loads((run / "row.json").read_text())
     (run / "row.json").write_text(json.dumps(row | changes))
+
+
+def test_add_adds_what_it_can_remarks_on_the_code_and_reports_the_rest_once(root: Path) -> None:
+    def without_commit(row: dict[str, Any]) -> None:
+        row["provenance"].update(commit=None, dirty=None)
+
+    def changed(row: dict[str, Any]) -> None:
+        row["provenance"].update(commit="a" * 40, dirty=True)
+
+    def clean(row: dict[str, Any]) -> None:
+        row["provenance"].update(commit="a" * 40, dirty=False)
+
+    runs = root.parent / "runs"
+    made_run(runs, "lamp5", "rag", 0.5, change=without_commit)
+    made_run(runs, "lamp5", "pag", 0.5, change=changed)
+    made_run(runs, "lamp5", "zero-shot", 0.5, change=clean)
+    edit(made_run(runs, "lamp5", "lora", 0.5), status="incomplete")
+    (root.parent / "empty").mkdir()
+    asked = ["add", str(runs), str(root.parent / "empty"), "--root", str(root)]
+    told = CliRunner().invoke(leaderboard, asked, standalone_mode=False)
+    assert told.return_value == 2
+    assert {result.identity.method for result in read_results(root)} == {"rag", "pag", "zero-shot"}
+    lines = told.output.splitlines()
+    assert len([line for line in lines if "/lora/" in line and "status 'incomplete'" in line]) == 1
+    assert len([line for line in lines if "empty: no row.json in it" in line]) == 1
+    notes = sorted(line for line in lines if line.startswith("note: "))
+    assert len(notes) == 2
+    assert "/pag/" in notes[0]
+    assert "differed from the commit" in notes[0]
+    assert "/rag/" in notes[1]
+    assert "names no commit" in notes[1]
+    assert lines[-1] == "3 added, 0 there already, 2 not added"
+    again = CliRunner().invoke(leaderboard, asked[:2] + asked[3:], standalone_mode=False)
+    assert again.output.splitlines()[-1] == "0 added, 3 there already, 1 not added"
 
 
 def test_a_row_of_the_first_version_is_read(root: Path) -> None:

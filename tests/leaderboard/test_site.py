@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,21 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 import pytest
-from board_rows import answers, made_row, mini_data
+from board_rows import answers, made_row, made_run, mini_data
 
 from lampbench.core import InputError, tasks
-from lampbench.leaderboard import Board, Entry, Reported, ReportedRow, Result, boards, columns, reported_page
+from lampbench.leaderboard import (
+    Board,
+    Entry,
+    Reported,
+    ReportedRow,
+    Result,
+    add,
+    boards,
+    columns,
+    read_results,
+    reported_page,
+)
 from lampbench.leaderboard.site import write_site
 from lampbench.metrics import Estimate, additive
 from lampbench.rows import Row
@@ -267,6 +280,126 @@ def test_no_text_and_no_gold_of_the_data_is_anywhere(site: Path) -> None:
         assert not [text for text in known if len(text) > 20 and text in everything]
     cells = {text.strip() for _, page in pages(site) for text in page.texts}
     assert not cells & set(mini_data("lamp2m").golds.values())
+
+
+def test_runs_of_mini_show_a_few_answers_and_runs_on_other_data_none(tmp_path: Path) -> None:
+    root, runs = tmp_path / "boards", tmp_path / "runs"
+
+    def real(row: dict[str, Any]) -> None:
+        row["data"]["label"] = None
+
+    def of_another_version(row: dict[str, Any]) -> None:
+        row["identity"]["protocol_hash"] = "0" * 64
+
+    for method, change in (("rag", None), ("zero-shot", real), ("pag", of_another_version)):
+        add(made_run(runs, "lamp5", method, 0.5, 0, change), root)
+    write_site(boards(read_results(root)), tmp_path / "site")
+    shown_on = {}
+    for result in read_results(root):
+        path = tmp_path / "site" / "runs" / f"{result.row.run_id}.html"
+        shown_on[result.identity.method] = path.read_text(encoding="utf-8")
+    data = mini_data("lamp5")
+    first = {query.user_id: query for query in reversed(data.queries)}
+    samples = re.findall(r"<article>(.*?)</article>", shown_on["rag"], re.DOTALL)
+    assert len(samples) == 5
+    outputs = dict(zip((query.id for query in data.queries), answers("lamp5", 0.5), strict=True))
+    for sample in samples:
+        user, prompt, answer, gold, score = (
+            unescape(text) for text in re.findall(r"<(?:p|pre|dd)[^>]*>(.*?)</(?:p|pre|dd)>", sample, re.DOTALL)
+        )
+        query = first[user]
+        assert prompt.rstrip().endswith("title:")
+        assert query.text[-80:] in prompt
+        assert (answer, gold) == (outputs[query.id], data.golds[query.id])
+        assert score == ("1.0000" if answer == gold else "0.0000")
+    for method in ("zero-shot", "pag"):
+        assert "<article>" not in shown_on[method]
+        assert not [query.text for query in data.queries if query.text[-40:] in unescape(shown_on[method])]
+
+
+def test_the_front_page_orders_methods_by_mean_rank_and_says_what_each_costs(
+    site: Path, shown: Sequence[Board]
+) -> None:
+    rows = grid((site / "index.html").read_text(encoding="utf-8"), "<tbody").rows
+    names = {entry.name for board in shown for entry in board.entries}
+    ranks = {name: [e.rank for board in shown for e in board.entries if e.name == name and e.rank] for name in names}
+    complete = [name for name in names if len(ranks[name]) == len(shown)]
+    means = {name: sum(ranks[name]) / len(shown) for name in complete}
+    assert [row[0] for row in rows[: len(complete)]] == sorted(complete, key=lambda name: (means[name], name))
+    assert {row[0] for row in rows[len(complete) :]} == names - set(complete) == {"majority", "latest-nowhere"}
+    for row in rows[: len(complete)]:
+        assert row[1:3] == (f"{means[row[0]]:.1f}", f"{ranks[row[0]].count(1)} of 3")
+        assert row[4] == f"{METHODS[row[0]][1]:,}"
+    (majority,) = [row for row in rows if row[0] == "majority"]
+    assert majority[1].endswith("(2 of 3)")
+
+
+def advice_on(page: Path) -> dict[str, str]:
+    """Question -> answer."""
+    found = re.findall(r"<dt>([^<]+)</dt><dd>([^<]+)</dd>", page.read_text(encoding="utf-8").partition("Choose a")[2])
+    return {unescape(question): unescape(answer) for question, answer in found}
+
+
+def test_the_advice_follows_from_the_boards(site: Path, shown: Sequence[Board]) -> None:
+    best = {name: sum(e.rank == 1 for board in shown for e in board.entries if e.name == name) for name in METHODS}
+    most = max(best.values())
+    told = advice_on(site / "index.html")
+    winners = {name for name, count in best.items() if count == most}
+    assert set(told["Best scores"].partition(":")[0].split(", ")) == winners
+    assert told["Nothing to train per user"].startswith("rag: better than zero-shot on all 3 tasks")
+    good = [name for name in ("oppu", "perfit", "reft") if 2 * best[name] >= len(shown)]
+    assert {"oppu", "perfit"} <= set(good)
+    assert told["Fewest parameters per user"].startswith("1,000: perfit, among the best on")
+    assert told["Fewest parameters per user"].endswith("oppu has 30,000.")
+    assert told["Least time to adapt to a user"].startswith("1.000 s on one: perfit, ")
+    assert told["No gain shown"] == "Every method is better than zero-shot on at least one task."
+    assert "rests on 48 users per task" in Page(site / "index.html").text
+
+
+def test_of_equal_methods_the_advice_prefers_none_and_of_one_there_is_none(tmp_path: Path) -> None:
+    same = [made("lamp2m", method, 0.5, 0, costing(9, 1.0)) for method in ("zero-shot", "oppu", "perfit")]
+    write_site(boards(same), tmp_path / "same")
+    told = advice_on(tmp_path / "same" / "index.html")
+    assert told == {
+        "Best scores": "All methods are among the best on the one task.",
+        "No gain shown": "oppu, perfit: not shown to be better than zero-shot on any task.",
+    }
+    write_site(boards(same[:1]), tmp_path / "one")
+    assert "Choose a method" not in Page(tmp_path / "one" / "index.html").text
+
+
+def test_boards_of_an_earlier_version_of_a_task_are_folded_away(tmp_path: Path) -> None:
+    def earlier(row: dict[str, Any]) -> None:
+        row["identity"].update(task_version=tasks().load("lamp2m").version - 1, protocol_hash="ab" * 32)
+
+    rows = [made("lamp2m", method, 0.5, 0, change) for method in ("rag", "oppu") for change in (None, earlier)]
+    write_site(boards(rows), tmp_path / "site")
+    html = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    folded = html[html.index('<details class="outdated">') :]
+    assert "earlier version of the tasks" in folded
+    assert html.count('<h2 id="section-') == 2
+    assert len(grid(html, "<tbody").rows) == len(grid(folded, "<tbody").rows) == 2
+
+
+def test_links_elsewhere_are_on_every_page_and_are_plain_addresses(shown: Sequence[Board], tmp_path: Path) -> None:
+    links = {"Docs": "../index.html", "Repository": "https://example.org/x"}
+    write_site(shown[:1], tmp_path / "site", links=links)
+    for path, page in pages(tmp_path / "site"):
+        depth = len(path.relative_to(tmp_path / "site").parts) - 1
+        assert {("a", "../" * depth + "../index.html"), ("a", "https://example.org/x")} <= set(page.references), path
+    with pytest.raises(InputError, match="link 'Docs': 'javascript:alert"):
+        write_site(shown[:1], tmp_path / "site", links={"Docs": "javascript:alert(1)"})
+
+
+def test_csv_and_json_beside_the_pages_hold_every_entry(site: Path, shown: Sequence[Board]) -> None:
+    names = [entry.name for board in shown for entry in board.entries]
+    held = json.loads((site / "data" / "boards.json").read_text(encoding="utf-8"))
+    assert sorted(entry["name"] for board in held for entry in board["entries"]) == sorted(names)
+    lines = list(csv.DictReader((site / "data" / "boards.csv").read_text(encoding="utf-8").splitlines()))
+    assert sorted(line["name"] for line in lines) == sorted(names)
+    page = board_path(site, "lamp3")
+    (own,) = json.loads((site / "data" / f"{page.stem}.json").read_text(encoding="utf-8"))
+    assert (own["task"], len(own["entries"])) == ("lamp3", len(METHODS))
 
 
 def test_what_is_not_ranked_stands_apart_with_its_reason(site: Path) -> None:
