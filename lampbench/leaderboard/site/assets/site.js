@@ -119,12 +119,11 @@
     const boxes = [...form.querySelectorAll("input[name=column]")];
     const views = [...form.querySelectorAll("button[data-view]")];
     const lines = [table.tHead, ...table.tBodies].flatMap((part) => [...part.rows]);
-    const isIn = (box, view) => {
-      const { dataset } = heads[box.value];
-      // Of quality, cost and run, each has the score, so that it can be read beside it.
-      const score = "main" in dataset && dataset.view === "quality" && box === boxes[0];
-      return view === "all" || score || (view === "main" ? "main" in dataset : dataset.view === view);
-    };
+    const isMain = (box) => "main" in heads[box.value].dataset;
+    const viewOf = (box) => heads[box.value].dataset.view;
+    // Every view has the score, so that costs can be read beside it.
+    const score = boxes.find((box) => isMain(box) && viewOf(box) === "quality");
+    const isIn = (box, view) => view === "all" || box === score || (view === "main" ? isMain(box) : viewOf(box) === view);
     const show = () => {
       for (const row of lines) {
         if (row.cells.length === heads.length) {
