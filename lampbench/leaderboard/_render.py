@@ -192,12 +192,16 @@ def _markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> st
 def _csv(boards: Sequence[Mapping[str, Any]]) -> str:
     import pandas as pd
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for board in boards:
         facts = {key: value for key, value in board.items() if key not in ("metrics", "entries", "references")}
         rows += [
             {**facts, **entry, "runs": " ".join(run["run_id"] for run in entry["runs"])} for entry in board["entries"]
         ]
+    # Halves of surrogate pairs, which JSON may hold, are no text to the strings of pandas.
+    for row in rows:
+        texts = {key: value for key, value in row.items() if isinstance(value, str)}
+        row |= {key: value.encode("utf-8", "replace").decode() for key, value in texts.items()}
     return pd.json_normalize(rows).to_csv(index=False, lineterminator="\n")
 
 
