@@ -64,7 +64,7 @@ def add(runs: Sequence[Path], root: Path) -> int:
         click.echo(f"note: {text}", err=True)
     for text in refused:
         click.echo(f"not added: {text}", err=True)
-    click.echo(f"{added} added, {known} there already, {len(refused)} not added")
+    click.echo(f"{added} added, {known} already there, {len(refused)} not added")
     return 2 if refused else 0
 
 

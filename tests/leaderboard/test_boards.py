@@ -371,9 +371,9 @@ def test_add_adds_what_it_can_remarks_on_the_code_and_reports_the_rest_once(root
     assert "differed from the commit" in notes[0]
     assert "/rag/" in notes[1]
     assert "names no commit" in notes[1]
-    assert lines[-1] == "3 added, 0 there already, 2 not added"
+    assert lines[-1] == "3 added, 0 already there, 2 not added"
     again = CliRunner().invoke(leaderboard, asked[:2] + asked[3:], standalone_mode=False)
-    assert again.output.splitlines()[-1] == "0 added, 3 there already, 1 not added"
+    assert again.output.splitlines()[-1] == "0 added, 3 already there, 1 not added"
 
 
 def test_a_row_of_the_first_version_is_read(root: Path) -> None:
