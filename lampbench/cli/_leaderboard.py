@@ -63,7 +63,7 @@ def add(runs: Sequence[Path], root: Path) -> int:
     for text in remarks:
         click.echo(f"note: {text}", err=True)
     for text in refused:
-        click.echo(f"not added: {text}", err=True)
+        click.echo(f"error: not added: {text}", err=True)
     click.echo(f"{added} added, {known} already there, {len(refused)} not added")
     return 2 if refused else 0
 
