@@ -94,6 +94,8 @@ def _time(rows: Sequence[OverviewRow], section: Section) -> Iterator[Advice]:
     if len(own) < 2 or len({row.hardware for _, row in own}) > 1:
         return
     (least, fast), (most, slow) = (pick(own, key=lambda one: one[0]) for pick in (min, max))
+    if seconds(least) == seconds(most):
+        return
     yield Advice(
         "Least time to adapt to a user",
         f"{seconds(least)} s on {fast.hardware}: {_each([fast], section)}. {slow.name} takes {seconds(most)} s.",
