@@ -35,23 +35,51 @@ def leaderboard() -> None:
 @leaderboard.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_ROOT
-def add(runs: Sequence[Path], root: Path) -> None:
+def add(runs: Sequence[Path], root: Path) -> int:
     """Copy finished RUNS (run folders, or folders of some) into results/ below --root.
 
-    Row, answers and per-user sums are copied, and no file of the data. Existing results stay as they are.
+    Row, answers and per-user sums are copied, and no file of the data. Existing results stay as they are. Every run
+    that can be added is added; then the others are reported once, each with its reason, and the exit status is 2.
     """
     from lampbench.leaderboard import add as add_run
+    from lampbench.leaderboard import code_remark, read_result
 
-    for folder in _run_folders(runs):
-        target = add_run(folder, root)
-        click.echo(f"added {target}" if target else f"there already: {folder}")
+    folders, refused = _run_folders(runs)
+    added, known, remarks = 0, 0, []
+    for folder in folders:
+        try:
+            target = add_run(folder, root)
+        except InputError as error:
+            refused.append(str(error))
+            continue
+        if target is None:
+            known += 1
+            click.echo(f"there already: {folder}")
+            continue
+        added += 1
+        click.echo(f"added {target}")
+        if remark := code_remark(read_result(target).row):
+            remarks.append(f"{target}: {remark}")
+    for text in remarks:
+        click.echo(f"note: {text}", err=True)
+    for text in refused:
+        click.echo(f"error: not added: {text}", err=True)
+    click.echo(f"{added} added, {known} already there, {len(refused)} not added")
+    return 2 if refused else 0
 
 
 @leaderboard.command()
 @_ROOT
 @click.option("--latex", is_flag=True, help="Also write LaTeX tables.")
 @click.option("--site", metavar="DIR", type=click.Path(path_type=Path), help="Also build a static site in DIR.")
-def build(root: Path, latex: bool, site: Path | None) -> None:
+@click.option(
+    "--link",
+    "links",
+    multiple=True,
+    metavar="TITLE=ADDRESS",
+    help="A link in the head of the site's pages, such as Docs=https://…; relative ones start at the first page.",
+)
+def build(root: Path, latex: bool, site: Path | None, links: Sequence[str]) -> None:
     """Make the boards of results/ below --root: Markdown, CSV, JSON and an overview.
 
     Published numbers from reported/ go to published.md and to a page of the site, beside ours and never among
@@ -60,6 +88,8 @@ def build(root: Path, latex: bool, site: Path | None) -> None:
     """
     from lampbench.leaderboard import boards, read_reported, read_results, reported_page, write_boards
 
+    if unfit := [link for link in links if "=" not in link]:
+        raise InputError(f"--link: expected TITLE=ADDRESS, found {unfit[0]!r}")
     made, reported = boards(read_results(root)), read_reported(root)
     if not made and not reported:
         raise InputError(f"{root / 'results'}: no results; add finished runs: lampbench leaderboard add RUN")
@@ -72,7 +102,8 @@ def build(root: Path, latex: bool, site: Path | None) -> None:
         from lampbench.leaderboard.site import write_site
 
         shifts = root / "shifts" / "report.html"
-        pages = write_site(made, site, reported, shifts if shifts.is_file() else None)
+        addresses = dict(link.split("=", 1) for link in links)
+        pages = write_site(made, site, reported, shifts if shifts.is_file() else None, addresses)
         click.echo(f"{len(pages)} files in {site}, start at index.html")
 
 
@@ -131,14 +162,15 @@ def validate(paths: Sequence[Path], golds: Sequence[Path], models: Sequence[Path
     return 1 if faults else 0
 
 
-def _run_folders(paths: Sequence[Path]) -> list[Path]:
-    folders = []
+def _run_folders(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """The run folders at or below the paths, and why a path gives none."""
+    folders, refused = [], []
     for path in paths:
         found = sorted(row.parent for row in path.rglob("row.json"))
-        if not found:
-            raise InputError(f"{path}: no row.json in it; expected a run folder, or a folder of some")
         folders += found
-    return folders
+        if not found:
+            refused.append(f"{path}: no row.json in it; expected a run folder, or a folder of some")
+    return folders, refused
 
 
 def _names(results: Sequence[Result]) -> list[str]:

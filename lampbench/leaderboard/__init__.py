@@ -8,6 +8,7 @@ from lampbench.leaderboard._render import board_json, column_list, write_boards
 from lampbench.leaderboard._results import (
     Result,
     add,
+    code_remark,
     read_predictions,
     read_result,
     read_results,
@@ -34,6 +35,7 @@ __all__ = [
     "board_json",
     "boards",
     "check_comparable",
+    "code_remark",
     "column_list",
     "columns",
     "compare",

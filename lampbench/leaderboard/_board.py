@@ -9,15 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 from lampbench.core import Metric, Task, canonical_json, tasks
 from lampbench.leaderboard._compare import Moved, check_comparable, moved, user_changes
 from lampbench.leaderboard._costs import mean, reduction, share, time_reduction, user_seconds
+from lampbench.leaderboard._names import Name, names
 from lampbench.leaderboard._reference import Reference, reference
 from lampbench.leaderboard._results import Result, no_collection
 from lampbench.metrics import Difference, Estimate, Means, holm, rank_groups
-from lampbench.rows import Identity
 
 # A board resamples for every entry; runs themselves record 10,000.
 RESAMPLES = 2000
@@ -182,16 +181,17 @@ def _board(results: Sequence[Result]) -> Board:
     base = next((result for result in results if result.identity.backbone), results[0])
     identity = base.identity
     task: Task = tasks().load(identity.task)
-    pools = _pools(results)
+    named = _pools(results, task)
+    pools = {str(name): pool for name, pool in named.items()}
     means = {
         m.key: Means([[own.sums[m.key] for own in pool] for pool in pools.values()], resamples=RESAMPLES)
         for m in task.metrics
     }
     unranked = {name: _reason(pool, task.primary) for name, pool in pools.items()}
-    ranked = {name: pool for name, pool in pools.items() if unranked[name] is None}
+    ranked = {name: pool for name, pool in named.items() if unranked[str(name)] is None}
     ranks = _ranks(pools, unranked.values(), means[task.primary.key], task.primary)
-    baselines = tuple(reference(method, ranked, task) for method in (RAW, ADAPTED))
-    saving = reference(_SAVING, ranked, task)
+    baselines = tuple(reference(method, ranked) for method in (RAW, ADAPTED))
+    saving = reference(_SAVING, ranked)
     gains = {own.method: _gains(pools, means, task.primary, own.entry) for own in baselines}
     scores = _scores(pools, means)
     entries = [
@@ -222,33 +222,13 @@ def _board(results: Sequence[Result]) -> Board:
     )
 
 
-def _pools(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """Name -> results that differ in the seed alone; names tell configs of one method apart."""
+def _pools(results: Sequence[Result], task: Task) -> dict[Name, list[Result]]:
+    """Name -> results that differ in the seed alone."""
     pools: dict[str, list[Result]] = defaultdict(list)
     for result in sorted(results, key=lambda result: (result.identity.method, result.row.run_id)):
         pools[canonical_json(result.identity.to_json() | {"seed": None})].append(result)
-    by_method: dict[str, list[list[Result]]] = defaultdict(list)
-    for pool in pools.values():
-        by_method[_method(pool)].append(sorted(pool, key=lambda result: result.identity.seed))
-    return {_name(pool, own): pool for own in by_method.values() for pool in own}
-
-
-def _name(pool: Sequence[Result], same_method: Sequence[Sequence[Result]]) -> str:
-    """The method's name, and what tells this config from the method's others on the board."""
-    if len(same_method) == 1:
-        return _method(pool)
-    flat = [_flat(other[0].identity) for other in same_method]
-    own = _flat(pool[0].identity)
-    telling = sorted(key for key in own if len({canonical_json(other.get(key)) for other in flat}) > 1)
-    settings = ", ".join(f"{key}={own[key]}" for key in telling)
-    # One that has nothing that others lack is the one with the defaults.
-    return f"{_method(pool)} ({settings})" if settings else _method(pool)
-
-
-def _flat(identity: Identity) -> dict[str, Any]:
-    plain = identity.to_json()
-    decoding, others = plain["decoding"] or {}, ("method_version", "engine", "backbone")
-    return {**decoding, **plain["config"]} | {name: plain[name] for name in others}
+    own = [sorted(pool, key=lambda result: result.identity.seed) for pool in pools.values()]
+    return dict(zip(names(own, task), own, strict=True))
 
 
 def _reason(pool: Sequence[Result], primary: Metric) -> str | None:
@@ -350,7 +330,3 @@ def _order(entry: Entry, primary: Metric) -> tuple[bool, float, str]:
     if value is None:
         return True, float("inf"), entry.name
     return entry.rank is None, -value if primary.higher_is_better else value, entry.name
-
-
-def _method(pool: Sequence[Result]) -> str:
-    return pool[0].identity.method

@@ -17,6 +17,9 @@ from lampbench.metrics import Estimate
 ABSENT = "–"
 LEVEL = 0.05
 Order = Literal["ascending", "descending"]
+# Choices of columns on a page: what methods reach, what they cost, and how they were run.
+View = Literal["quality", "cost", "run"]
+_VIEWS: dict[str, View] = {"cost": "cost", "runs": "run"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Column:
         unit: What pages write small under the title.
         first: The order that puts the best first.
         numeric: Whether it is sorted as numbers.
+        main: Whether a page shows it before anyone asks for other columns.
     """
 
     title: str
@@ -61,6 +65,12 @@ class Column:
     unit: str = ""
     first: Order = "ascending"
     numeric: bool = True
+    main: bool = False
+
+    @property
+    def view(self) -> View:
+        """Which choice of columns it belongs to, beside the main ones."""
+        return _VIEWS.get(self.group, "quality")
 
     def show(self, entry: Entry) -> Cell:
         """The cell of an entry; empty if the column is not in tables."""
@@ -72,7 +82,7 @@ def columns(task: Task) -> tuple[Column, ...]:
     primary = task.primary
     return (
         *_NAMES,
-        *map(_score, task.metrics),
+        *(_score(metric, primary) for metric in task.metrics),
         _over_users(primary),
         _difference(RAW, primary, _OVER_RAW, ("against_zero_shot",)),
         *_OF_GAIN,
@@ -153,15 +163,22 @@ def _number(
     path: tuple[str, ...] = (),
     unit: str = "",
     first: Order = "ascending",
+    main: bool = False,
 ) -> Column:
     """A column of one number, sorted by the number itself."""
-    return Column(title, group, value, lambda own: Cell(form(own), sort=own), meaning, path, unit, first)
+    return Column(title, group, value, lambda own: Cell(form(own), sort=own), meaning, path, unit, first, main=main)
 
 
 def _cost(
-    title: str, key: str, value: Callable[[Entry], float | None], form: Callable[[Any], str], meaning: str
+    title: str,
+    key: str,
+    value: Callable[[Entry], float | None],
+    form: Callable[[Any], str],
+    meaning: str,
+    *,
+    main: bool = False,
 ) -> Column:
-    return _number(title, "cost", value, form, meaning, path=("cost", key))
+    return _number(title, "cost", value, form, meaning, path=("cost", key), main=main)
 
 
 def _saved(title: str, key: str, value: Callable[[Entry], float | None], meaning: str) -> Column:
@@ -176,9 +193,12 @@ def _words(
     *,
     path: tuple[str, ...] = (),
     first: Order = "ascending",
+    main: bool = False,
 ) -> Column:
     """A column of a text, sorted without regard to case."""
-    return Column(title, group, value, lambda own: Cell(own, sort=own.lower()), meaning, path, "", first, numeric=False)
+    return Column(
+        title, group, value, lambda own: Cell(own, sort=own.lower()), meaning, path, "", first, numeric=False, main=main
+    )
 
 
 def _length(name: str, value: Callable[[Entry], float | None], meaning: str) -> Column:
@@ -226,15 +246,21 @@ _NAMES = (
         "best of their group. All pairs of entries are tested by permutation over users: the chance that any group of "
         "a board ends wrongly is at most 5%.",
         path=("rank",),
+        main=True,
     ),
     _words(
-        "method", "", lambda e: e.name, "The name, with the settings that tell several configs of one method apart."
+        "method",
+        "",
+        lambda e: e.name,
+        "The name. Settings are named where they are not those that a run has if nothing is set: what the protocol "
+        "recommends for its own model, or else the published ones.",
+        main=True,
     ),
     Column("unranked", "", lambda e: e.unranked, None, path=("unranked",)),
 )
 
 
-def _score(metric: Metric) -> Column:
+def _score(metric: Metric, primary: Metric) -> Column:
     """The scores of one metric; JSON holds the mean over users beside them."""
     return Column(
         metric.key,
@@ -245,6 +271,7 @@ def _score(metric: Metric) -> Column:
         path=("scores", metric.key),
         unit=good_end(metric),
         first=best_first(metric),
+        main=metric.key == primary.key,
     )
 
 
@@ -272,6 +299,7 @@ def _difference(baseline: str, metric: Metric, meaning: str, path: tuple[str, ..
         path,
         f"{metric.key}, {good_end(metric)}",
         best_first(metric),
+        main=baseline == RAW,
     )
 
 
@@ -347,6 +375,7 @@ COLUMNS: tuple[Column, ...] = (
         lambda e: e.user_parameters,
         count,
         "Trainable parameters of one user, as the optimizers held them.",
+        main=True,
     ),
     _saved(
         "params saved",
@@ -357,7 +386,12 @@ COLUMNS: tuple[Column, ...] = (
     ),
     _cost("bytes/user", "user_bytes", lambda e: e.user_bytes, count, "What the state of one user takes on disk."),
     _cost(
-        "s/user", "seconds_per_user", lambda e: e.seconds_per_user, seconds, "Seconds to adapt to one user, the mean."
+        "s/user",
+        "seconds_per_user",
+        lambda e: e.seconds_per_user,
+        seconds,
+        "Seconds to adapt to one user, the mean. Absent for a method that does nothing per user before the queries.",
+        main=True,
     ),
     _cost("shared s", "shared_seconds", lambda e: e.shared_seconds, _one_digit, "Seconds of the shared stage."),
     _saved(
@@ -367,7 +401,14 @@ COLUMNS: tuple[Column, ...] = (
         "Of the seconds to adapt to one user and to answer that user's queries, against the same entry of oppu; only "
         "if all these runs were on one class of hardware. The shared stage is not counted.",
     ),
-    _cost("ms/query", "ms_per_query", lambda e: e.query_ms, _one_digit, "Milliseconds to answer one query."),
+    _cost(
+        "ms/query",
+        "ms_per_query",
+        lambda e: e.query_ms,
+        _one_digit,
+        "Milliseconds to answer one query, the mean.",
+        main=True,
+    ),
     _cost("tokens/query", "tokens_per_query", lambda e: e.query_tokens, count, "Tokens of the prompt of one query."),
     _cost("peak MB", "peak_bytes", lambda e: e.peak_bytes, megabytes, "The highest memory of any phase."),
     _number(
@@ -378,6 +419,7 @@ COLUMNS: tuple[Column, ...] = (
         "How many runs are averaged. Runs that give the same answers with every seed are one.",
         path=("averaged",),
         first="descending",
+        main=True,
     ),
     _words("hardware", "runs", lambda e: e.hardware, "The class of machine that the runs were on.", path=("hardware",)),
     _words("version", "runs", _versions, "LampBench's version.", first="descending"),

@@ -20,6 +20,7 @@ ABOUT = (
     "our runs of the same method under the same protocol, where there are any, and are ranked with none of them."
 )
 REASONS = "Why ours may differ"
+ALONE = "Published, with no run of ours under this protocol to compare with"
 _Text = Annotated[str, Meta(min_length=1)]
 
 
@@ -123,6 +124,13 @@ class PublishedScore:
         )
 
 
+class Alone(NamedTuple):
+    """Published numbers without ours: a column per metric of a task, and a row per method, its name first."""
+
+    columns: tuple[tuple[Task, Metric], ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
 @dataclass(frozen=True)
 class Published:
     """A source with its numbers beside ours.
@@ -133,6 +141,23 @@ class Published:
 
     reported: Reported
     scores: tuple[PublishedScore, ...]
+
+    @property
+    def compared(self) -> tuple[PublishedScore, ...]:
+        """Those that one of our numbers stands beside."""
+        return tuple(own for own in self.scores if own.ours)
+
+    @property
+    def alone(self) -> Alone:
+        """Those that nothing of ours stands beside, methods by metrics."""
+        own = [score for score in self.scores if not score.ours]
+        columns = {(score.task.name, score.metric.key): score for score in own}
+        values = {(score.method, score.task.name, score.metric.key): score.cells.published for score in own}
+        names = dict.fromkeys(score.method for score in own)
+        return Alone(
+            tuple((score.task, score.metric) for score in columns.values()),
+            tuple((name, *(values.get((name, *key), ABSENT) for key in columns)) for name in names),
+        )
 
     @property
     def beside(self) -> str:
@@ -164,8 +189,13 @@ def reported_page(reported: Sequence[Reported], boards: Sequence[Board]) -> str:
     for own in published(reported, boards):
         source = own.reported
         parts += [f"## {source.source}", f"Protocol {source.protocol}, model {source.backbone}."]
-        table = [line.cells for line in own.scores]
-        parts.append(tabulate(table, headers=HEADERS, tablefmt="github", disable_numparse=True))
+        parts.append(f"{own.beside[0].upper()}{own.beside[1:]}.")
+        if own.compared:
+            table = [line.cells for line in own.compared]
+            parts.append(tabulate(table, headers=HEADERS, tablefmt="github", disable_numparse=True))
+        if own.alone.rows:
+            headers = ["method", *(f"{task.name} {metric.key}" for task, metric in own.alone.columns)]
+            parts += [f"{ALONE}:", tabulate(own.alone.rows, headers=headers, tablefmt="github", disable_numparse=True)]
         parts.append(f"{REASONS}:\n\n" + "\n".join(f"* {reason}" for reason in source.reasons))
     return "\n\n".join(parts) + "\n"
 

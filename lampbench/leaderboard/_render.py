@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +14,17 @@ from tabulate import tabulate
 
 from lampbench.core import Task, write_json
 from lampbench.leaderboard._board import Board, Entry
-from lampbench.leaderboard._columns import ABSENT, columns, count, meanings, score, share, table_columns
+from lampbench.leaderboard._columns import (
+    ABSENT,
+    columns,
+    count,
+    meanings,
+    number,
+    score,
+    seconds,
+    share,
+    table_columns,
+)
 from lampbench.leaderboard._overview import OverviewRow, Section, limit_name, model_name, sections
 from lampbench.leaderboard._results import no_collection
 
@@ -36,6 +47,16 @@ def write_boards(boards: Sequence[Board], root: Path, formats: Sequence[Format] 
     overview = root / "README.md"
     overview.write_text(_overview(boards), encoding="utf-8")
     return [*written, overview]
+
+
+def boards_json(boards: Iterable[Board]) -> str:
+    """Boards as one JSON text."""
+    return json.dumps([board_json(board) for board in boards], indent=1, allow_nan=False) + "\n"
+
+
+def boards_csv(boards: Iterable[Board]) -> str:
+    """Boards as one CSV text, a line per entry."""
+    return _csv([board_json(board) for board in boards])
 
 
 def board_json(board: Board) -> dict[str, Any]:
@@ -135,12 +156,9 @@ def length_notes(board: Board) -> list[str]:
 
 def references(board: Board) -> str:
     """What gains and savings of a board are against, in words."""
-    said = [
-        f"Gains against {own.method} are against {own.entry}."
-        if own.entry
-        else f"No gains against {own.method} are given: {own.why}."
-        for own in board.baselines
-    ]
+    found = [own.entry for own in board.baselines if own.entry]
+    said = [f"Gains are over the {'entry' if len(found) == 1 else 'entries'} {' and '.join(found)}."] if found else []
+    said += [f"No gains against {own.method} are given: {own.why}." for own in board.baselines if not own.entry]
     saving = board.saving
     what = "Parameters and time are saved against"
     said.append(f"{what} {saving.entry}." if saving.entry else f"{what} nothing here: {saving.why}.")
@@ -174,12 +192,16 @@ def _markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> st
 def _csv(boards: Sequence[Mapping[str, Any]]) -> str:
     import pandas as pd
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for board in boards:
         facts = {key: value for key, value in board.items() if key not in ("metrics", "entries", "references")}
         rows += [
             {**facts, **entry, "runs": " ".join(run["run_id"] for run in entry["runs"])} for entry in board["entries"]
         ]
+    # Halves of surrogate pairs, which JSON may hold, are no text to the strings of pandas.
+    for row in rows:
+        texts = {key: value for key, value in row.items() if isinstance(value, str)}
+        row |= {key: value.encode("utf-8", "replace").decode() for key, value in texts.items()}
     return pd.json_normalize(rows).to_csv(index=False, lineterminator="\n")
 
 
@@ -192,8 +214,12 @@ def _overview(boards: Sequence[Board]) -> str:
         if section.label:
             parts.append(SYNTHETIC[0].upper() + SYNTHETIC[1:])
         headers = [f"[{b.task.name}]({b.protocol}/{b.task.name}.md) {b.task.primary.key}" for b in section.boards]
-        parts.append(_markdown_table(["method", *headers], [_overview_cells(section, row) for row in section.rows]))
-    parts.append("Bold: better than zero-shot, p < 0.05 by Holm over the tasks of the row.")
+        headers = ["method", "mean rank", "params/user", "s/user", "ms/query", *headers]
+        parts.append(_markdown_table(headers, [_overview_cells(section, row) for row in section.rows]))
+    parts.append(
+        "Mean rank: of the rank groups, over the tasks; with fewer tasks than the others, in brackets how many. "
+        "Costs: the mean over the tasks. Bold: better than zero-shot, p < 0.05 by Holm over the tasks of the row."
+    )
     if boards:
         parts += ["## Columns", f"What the columns of the boards say; absent is {ABSENT}."]
         parts.append(column_list(board.task for board in boards))
@@ -201,7 +227,9 @@ def _overview(boards: Sequence[Board]) -> str:
 
 
 def _overview_cells(section: Section, row: OverviewRow) -> list[str]:
-    cells = [row.name]
+    some = "" if row.complete else f" ({len(row.ranks)})"
+    costs = (count(row.user_parameters), seconds(row.seconds_per_user), number(row.query_ms, ",.1f"))
+    cells = [row.name, f"{number(row.mean_rank, '.1f')}{some}", *costs]
     for place, (board, entry) in enumerate(zip(section.boards, row.entries, strict=True)):
         text = score(entry.scores[board.task.primary.key][0].value) if entry else ABSENT
         cells.append(f"**{text}**" if place in row.better else text)

@@ -98,6 +98,13 @@ def add(run: Path, root: Path) -> Path | None:
     return target
 
 
+def code_remark(row: Row) -> str | None:
+    """What keeps others from running the code that a row was made with; None if its commit says it all."""
+    if row.provenance.commit is None:
+        return "the row names no commit, only the installed version"
+    return "files of the working tree differed from the commit that the row names" if row.provenance.dirty else None
+
+
 def result_path(row: Row) -> PurePosixPath:
     """Where a row lies below the root."""
     identity = row.identity

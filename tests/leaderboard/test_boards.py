@@ -1,6 +1,7 @@
 """What shares a ranking, how seeds and ties are told, and that boards are the same to the byte."""
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any
 
 import pytest
 from board_rows import answers, made_row, made_run, write_run
+from click.testing import CliRunner
 
+from lampbench.cli._leaderboard import leaderboard
 from lampbench.core import InputError
 from lampbench.leaderboard import Board, add, boards, read_result, read_results, write_boards
 
@@ -86,17 +89,85 @@ def test_runs_with_the_same_answers_whatever_the_seed_are_shown_as_one(root: Pat
     assert all(len(entry.results) == 3 for entry in board.entries)
 
 
-def test_configs_of_one_method_are_told_apart_by_what_differs(root: Path) -> None:
+def with_config(argv: Sequence[str] = (), model: str = "made-up", **config: Any) -> Any:
+    def change(row: dict[str, Any]) -> None:
+        row["identity"]["config"] = config
+        row["identity"]["backbone"]["id"] = model
+        row["provenance"]["argv"] = [*row["provenance"]["argv"], *argv]
+
+    return change
+
+
+def test_entries_are_named_by_how_their_settings_differ_from_the_usual_ones(root: Path) -> None:
     for k in (1, 4):
-        put(
-            root,
-            "lamp2m",
-            "rag",
-            0.5,
-            change=lambda row, k=k: row["identity"].update(config={"k": k, "retriever": "bm25"}),
-        )
+        put(root, "lamp2m", "rag", 0.5, change=with_config(k=k, retriever="bm25"))
+    put(root, "lamp2m", "reft", 0.5, change=lambda row: row["identity"].update(engine="solo"))
     (board,) = made(root)
-    assert sorted(entry.name for entry in board.entries) == ["rag (k=1)", "rag (k=4)"]
+    assert sorted(entry.name for entry in board.entries) == ["rag", "rag (k=4)", "reft (engine=solo)"]
+
+
+def test_layers_that_a_method_chose_for_the_model_are_usual_and_layers_that_were_set_are_not(root: Path) -> None:
+    """No row says how deep its model is: on a model of six layers ReFT's recommended ones are 2, 3 and 4."""
+    chosen, own = {"preset": "mini", "rank": 8}, "lampbench-mini"
+    put(root, "lamp2m", "reft", 0.5, change=with_config(model=own, **chosen, layers=[2, 3, 4]))
+    put(root, "lamp2m", "reft", 0.5, change=with_config(model=own, **chosen, layers=[5]))
+    put(root, "lamp2m", "reft", 0.5, change=with_config(["--set", "layers=5,10"], own, **chosen, layers=[5, 10]))
+    put(root, "lamp2m", "reft", 0.5, change=with_config(model=own, **chosen | {"rank": 4}, layers=[2, 3, 4]))
+    (board,) = made(root)
+    assert {entry.name: entry.results[0].identity.config["layers"] for entry in board.entries} == {
+        "reft": [2, 3, 4],
+        "reft (layers=5)": [5],
+        "reft (layers=5,10)": [5, 10],
+        "reft (rank=4)": [2, 3, 4],
+    }
+
+
+def test_runs_of_a_method_that_is_not_installed_are_named_by_all_that_they_set(root: Path) -> None:
+    put(root, "lamp2m", "elsewhere", 0.5, change=with_config(beams=2))
+    put(root, "lamp2m", "elsewhere", 0.5, change=with_config(**{f"setting{n}": n for n in range(20)}))
+    (board,) = made(root)
+    first, second = sorted(entry.name for entry in board.entries)
+    assert re.fullmatch(r"elsewhere \(20 settings, [0-9a-f]{6}\)", first)
+    assert second == "elsewhere (beams=2)"
+
+
+def test_a_row_that_is_added_changes_neither_names_nor_numbers_of_others(root: Path) -> None:
+    put(root, "lamp2m", "zero-shot", 0.2)
+    put(root, "lamp2m", "oppu", 0.7, change=cost(2.0, 1000))
+    put(root, "lamp2m", "rag", 0.5, change=with_config(k=1, retriever="bm25"))
+    put(root, "lamp3", "rag", 0.5, change=with_config(k=1, retriever="bm25"))
+    put(root, "lamp3", "zero-shot", 0.2)
+
+    def on_gpu(row: dict[str, Any]) -> None:
+        row["identity"]["backbone"]["device"] = "cuda"
+        row["provenance"]["finished"] = "2100-01-01T00:00:00+00:00"
+
+    def shown() -> dict[str, Any]:
+        (board,) = [board for board in made(root) if board.task.name == "lamp2m"]
+        return {
+            entry.name: (
+                entry.scores,
+                entry.gain and (entry.gain.differences, entry.gain.moved),
+                entry.parameter_reduction,
+                entry.time_reduction,
+            )
+            for entry in board.entries
+        }
+
+    before = shown()
+    put(root, "lamp2m", "rag", 0.6, change=with_config(k=3, retriever="bm25"))
+    put(root, "lamp2m", "rag", 0.6, change=on_gpu)
+    put(root, "lamp2m", "zero-shot", 0.3, change=on_gpu)
+    put(root, "lamp2m", "oppu", 0.3, change=with_config(rank=4))
+    after = shown()
+    assert {name: after[name] for name in before} == before
+    assert after.keys() - before.keys() == {
+        "rag (k=3)", "rag (device=cuda, k=none, retriever=none)", "zero-shot (device=cuda)", "oppu (rank=4)"
+    }  # fmt: skip
+    write_boards(made(root), root)
+    lines = (root / "README.md").read_text().splitlines()
+    (line,) = [line for line in lines if line.split("|")[1:2] and line.split("|")[1].strip() == "rag"]
+    assert "\u2013" not in line
 
 
 @pytest.mark.parametrize(
@@ -269,6 +340,40 @@ def test_an_unfinished_run_is_not_added(root: Path, damage: Any, message: str) -
 def edit(run: Path, **changes: Any) -> None:
     row = json.loads((run / "row.json").read_text())
     (run / "row.json").write_text(json.dumps(row | changes))
+
+
+def test_add_adds_what_it_can_remarks_on_the_code_and_reports_the_rest_once(root: Path) -> None:
+    def without_commit(row: dict[str, Any]) -> None:
+        row["provenance"].update(commit=None, dirty=None)
+
+    def changed(row: dict[str, Any]) -> None:
+        row["provenance"].update(commit="a" * 40, dirty=True)
+
+    def clean(row: dict[str, Any]) -> None:
+        row["provenance"].update(commit="a" * 40, dirty=False)
+
+    runs = root.parent / "runs"
+    made_run(runs, "lamp5", "rag", 0.5, change=without_commit)
+    made_run(runs, "lamp5", "pag", 0.5, change=changed)
+    made_run(runs, "lamp5", "zero-shot", 0.5, change=clean)
+    edit(made_run(runs, "lamp5", "lora", 0.5), status="incomplete")
+    (root.parent / "empty").mkdir()
+    asked = ["add", str(runs), str(root.parent / "empty"), "--root", str(root)]
+    told = CliRunner().invoke(leaderboard, asked, standalone_mode=False)
+    assert told.return_value == 2
+    assert {result.identity.method for result in read_results(root)} == {"rag", "pag", "zero-shot"}
+    lines = told.output.splitlines()
+    assert len([line for line in lines if "/lora/" in line and "status 'incomplete'" in line]) == 1
+    assert len([line for line in lines if "empty: no row.json in it" in line]) == 1
+    notes = sorted(line for line in lines if line.startswith("note: "))
+    assert len(notes) == 2
+    assert "/pag/" in notes[0]
+    assert "differed from the commit" in notes[0]
+    assert "/rag/" in notes[1]
+    assert "names no commit" in notes[1]
+    assert lines[-1] == "3 added, 0 already there, 2 not added"
+    again = CliRunner().invoke(leaderboard, asked[:2] + asked[3:], standalone_mode=False)
+    assert again.output.splitlines()[-1] == "0 added, 3 already there, 1 not added"
 
 
 def test_a_row_of_the_first_version_is_read(root: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-_LETTER = 6.4
+_LETTER = 6.9
 _MOST_LABELS = 40
 # Where a name may stand beside its dot: its anchor's distance, its side, and its top and bottom.
 _SPOTS: tuple[tuple[float, float, Literal["start", "end"], float, float], ...] = (
@@ -90,11 +90,11 @@ def logarithmic(values: Iterable[float], start: float, end: float) -> LogAxis:
     """An axis over whole decades that hold all values above 0; 0 gets a place of its own."""
     known = list(values)
     positive = [value for value in known if value > 0]
-    gap = 48.0 if len(positive) < len(known) else 0.0
+    gap = 34.0 if len(positive) < len(known) else 0.0
     low = math.floor(math.log10(min(positive))) if positive else 0
     high = max(math.ceil(math.log10(max(positive))) if positive else 1, low + 1)
     axis = LogAxis(low, high, start + gap, end, zero=start if gap else None)
-    every = max(1, math.ceil((high - low) / 8))
+    every = max(1, math.ceil((high - low) / 5))
     ticks = [Tick(axis.at(10.0**n), _power(n)) for n in range(low, high + 1, every)] if positive else []
     return replace(axis, ticks=(*([Tick(start, "0")] if gap else []), *ticks))
 

@@ -6,13 +6,12 @@ import inspect
 import re
 import textwrap
 from collections.abc import Sequence
-from itertools import groupby
-from typing import Any
+from typing import Any, get_args
 
 from markupsafe import Markup
 
 from lampbench.core import ConfigField, InputError, config_fields, methods
-from lampbench.leaderboard._columns import table_columns
+from lampbench.leaderboard._columns import Cell, View, table_columns
 from lampbench.leaderboard._render import length_notes, references
 from lampbench.leaderboard.site._places import Fact, Listing, Place, Sheet, facts, text_of
 from lampbench.leaderboard.site._plots import cost_plots, score_plot, user_plot
@@ -27,10 +26,12 @@ def board_page(place: Place) -> dict[str, Any]:
         "place": place,
         "board": board,
         "facts": _board_facts(place),
+        "hashes": _board_hashes(place),
         "references": references(board),
         "length_notes": length_notes(board),
         "columns": columns,
-        "groups": [(title, len(list(own))) for title, own in groupby(columns, key=lambda column: column.group)],
+        "views": [view for view in get_args(View) if any(column.view == view for column in columns)],
+        "always": ("rank", "method"),
         "ranked": [entry for entry in board.entries if entry.rank is not None],
         "unranked": [entry for entry in board.entries if entry.rank is None],
         "scores": score_plot(board),
@@ -44,23 +45,37 @@ def _board_facts(place: Place) -> tuple[Fact, ...]:
     backbone = identity.backbone
     values = {
         "task": f"{board.task.name}, version {identity.task_version}",
+        "protocol": board.protocol,
         "users": f"{board.users:,}" + (f" (the first {board.limit:,})" if board.limit else ""),
         "queries": f"{board.queries:,}",
-        "protocol": board.protocol,
         "backbone": backbone and backbone.id,
-        "revision": backbone and backbone.revision,
         "dtype": backbone and backbone.precision,
         "decoding": board.decoding,
-        "protocol hash": board.protocol_hash,
-        "prompt hash": identity.prompt_hash,
     }
-    return facts(values, code=("protocol hash", "prompt hash", "revision"))
+    return facts(values)
+
+
+def _board_hashes(place: Place) -> tuple[Fact, ...]:
+    identity = place.board.base.identity
+    values = {
+        "protocol hash": place.board.protocol_hash,
+        "prompt hash": identity.prompt_hash,
+        "revision": identity.backbone and identity.backbone.revision,
+    }
+    return facts(values, code=values)
 
 
 def method_page(name: str, listings: Sequence[Listing]) -> dict[str, Any]:
     """What the template of a method's page shows; ``missing`` says why there is no description."""
     labels = sorted({own.place.board.label for own in listings if own.place.board.label})
-    page = {"name": name, "listings": listings, "labels": labels, "missing": "", "settings": None}
+    page = {
+        "name": name,
+        "listings": listings,
+        "labels": labels,
+        "missing": "",
+        "settings": None,
+        "shown": [_main_cells(own) for own in listings],
+    }
     if name not in methods().names():
         return page | {"missing": "It is not installed where this page was made."}
     try:
@@ -69,6 +84,15 @@ def method_page(name: str, listings: Sequence[Listing]) -> dict[str, Any]:
         return page | {"missing": f"It cannot be loaded: {error}"}
     except Exception as error:  # a third party's Config must not keep the others from being shown
         return page | {"missing": f"Its settings cannot be read: {type(error).__name__}: {error}"}
+
+
+def _main_cells(listing: Listing) -> dict[str, Cell]:
+    """The main columns of an entry, all tasks under the same titles."""
+    task = listing.place.board.task
+    main = [column for column in table_columns(task) if column.main]
+    return {
+        "score" if column.title == task.primary.key else column.title: column.show(listing.entry) for column in main
+    }
 
 
 def _description(name: str) -> dict[str, Any]:

@@ -23,11 +23,21 @@ class Place:
     """A board and its page.
 
     Attributes:
-        path: Relative to the site's root, as every path here.
+        stem: The name of its files.
     """
 
     board: Board
-    path: str
+    stem: str
+
+    @property
+    def path(self) -> str:
+        """Of its page, relative to the site's root, as every path here."""
+        return f"boards/{self.stem}.html"
+
+    @property
+    def data(self) -> str:
+        """Of its CSV and its JSON, without the suffix."""
+        return f"data/{self.stem}"
 
     @property
     def name(self) -> str:
@@ -179,7 +189,7 @@ def _place(board: Board) -> Place:
         identity.decoding_name,
     ]
     stem = f"{_plain(board.protocol)}-{_plain(board.task.name)}-{digest(telling)[:8]}"
-    return Place(board, f"boards/{stem}.html")
+    return Place(board, stem)
 
 
 def _plain(text: str) -> str:

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from lampbench.core import Metric
 from lampbench.leaderboard._board import Board, Entry
-from lampbench.leaderboard._columns import count, seconds
+from lampbench.leaderboard._columns import count, number, score, seconds
 from lampbench.leaderboard._compare import user_changes
+from lampbench.leaderboard._overview import OverviewRow, Section
 from lampbench.leaderboard.site._axes import Axis, Label, LogAxis, linear, logarithmic, place_labels
-from lampbench.leaderboard.site._places import shortened
+from lampbench.leaderboard.site._places import anchor, shortened
 from lampbench.metrics import Estimate
 
-_WIDTH = 760
+# Narrow enough for a phone; wide screens have several side by side.
+_WIDTH = 460
 # What no eye tells apart any more is left to the table.
 _MOST_DRAWN = 60
-# Left and right end of the axis in plots of one line per entry.
-_LEFT, _RIGHT = 236, 596
+# Left and right end of the axis in plots of one line per entry, and where the first line is: the axis is above.
+_LEFT, _RIGHT, _TOP = 158, 392, 40
 _BINS = 20
 _UNCHANGED = 1e-9
+# What tables show as less than a millisecond is drawn at zero.
+_INSTANT = 0.0005
+_MEAN_RANK = "mean rank"
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """An entry's line; every other rank group is shaded (``band``)."""
+    """An entry's line, drawn from its top down; every other rank group is shaded (``band``)."""
 
     entry: Entry
     micro: Estimate
@@ -66,18 +71,33 @@ class ScorePlot:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What a cost plot draws of a method.
+
+    Attributes:
+        id: Of its row in the table above.
+        cost: 0 if it does nothing that costs; None if that was not measured.
+    """
+
+    name: str
+    id: str
+    score: float
+    interval: tuple[float, float] | None
+    cost: float | None
+    hardware: str
+
+
+@dataclass(frozen=True)
 class CostPoint:
-    """An entry's dot.
+    """A dot.
 
     Attributes:
         low, high: Pixels of the interval's ends; those of the score if it is not drawn.
-        front: Whether no comparable entry is better on one of score and cost, and as good on the other.
+        front: Whether no comparable one is better on one of score and cost, and as good on the other.
         label: Its name beside it; None if there is no room.
     """
 
-    entry: Entry
-    score: float
-    cost: float
+    own: Measured
     x: float
     y: float
     low: float
@@ -88,17 +108,21 @@ class CostPoint:
 
 @dataclass(frozen=True)
 class CostPlot:
-    """Score against a cost.
+    """Score against a cost; better is further up, cheaper further left.
 
     Attributes:
         key: For ids on the page.
-        text: A cost as text.
+        score: What the score is.
+        good: Which end of it is good, in words.
+        score_text, text: A score and a cost as text.
         fronts: Paths, one for each class of hardware that is compared by itself.
-        left_out: Ranked entries without this measurement.
+        left_out: Ranked ones without this measurement.
     """
 
     key: str
-    metric: Metric
+    score: str
+    good: str
+    score_text: Callable[[float | None], str]
     cost: str
     text: Callable[[float | None], str]
     frame: Frame
@@ -140,6 +164,7 @@ class UserPlot:
 
     metric: Metric
     frame: Frame
+    row_height: float
     axis: Axis
     most: int
     rows: tuple[UserRow, ...]
@@ -148,36 +173,74 @@ class UserPlot:
 
 def score_plot(board: Board) -> ScorePlot | None:
     """The best ranked entries; None if nothing is ranked."""
-    primary, row_height, top = board.task.primary, 20, 8
+    primary, row_height, top = board.task.primary, 22, _TOP
     ranked = [(entry, entry.scores[primary.key][0]) for entry in board.entries if entry.rank is not None]
     known = [(entry, micro, micro.value) for entry, micro in ranked if micro.value is not None]
     if not known:
         return None
     drawn = known[:_MOST_DRAWN]
-    axis = linear([end for _, micro, value in drawn for end in micro.ci95 or (value,)], _LEFT, _RIGHT)
+    axis = linear([end for _, micro, value in drawn for end in micro.ci95 or (value,)], _LEFT, _RIGHT, wanted=4)
     ranks = list(dict.fromkeys(entry.rank for entry, _, _ in drawn))
     rows = tuple(
-        ScoreRow(entry, micro, top + row_height * (place + 0.5), ranks.index(entry.rank) % 2 == 0)
+        ScoreRow(entry, micro, top + row_height * place, ranks.index(entry.rank) % 2 == 0)
         for place, (entry, micro, _) in enumerate(drawn)
     )
     bottom = top + row_height * len(rows)
     baseline = next((axis.at(value) for entry, _, value in drawn if entry.name == board.baseline.entry), None)
-    frame = Frame(_WIDTH, bottom + 40, _LEFT, _RIGHT, top, bottom)
+    frame = Frame(_WIDTH, bottom + 6, _LEFT, _RIGHT, top, bottom)
     return ScorePlot(primary, frame, row_height, axis, rows, baseline, len(known) - len(drawn))
 
 
 def cost_plots(board: Board) -> list[CostPlot]:
-    """Score against trainable parameters and seconds per user; time is compared on the same hardware only."""
-    plots = (
-        _cost_plot(board, "params", "trainable parameters per user", lambda e: float(e.user_parameters), count, False),
-        _cost_plot(board, "seconds", "seconds per user", lambda e: e.seconds_per_user, seconds, True),
+    """Score against trainable parameters per user, seconds per user and milliseconds per query."""
+    metric, drawn = board.task.primary, [entry for entry in board.entries if entry.rank]
+    few = len(drawn) <= _MOST_DRAWN
+
+    def measured(cost_of: Callable[[Entry], float | None]) -> list[Measured]:
+        found = [(entry, entry.scores[metric.key][0]) for entry in drawn]
+        return [
+            Measured(
+                entry.name, anchor(entry), micro.value, micro.ci95 if few else None, cost_of(entry), entry.hardware
+            )
+            for entry, micro in found
+            if micro.value is not None
+        ]
+
+    def plot(key: str, cost_of: Callable[[Entry], float | None]) -> CostPlot | None:
+        return _cost_plot(key, metric.key, metric.higher_is_better, score, measured(cost_of))
+
+    made = (
+        plot("params", lambda e: float(e.user_parameters)),
+        plot("seconds", lambda e: _adapting(e.seconds_per_user, e.user_parameters)),
+        plot("query", lambda e: e.query_ms),
     )
-    return [plot for plot in plots if plot]
+    return [own for own in made if own]
+
+
+def overview_plots(section: Section) -> list[CostPlot]:
+    """Mean rank against the same costs, of what every board of the section ranks."""
+    rows = [(row, row.mean_rank) for row in section.rows if row.complete]
+
+    def plot(key: str, cost_of: Callable[[OverviewRow], float | None]) -> CostPlot | None:
+        own = [Measured(row.name, "", rank, None, cost_of(row), row.hardware) for row, rank in rows if rank is not None]
+        return _cost_plot(key, _MEAN_RANK, False, mean_rank, own)
+
+    made = (
+        plot("params", lambda row: row.user_parameters),
+        plot("seconds", lambda row: _adapting(row.seconds_per_user, row.user_parameters)),
+        plot("query", lambda row: row.query_ms),
+    )
+    return [own for own in made if own] if len(rows) > 1 else []
+
+
+def mean_rank(value: float | None) -> str:
+    """A mean of ranks as text."""
+    return number(value, ".1f")
 
 
 def user_plot(board: Board) -> UserPlot | None:
     """The best ranked entries; None if there is no zero-shot, or users have no score of their own."""
-    primary, row_height, top = board.task.primary, 34, 10
+    primary, row_height, top = board.task.primary, 34, _TOP
     base = next((entry for entry in board.entries if entry.name == board.baseline.entry), None)
     others = [entry for entry in board.entries if entry.rank is not None and entry.gain is not None]
     if base is None or not others or not base.results[0].sums[primary.key].per_user:
@@ -185,18 +248,18 @@ def user_plot(board: Board) -> UserPlot | None:
     drawn = [(entry, user_changes(entry.results, base.results, primary)) for entry in others[:_MOST_DRAWN]]
     changes = [(entry, values[np.isfinite(values)]) for entry, values in drawn]
     widest = max((float(np.abs(values).max()) for _, values in changes if len(values)), default=0.0) or 1.0
-    axis = linear([-widest, widest], _LEFT, _RIGHT)
+    axis = linear([-widest, widest], _LEFT, _RIGHT, wanted=4)
     # Users who are unchanged are counted apart, or one bar would dwarf all others.
     counts = [np.histogram(values[np.abs(values) > _UNCHANGED], bins=_edges(axis))[0] for _, values in changes]
     most = max(int(own.max()) for own in counts) or 1
     scale = (row_height - 8) / most
     rows = tuple(
-        _user_row(entry, values, own, top + row_height * place, axis, scale)
-        for place, ((entry, values), own) in enumerate(zip(changes, counts, strict=True), start=1)
+        _user_row(entry, values, own, top + row_height * place, row_height, axis, scale)
+        for place, ((entry, values), own) in enumerate(zip(changes, counts, strict=True))
     )
     bottom = top + row_height * len(rows)
-    frame = Frame(_WIDTH, bottom + 40, _LEFT, _RIGHT, top, bottom)
-    return UserPlot(primary, frame, axis, most, rows, len(others) - len(drawn))
+    frame = Frame(_WIDTH, bottom + 6, _LEFT, _RIGHT, top, bottom)
+    return UserPlot(primary, frame, row_height, axis, most, rows, len(others) - len(drawn))
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
@@ -212,39 +275,53 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
     return front
 
 
+# Key -> what the cost is, its text, and whether it is compared on one class of hardware only.
+_COSTS: dict[str, tuple[str, Callable[[float | None], str], bool]] = {
+    "params": ("trainable parameters per user", count, False),
+    "seconds": ("seconds to adapt to a user", seconds, True),
+    "query": ("milliseconds per query", lambda value: number(value, ",.1f"), True),
+}
+
+
+def _adapting(seconds_per_user: float | None, parameters: float) -> float | None:
+    """Seconds to adapt to a user: none if there is nothing to train and nothing else that is done per user."""
+    return 0.0 if seconds_per_user is None and not parameters else seconds_per_user
+
+
 def _cost_plot(
-    board: Board,
-    key: str,
-    title: str,
-    cost_of: Callable[[Entry], float | None],
-    text: Callable[[float | None], str],
-    by_hardware: bool,
+    key: str, title: str, higher: bool, score_text: Callable[[float | None], str], measured: Sequence[Measured]
 ) -> CostPlot | None:
-    primary, frame = board.task.primary, Frame(_WIDTH, 380, 64, 736, 16, 322)
-    ranked = [(entry, entry.scores[primary.key][0].value, cost_of(entry)) for entry in board.entries if entry.rank]
-    known = [(entry, score, cost) for entry, score, cost in ranked if score is not None and cost is not None]
+    cost, text, by_hardware = _COSTS[key]
+    frame = Frame(_WIDTH, 330, 58, 442, 12, 282)
+    known = [(own, own.cost) for own in measured if own.cost is not None]
     if not known:
         return None
-    few = len(known) <= _MOST_DRAWN
-    ends = [(few and entry.scores[primary.key][0].ci95) or (score, score) for entry, score, _ in known]
-    x = logarithmic([cost for _, _, cost in known], frame.left + 16, frame.right - 16)
-    y = linear([end for own in ends for end in own], frame.bottom, frame.top)
-    classes = [entry.hardware if by_hardware else "" for entry, _, _ in known]
-    sign = 1 if primary.higher_is_better else -1
-    front = _fronts([(sign * score, cost) for _, score, cost in known], classes)
-    places = [(x.at(cost), y.at(score)) for _, score, cost in known]
-    names = [shortened(entry.name, 28) for entry, _, _ in known]
-    labels = place_labels(names, places, front, (frame.left, frame.top, frame.width, frame.bottom))
+    ends = [own.interval or (own.score, own.score) for own, _ in known]
+    drawn = [0.0 if key == "seconds" and value < _INSTANT else value for _, value in known]
+    x = logarithmic(drawn, frame.left + 12, frame.right - 12)
+    low, high = (frame.bottom, frame.top) if higher else (frame.top, frame.bottom)
+    y = linear([end for own in ends for end in own], low, high)
+    if title == _MEAN_RANK:
+        y = replace(y, ticks=tuple(tick for tick in y.ticks if float(tick.text) >= 1))  # no rank is less
+    classes = [own.hardware if by_hardware else "" for own, _ in known]
+    sign = 1 if higher else -1
+    front = _fronts([(sign * own.score, value) for own, value in known], classes)
+    places = [(x.at(value), y.at(own.score)) for (own, _), value in zip(known, drawn, strict=True)]
+    names = [shortened(own.name, 22) for own, _ in known]
+    labels = place_labels(names, places, front, (frame.left, frame.top - 8, frame.width, frame.bottom))
     points = tuple(
-        CostPoint(*own, *at, y.at(end[0]), y.at(end[1]), marked, label)
-        for own, at, end, marked, label in zip(known, places, ends, front, labels, strict=True)
+        CostPoint(own, *at, y.at(end[0]), y.at(end[1]), marked, label)
+        for (own, _), at, end, marked, label in zip(known, places, ends, front, labels, strict=True)
     )
     lines = tuple(
         _steps([place for place, own, marked in zip(places, classes, front, strict=True) if marked and own == name])
         for name in dict.fromkeys(classes)
     )
-    left_out = len(ranked) - len(known)
-    return CostPlot(key, primary, title, text, frame, x, y, points, lines, by_hardware, left_out)
+    good = "higher is better" if higher else "lower is better"
+    left_out = len(measured) - len(known)
+    return CostPlot(
+        key, title, good, score_text, cost, text, frame, x, y, points, lines, by_hardware, left_out
+    )  # fmt: skip
 
 
 def _fronts(points: Sequence[tuple[float, float]], classes: Sequence[str]) -> list[bool]:
@@ -261,7 +338,8 @@ def _steps(places: Sequence[tuple[float, float]]) -> str:
     """A path that goes right, then up: between two points of a front nothing lies beyond the corner."""
     if len(places) < 2:
         return ""
-    first, *rest = sorted(set(places))
+    # At one cost, the lowest first: two at zero may cost a little after all.
+    first, *rest = sorted(set(places), key=lambda place: (place[0], -place[1]))
     return f"M{first[0]} {first[1]}" + "".join(f"H{x}V{y}" for x, y in rest)
 
 
@@ -269,9 +347,9 @@ def _edges(axis: Axis) -> Any:
     return np.linspace(axis.low, axis.high, 2 * _BINS + 1)
 
 
-def _user_row(entry: Entry, values: Any, counts: Any, y: float, axis: Axis, scale: float) -> UserRow:
+def _user_row(entry: Entry, values: Any, counts: Any, y: float, height: float, axis: Axis, scale: float) -> UserRow:
     ends = [axis.at(float(edge)) for edge in _edges(axis)]
-    bars = [_bar(int(n), left, right, y, scale) for n, left, right in zip(counts, ends, ends[1:], strict=False)]
+    bars = [_bar(int(n), left, right, height, scale) for n, left, right in zip(counts, ends, ends[1:], strict=False)]
     helped, hurt = int((values > _UNCHANGED).sum()), int((values < -_UNCHANGED).sum())
     quantiles = np.quantile(values, (0, 0.1, 0.5, 0.9, 1)) + 0.0 if len(values) else ()
     return UserRow(
@@ -287,7 +365,7 @@ def _user_row(entry: Entry, values: Any, counts: Any, y: float, axis: Axis, scal
 
 
 def _bar(users: int, left: float, right: float, y: float, scale: float) -> str:
-    """A bar that stands on ``y``, as a path; nothing if it counts nobody."""
+    """A bar that stands on ``y`` below its row's top, as a path; nothing if it counts nobody."""
     if not users:
         return ""
     height = round(max(1.5, scale * users), 1)

@@ -1,4 +1,4 @@
-"""A run's page: everything its row says, nothing of the data but ids."""
+"""A run's page: everything its row says; of the data ids alone, and of mini a few texts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import numpy as np
 from lampbench.core import Task
 from lampbench.data import LEAKS
 from lampbench.leaderboard._columns import ABSENT, count, good_end, interval, megabytes, score, seconds, share
-from lampbench.leaderboard._results import Result
+from lampbench.leaderboard._results import Result, code_remark
 from lampbench.leaderboard.site._places import Fact, RunPlace, Sheet, facts, pairs, text_of
+from lampbench.leaderboard.site._samples import Samples
 from lampbench.metrics import Estimate
 from lampbench.rows import Cost, Interval, Lengths, Row
 
@@ -21,7 +22,7 @@ _LOWEST = 10
 _OUTCOMES = {True: "passed", False: "failed", None: "not checked"}
 
 
-def run_page(run: RunPlace) -> dict[str, Any]:
+def run_page(run: RunPlace, samples: Samples) -> dict[str, Any]:
     """What the template of a run's page shows."""
     result, first = run.result, run.listings[0]
     row, task = result.row, first.place.board.task
@@ -30,34 +31,48 @@ def run_page(run: RunPlace) -> dict[str, Any]:
         "row": row,
         "first": first,
         "facts": _facts(row),
+        "provenance": _provenance(row),
+        "remark": code_remark(row),
         "failed": row.failed_checks,
         "command": shlex.join(row.provenance.argv),
         "metrics": _metrics(row, task),
+        "samples": samples(result),
+        "primary": task.primary.key,
         "sheets": [sheet for sheet in _sheets(result, task) if sheet.rows],
     }
 
 
 def _facts(row: Row) -> tuple[Fact, ...]:
-    identity, made, backbone = row.identity, row.provenance, row.identity.backbone
+    identity, backbone = row.identity, row.identity.backbone
     values = {
         "method": f"{identity.method}, version {identity.method_version}",
         "task": f"{identity.task}, version {identity.task_version}",
         "protocol": identity.protocol,
         "seed": identity.seed,
         "backbone": backbone and f"{backbone.id}, {backbone.precision}",
-        "revision": backbone and backbone.revision,
         "decoding": ", ".join(f"{name} {text_of(value)}" for name, value in (identity.decoding or {}).items()) or None,
         "engine": identity.engine,
         "hardware": row.environment.hardware_class,
-        "LampBench": made.version,
+        "LampBench": row.provenance.version,
+        "finished": str(row.provenance.finished)[:10],
+    }
+    return facts(values)
+
+
+def _provenance(row: Row) -> tuple[Fact, ...]:
+    """Where exactly the run comes from, hashes among it."""
+    identity, made = row.identity, row.provenance
+    values = {
         "plug-in": f"{made.plugin.distribution}, {made.plugin.entry_point}",
         "started": made.started,
         "finished": made.finished,
         "resumed": f"{made.resumed} times" if made.resumed else "never",
-        "commit": f"{made.commit}{' (with local changes)' if made.dirty else ''}" if made.commit else None,
+        "commit": made.commit,
+        "revision": identity.backbone and identity.backbone.revision,
         "protocol hash": identity.protocol_hash,
+        "prompt hash": identity.prompt_hash,
     }
-    return facts(values, code=("revision", "commit", "protocol hash", "plug-in"))
+    return facts(values, code=("revision", "commit", "protocol hash", "prompt hash", "plug-in"))
 
 
 def _sheets(result: Result, task: Task) -> Iterator[Sheet]:
@@ -176,11 +191,11 @@ def _leaks(row: Row) -> Sheet:
     rows = tuple(
         (
             LEAKS.get(name, name),
+            ", ".join(leak.examples) or ABSENT,
             "cannot tell" if leak.count is None else count(leak.count),
             count(leak.of),
-            ", ".join(leak.examples) or ABSENT,
         )
         for name, leak in row.data.leaks.items()
     )
     about = "What could let a score stand for something else than personalization."
-    return Sheet("Leak checks", ("what", "found", "of", "first ids"), rows, 1, about)
+    return Sheet("Leak checks", ("what", "first ids", "found", "of"), rows, 2, about)
