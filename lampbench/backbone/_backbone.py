@@ -28,6 +28,7 @@ from lampbench.backbone._encode import Usage
 from lampbench.backbone._families import rotary_switch
 from lampbench.backbone._load import BackboneInfo, find_layers, load_model, load_skeleton
 from lampbench.backbone._partial import layer_output, layers_left_out
+from lampbench.backbone._watch import Watch
 from lampbench.backbone._written import Rules
 from lampbench.core import (
     BackboneShape,
@@ -52,6 +53,7 @@ class TransformersBackbone:
         layers: The decoder layers, for adapters.
         encoder: Prompts to ids.
         usage: Tokens read, written and trained on so far.
+        watch: Hears how far answers are.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class TransformersBackbone:
         self.tokenizer = tokenizer
         self.layers = find_layers(model, info.shape.layers)
         self.usage = Usage()
+        self.watch = Watch()
         self._switch = rotary_switch(model.config)
         self.encoder = decoding.encoder(tokenizer, info, self.usage, self._switch)
         self.decoding = decoding
@@ -306,18 +309,20 @@ class TransformersBackbone:
         seeds = [derive_seed(self.seed, "sampling", prompt.id) for prompt in prompts]
         texts = [""] * len(rows)
         for batch in self._batches(rows, room, self.batch_size):
-            written = generate(
-                self.model,
-                self.layers,
-                [rows[i] for i in batch],
-                rules=rules if self._most is None else rules.cut(self._most),
-                pad=self.pad,
-                adapters=adapters,
-                numbers=batch,
-                sampling=sampling,
-                seeds=[seeds[i] for i in batch],
-                penalties=self.decoding.penalties,
-            )
+            with self.watch.batch(len(batch), room) as step:
+                written = generate(
+                    self.model,
+                    self.layers,
+                    [rows[i] for i in batch],
+                    rules=rules if self._most is None else rules.cut(self._most),
+                    pad=self.pad,
+                    adapters=adapters,
+                    numbers=batch,
+                    sampling=sampling,
+                    seeds=[seeds[i] for i in batch],
+                    penalties=self.decoding.penalties,
+                    step=step,
+                )
             for i, own in zip(batch, written, strict=True):
                 self.usage.read(len(rows[i]))
                 self.usage.wrote(own)
@@ -342,6 +347,7 @@ class TransformersBackbone:
             for i, best in zip(batch, scores.argmax(-1).tolist(), strict=True):
                 self.usage.read(len(rows[i]))
                 chosen[i] = task.labels[best]
+            self.watch.hear(len(batch))
         return chosen
 
     def _stop_at_eos(self) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -204,6 +204,7 @@ def generate(
     sampling: Sampling | None = None,
     seeds: Sequence[int] = (),
     penalties: Penalties = NO_PENALTIES,
+    step: Callable[[], None] = lambda: None,
 ) -> list[Written]:
     """What is written after each row.
 
@@ -218,6 +219,7 @@ def generate(
         sampling: None for greedy.
         seeds: One per row, for sampling.
         penalties: On what a row has read or written before.
+        step: Called after each token of all rows.
     """
     batch = DecodingPass(model, rows, pad, range(len(rows)) if numbers is None else numbers)
     draws = [random.Random(seed) for seed in seeds]
@@ -236,6 +238,7 @@ def generate(
                     running[row] = written[row].take(token)
             if not any(running):
                 return written
+            step()
             if repeats is not None:
                 repeats.add(tokens)
             logits = batch.feed(chosen.unsqueeze(-1))[:, -1]

@@ -135,6 +135,7 @@ class Planner:
             InputError: A name, setting, file or model is wrong.
         """
         plugin = methods().plugin(method)
+        method = plugin.name
         method_type = load_method(method)
         the_task = load_task(task)
         if self.settings.prompts is not None:
@@ -389,7 +390,8 @@ def load_protocol(text: str) -> tuple[Protocol, str]:
     Raises:
         InputError: There is none of that name, it is no protocol, or a setting is wrong.
     """
-    name, *parts = text.split(",")
+    given, *parts = text.split(",")
+    name = protocols().plugin(given).name
     kind = protocols().load(name)
     if not (isinstance(kind, type) and issubclass(kind, Protocol)):
         raise InputError(f"the protocol plug-in {name!r} is {kind!r}; expected a class derived from Protocol")

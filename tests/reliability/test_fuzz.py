@@ -27,7 +27,6 @@ from support import TASK_NAMES, TINY_DATA, TINY_MODEL, TRAINED_MODEL, Silence, d
 from lampbench.backbone import PromptEncoder, describe_backbone, load_tokenizer
 from lampbench.cli import cli
 from lampbench.cli._flags import settings_of
-from lampbench.cli._options import method_names, overrides, task_names
 from lampbench.cli._run import run as run_command
 from lampbench.core import InputError, Pair, Prompt, cache_folder, config_from, config_to_json, methods, protocols
 from lampbench.data.files import LampSplit, OppuUsers, ReadingLog, read_columns, read_golds, read_outputs
