@@ -5,10 +5,11 @@ from lampbench.api._executors import executor_of, placed
 from lampbench.api._find import find_run, short_name
 from lampbench.api._functions import compare, load_dataset, methods, run, score
 from lampbench.api._gains import BASELINE, Gain
-from lampbench.api._look import Asked, Look, data_at, data_of_plans, first_lines
+from lampbench.api._look import Asked, Look, data_at, data_of_plans
 from lampbench.api._progress import Bar, ProgressReporter, duration
 from lampbench.api._results import Results, finished_run, load_results
-from lampbench.api._table import gain_legend, run_notes, run_table
+from lampbench.api._show import Shown, chosen, list_text, page, query_text, shown
+from lampbench.api._table import run_notes, run_table
 
 __all__ = [
     "BASELINE",
@@ -19,6 +20,8 @@ __all__ = [
     "Overrides",
     "ProgressReporter",
     "Results",
+    "Shown",
+    "chosen",
     "compare",
     "data_at",
     "data_of_plans",
@@ -26,19 +29,21 @@ __all__ = [
     "executor_of",
     "find_run",
     "finished_run",
-    "first_lines",
-    "gain_legend",
+    "list_text",
     "load_dataset",
     "load_results",
     "method_names",
     "methods",
     "overrides",
+    "page",
     "placed",
     "plans_of",
+    "query_text",
     "run",
     "run_notes",
     "run_table",
     "score",
     "short_name",
+    "shown",
     "task_names",
 ]

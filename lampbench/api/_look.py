@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -185,13 +185,3 @@ def _skeleton(protocol: str, row: Row) -> Any:
     if info.source.revision != own.revision:
         return None
     return TransformersBackbone.skeleton(info, decoding=Decoding(), batch_size=1, seed=0)
-
-
-def first_lines(asked: Sequence[Asked], user: str | None, query: str | None) -> list[Asked]:
-    """Those of one user or with one id; raises InputError if there are none."""
-    found = [own for own in asked if user in (None, own.user.id) and query in (None, own.query.id)]
-    if not found:
-        what = f"query {query!r}" if query is not None else f"user {user!r}"
-        known = asked[0].query.id if query is not None else asked[0].user.id
-        raise InputError(f"the run has no {what}; an id that it has is {known!r}")
-    return found

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lampbench.api._find import find_run
 from lampbench.api._gains import Gain, gains
 from lampbench.api._look import DataOf, Look, data_at
-from lampbench.api._table import gain_legend, run_notes, run_table
+from lampbench.api._table import legend, run_notes, run_table
 from lampbench.core import InputError
 from lampbench.rows import Row, RunRow, read_run_row
 
@@ -41,9 +41,8 @@ class Results:
         return iter(self.rows)
 
     def __str__(self) -> str:
-        legend = [gain_legend(self.gains)] if self.gains else []
-        notes = run_notes(self.rows)
-        return "\n\n".join([run_table(self.rows, self.gains), *legend, *(["\n".join(notes)] if notes else [])])
+        parts = [run_table(self.rows, self.gains), legend(self.rows, self.gains), "\n".join(run_notes(self.rows))]
+        return "\n\n".join(part for part in parts if part)
 
     def __repr__(self) -> str:
         return f"<Results: {len(self.rows)} runs>\n{self}"

@@ -35,8 +35,8 @@ def _task_table(task: str, rows: Sequence[RunRow], gains: Mapping[str, Gain]) ->
     columns = {
         "method": [row.identity.method for row in rows],
         "score": [_score(row) if isinstance(row, Row) else row.status.upper() for row in rows],
-        f"gain over {BASELINE}": [_gain(gains.get(row.run_id)) for row in rows],
-        "other users' state": [_swapped(row) for row in rows],
+        f"over {BASELINE}": [_gain(gains.get(row.run_id)) for row in rows],
+        "swapped state": [_swapped(row) for row in rows],
         "params/user": [f"{row.cost.parameters.per_user:,}" if row.cost else "" for row in rows],
         "s/user": [_seconds(row) for row in rows],
         "run": [row.run_id[:_ID] for row in rows],
@@ -91,16 +91,23 @@ def run_notes(rows: Sequence[RunRow]) -> list[str]:
         for note, count in _row_notes(row):
             notes[f"{task}: {note}"].append(f"{method} {count}".strip())
     texts = [*of_data, *(f"{note}: {', '.join(methods)}" for note, methods in notes.items())]
-    return [fill(f"note: {text}", _WIDTH, subsequent_indent="  ", break_long_words=False) for text in texts]
+    return [
+        fill(f"note: {text}", _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        for text in texts
+    ]
 
 
-def gain_legend(gains: Mapping[str, Gain]) -> str:
-    """What the verdicts mean."""
-    tests = f", Holm over {len(gains)} runs" if len(gains) > 1 else ""
-    return fill(
-        f"better, worse: p < {LEVEL:g} in a paired permutation test over users{tests}; unclear: these users cannot "
-        "tell.", _WIDTH,
-    )  # fmt: skip
+def legend(rows: Sequence[RunRow], gains: Mapping[str, Gain]) -> str:
+    """What words in the table mean; empty if none of them occur."""
+    texts = []
+    if gains:
+        texts.append(
+            f"better, worse: p < {LEVEL:g} in a paired permutation test over users, by Holm over the methods of a "
+            "task; unclear: these users cannot tell."
+        )
+    if any(row.swap for row in rows):
+        texts.append("swapped state: the score if every user is answered with another user's state.")
+    return "\n".join(fill(text, _WIDTH) for text in texts)
 
 
 def _data_notes(data: Data) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lampbench.cli._options import out_option, run_argument
 from lampbench.core import InputError
 
 if TYPE_CHECKING:
@@ -77,20 +78,26 @@ def build(root: Path, latex: bool, site: Path | None) -> None:
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@run_argument("runs", nargs=-1, required=True)
 @_GOLDS
-def compare(runs: Sequence[Path], golds: Sequence[Path]) -> None:
-    """Compare RUNS (run folders or results) with the first of them, query by query.
+@out_option
+def compare(runs: Sequence[str], golds: Sequence[Path], out: Path) -> None:
+    """Compare RUNS with the first of them, query by query.
+
+    A run is given as its folder (a result of a leaderboard has one, too), as the beginning of its id, or as
+    TASK/METHOD.
 
     \b
-    lampbench compare runs/mini/lamp5/zero-shot/ID runs/mini/lamp5/perfit/ID
+    lampbench compare lamp5/zero-shot lamp5/rag lamp5/perfit
+    lampbench compare runs/mini/lamp5/zero-shot/ID 7d3e90
     """
+    from lampbench.api import find_run
     from lampbench.leaderboard import KnownGolds, adjusted, read_result
     from lampbench.leaderboard import compare as compare_results
 
     if len(runs) < 2:
         raise InputError("compare needs two runs or more")
-    results = [read_result(folder) for folder in runs]
+    results = [read_result(find_run(own, out)) for own in runs]
     names = _names(results)
     made = [
         compare_results([other], results[:1], (name, names[0]))

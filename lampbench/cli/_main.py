@@ -26,6 +26,7 @@ _COMMANDS = {
     "test-task": ("lampbench.cli._test_plugin", "test_task", "Hold a task and its metrics to their contract."),
     "analyze": ("lampbench.cli._analyze", "analyze", "Measure PerFit's two observations on a model and data."),
     "data": ("lampbench.cli._data", "data", "Fetch LaMP, export users, write the mini suite."),
+    "show": ("lampbench.cli._show", "show", "Show a run's answers beside golds and scores."),
     "compare": ("lampbench.cli._leaderboard", "compare", "Compare finished runs query by query."),
     "leaderboard": ("lampbench.cli._leaderboard", "leaderboard", "Collect finished runs and make boards of them."),
     "validate": ("lampbench.cli._leaderboard", "validate", "Check results to the last digit."),

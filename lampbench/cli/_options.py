@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from lampbench.api import task_names
 from lampbench.cli._flags import METHODS, TASKS, Typed, flag
@@ -15,6 +16,7 @@ from lampbench.core import CACHE_VARIABLE, MissingDataError, Task
 from lampbench.runner import Settings, load_task, options
 
 _Result = TypeVar("_Result")
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 cache_option = flag(
     "--cache",
@@ -44,6 +46,28 @@ set_option = flag(
 k_option = flag(
     "--k", type=click.UNPROCESSED, metavar="N", help="History items in the prompt, for methods that have k."
 )
+
+
+out_option = click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Settings().out,
+    show_default=True,
+    help="The folder in which runs are looked for.",
+)
+
+
+def run_argument(name: str, **more: Any) -> Callable[[_Command], _Command]:
+    """An argument that names finished runs: folders, beginnings of ids, or TASK/METHOD."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        folders = Path(ctx.params.get("out") or Settings().out).glob("*/*/*/*/row.json")
+        names = {"/".join(path.parts[-4:-2]) for path in folders}
+        found = [CompletionItem(own) for own in sorted(names) if own.startswith(incomplete)]
+        # A folder, which the shell itself knows.
+        return found or [CompletionItem(incomplete, type="dir")]
+
+    return click.argument(name, metavar=name.upper(), shell_complete=complete, **more)
 
 
 def note(text: str) -> None:
