@@ -12,8 +12,8 @@ from lampbench.api._look import Asked, Look
 from lampbench.core import InputError
 
 _WIDTH = 100
-# Of a list of queries: characters of an answer.
-_SHORT = 44
+# Characters of an answer in a list of queries, at least.
+_LEAST = 16
 # What a page shows of one history: a page of thousands of items is no page.
 _MOST_ITEMS = 200
 
@@ -79,11 +79,13 @@ def list_text(look: Look, against: Look | None, entries: Sequence[Shown]) -> str
         return 0.0 if score is None else score if higher else -score
 
     names = _names(look, against)
-    headers = ["query", "user", look.task.primary.key, names[0], *([names[1], "change"] if against else []), "gold"]
+    ids = max(len(own.asked.query.id) for own in entries)
+    room = max(_LEAST, (_WIDTH - ids - 12 - (10 if against else 0)) // (3 if against else 2) - 2)
+    headers = ["query", look.task.primary.key, names[0], *([names[1], "change"] if against else []), "gold"]
     lines = [
         [
-            own.asked.query.id, own.asked.user.id, _number(own.asked.score), _short(own.asked.answer),
-            *([_short(own.other.answer), _number(own.change, "+.3f")] if own.other else []), _short(own.asked.gold),
+            own.asked.query.id, _number(own.asked.score), _short(own.asked.answer, room),
+            *([_short(own.other.answer, room), _number(own.change, "+.3f")] if own.other else []), _short(own.asked.gold, room),
         ]
         for own in sorted(entries, key=place)
     ]  # fmt: skip
@@ -171,9 +173,9 @@ def _block(title: str, texts: Sequence[str]) -> str:
     return f"{title}\n{indent(chr(10).join(wrapped), '    ')}"
 
 
-def _short(text: str) -> str:
+def _short(text: str, room: int) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= _SHORT else line[: _SHORT - 1] + "…"
+    return line if len(line) <= room else line[: room - 1] + "…"
 
 
 def _number(value: float | None, form: str = ".3f") -> str:

@@ -91,10 +91,7 @@ def run_notes(rows: Sequence[RunRow]) -> list[str]:
         for note, count in _row_notes(row):
             notes[f"{task}: {note}"].append(f"{method} {count}".strip())
     texts = [*of_data, *(f"{note}: {', '.join(methods)}" for note, methods in notes.items())]
-    return [
-        fill(f"note: {text}", _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-        for text in texts
-    ]
+    return [_filled(f"note: {text}") for text in texts]
 
 
 def legend(rows: Sequence[RunRow], gains: Mapping[str, Gain]) -> str:
@@ -107,7 +104,7 @@ def legend(rows: Sequence[RunRow], gains: Mapping[str, Gain]) -> str:
         )
     if any(row.swap for row in rows):
         texts.append("swapped state: the score if every user is answered with another user's state.")
-    return "\n".join(fill(text, _WIDTH) for text in texts)
+    return "\n".join(map(_filled, texts))
 
 
 def _data_notes(data: Data) -> Iterator[str]:
@@ -149,3 +146,8 @@ def _row_notes(row: RunRow) -> Iterator[tuple[str, str]]:
 
 def _model(row: Row) -> str:
     return row.identity.backbone.id if row.identity.backbone else ""
+
+
+def _filled(text: str) -> str:
+    """Wrapped to the width of the table; ids stay whole."""
+    return fill(text, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
