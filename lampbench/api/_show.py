@@ -85,7 +85,8 @@ def list_text(look: Look, against: Look | None, entries: Sequence[Shown]) -> str
     lines = [
         [
             own.asked.query.id, _number(own.asked.score), _short(own.asked.answer, room),
-            *([_short(own.other.answer, room), _number(own.change, "+.3f")] if own.other else []), _short(own.asked.gold, room),
+            *([_short(own.other.answer, room), _number(own.change, "+.3f")] if own.other else []),
+            _short(own.asked.gold, room),
         ]
         for own in sorted(entries, key=place)
     ]  # fmt: skip

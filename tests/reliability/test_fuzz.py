@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from runs import plan, run
 from support import TASK_NAMES, TINY_DATA, TINY_MODEL, TRAINED_MODEL, Silence, dataset, task
 
-from lampbench.backbone import PromptEncoder, describe_backbone, load_tokenizer
 from lampbench.api import method_names, overrides, task_names
+from lampbench.backbone import PromptEncoder, describe_backbone, load_tokenizer
 from lampbench.cli import cli
 from lampbench.cli._flags import settings_of
 from lampbench.cli._run import run as run_command
