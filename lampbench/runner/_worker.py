@@ -23,10 +23,6 @@ from lampbench.runner._units import Sink, Unit, adapts_users, has_shared_stage
 _LONG_PHASES = {"fit": ("fit_shared",), "shard": ("adapt", "predict"), "ask": ("swap",)}
 
 
-# Progress within a batch is shown no more often, in seconds.
-_SHOWN_EVERY = 0.5
-
-
 class Worker:
     """Does units.
 
@@ -35,12 +31,14 @@ class Worker:
 
     Attributes:
         batches_per_chunk: Answers are handed on after so many batches.
+        shown_every: Seconds between two looks at how far a batch of answers is.
         part_seconds: What users who are kept before their shard ends cost is in the journal after so many seconds.
         phase: The phase that is under way, for messages about failures.
         loaded: Whether the last unit came so far that its method could be used.
     """
 
     batches_per_chunk = 4
+    shown_every = 0.5
     part_seconds = 60.0
 
     def __init__(self, backbone: Any = None) -> None:
@@ -327,7 +325,7 @@ class _Task:
         def hear(prompts: float) -> None:
             nonlocal answered, shown
             answered = min(most, answered + prompts)
-            if answered and time.monotonic() - shown > _SHOWN_EVERY:
+            if answered and time.monotonic() - shown > self._worker.shown_every:
                 shown = time.monotonic()
                 self._move(done + answered, total)
 
