@@ -1,6 +1,7 @@
 """What ``import lampbench`` offers beside the contract of plug-ins; the commands are made of the same parts."""
 
 from lampbench.api._choice import Overrides, method_names, overrides, plans_of, task_names
+from lampbench.api._estimate import Estimate, Tokens, estimate
 from lampbench.api._executors import executor_of, placed
 from lampbench.api._find import find_run, short_name
 from lampbench.api._functions import compare, load_dataset, methods, run, score
@@ -15,17 +16,20 @@ __all__ = [
     "BASELINE",
     "Asked",
     "Bar",
+    "Estimate",
     "Gain",
     "Look",
     "Overrides",
     "ProgressReporter",
     "Results",
     "Shown",
+    "Tokens",
     "chosen",
     "compare",
     "data_at",
     "data_of_plans",
     "duration",
+    "estimate",
     "executor_of",
     "find_run",
     "finished_run",

@@ -14,7 +14,10 @@ from lampbench.api import (
     BASELINE,
     ProgressReporter,
     Results,
+    Tokens,
     data_of_plans,
+    duration,
+    estimate,
     executor_of,
     method_names,
     overrides,
@@ -93,32 +96,37 @@ def _end_text(results: Results, settings: Settings) -> str:
 def _plan_text(plan: Plan, planner: Planner) -> str:
     data = plan.dataset
     row = RunFolder(plan.folder).row()
+    tokens = _tokens(plan)
+    guess = estimate(plan, tokens, planner.weights)
     facts = {
         "run id": plan.run_id,
         "folder": f"{plan.folder} ({row.status if row else 'new'})",
         "users": f"{len(data.users)} evaluated, {len(data.shared)} shared",
         "protocol": f"{planner.settings.protocol} {data.hash}",
         "queries": f"{len(data.queries)} evaluated, {sum(len(user.queries) for user in data.shared)} shared",
-        "tokens": _token_text(plan, planner),
+        "tokens": _token_text(plan, tokens),
         "optimizer steps per user": Steps.of(plan.config, data.evaluated) or "none",
+        "time": f"about {duration(guess.seconds)} ({guess.basis})" if guess else "not known",
         "config": json.dumps(config_to_json(plan.config)),
         "identity": json.dumps(plan.identity),
     }
     return "\n".join([f"{plan.task.name} {plan.method}", *(f"  {key}: {value}" for key, value in facts.items())])
 
 
-def _token_text(plan: Plan, planner: Planner) -> str:
-    if plan.backbone is None or plan.decoding is None:
-        return "none (no language model)"
-    from lampbench.backbone import ServedInfo, load_tokenizer
+def _tokens(plan: Plan) -> Tokens | None:
+    from lampbench.backbone import BackboneInfo, load_tokenizer
 
-    if isinstance(plan.backbone, ServedInfo):
+    if plan.decoding is None or not isinstance(plan.backbone, BackboneInfo):
+        return None
+    return Tokens.of(plan, plan.decoding.encoder(load_tokenizer(plan.backbone), plan.backbone))
+
+
+def _token_text(plan: Plan, tokens: Tokens | None) -> str:
+    if plan.backbone is None:
+        return "none (no language model)"
+    if tokens is None:
         return "not known before the server counts them"
-    encoder = plan.decoding.encoder(load_tokenizer(plan.backbone), plan.backbone)
-    data = plan.dataset
-    prompts = [len(encoder.prompt(plan.task.prompt(q.text, q.id), plan.task.max_new_tokens)) for q in data.queries]
-    pairs = [encoder.pair(plan.task.pair(item)) for user in data.users for item in user.history]
     return (
-        f"{sum(prompts):,} in plain prompts (longest {max(prompts)}), "
-        f"{sum(len(prompt) + len(target) for prompt, target in pairs):,} in histories as training examples"
+        f"{tokens.prompts:,} in plain prompts (longest {tokens.longest}), "
+        f"{tokens.histories:,} in histories as training examples"
     )

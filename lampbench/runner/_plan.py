@@ -192,6 +192,10 @@ class Planner:
             folder, seconds,
         )  # fmt: skip
 
+    def weights(self) -> int:
+        """How many weights the model has; none of them is loaded."""
+        return sum(parameter.numel() for parameter in self._checked().model.parameters())
+
     def dataset(self, task: Task) -> Dataset:
         """All of ``task``'s data; raises InputError where it is missing or wrong."""
         return self._dataset(task)[0]

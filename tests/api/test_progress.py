@@ -82,7 +82,7 @@ def test_runs_of_a_command_advance_and_finished_ones_are_not_counted(
     assert [row.run_id for row in rows] == [own.run_id for own in plans]
     places = [done for done, _ in reporter.moves]
     assert places == sorted(places)
-    assert [name for name in dict.fromkeys(name for _, name in reporter.moves)] == ["lamp5 rag", "lamp5 perfit"]
+    assert list(dict.fromkeys(name for _, name in reporter.moves)) == ["lamp5 rag", "lamp5 perfit"]
     # All queries of one batch: what is between its beginning and its end is known token by token.
     assert len({done for done, name in reporter.moves if name == "lamp5 rag"}) > 4
     assert max(places) < 2
