@@ -137,7 +137,7 @@ def score(
         if answers.keys() != golds.keys():
             odd = sorted(answers.keys() ^ golds.keys())
             raise InputError(
-                f"answers and golds are not of the same queries: {len(odd)} are in one alone, such as {odd[0]!r}"
+                f"answers and golds differ: {len(odd)} queries are in one of them only, such as {odd[0]!r}"
             )
         ids = list(golds)
         if isinstance(users, Mapping):
