@@ -106,7 +106,10 @@ def compare(runs: Sequence[str], golds: Sequence[Path], out: Path) -> None:
     click.echo(_costs_text(names, results))
     find = KnownGolds(golds)
     for comparison, p, other in zip(made, adjusted(made), results[1:], strict=True):
-        click.echo(f"\n{_comparison_text(comparison, p, len(made))}")
+        click.echo(f"\n{comparison}")
+        if len(made) > 1:
+            key = comparison.task.primary.key
+            click.echo(f"  p of {key} by Holm over {len(made)} comparisons: {p:.4f}")
         click.echo(_queries_text(comparison, other, results[0], find(results[0].row)))
 
 
@@ -178,25 +181,6 @@ def _costs_text(names: Sequence[str], results: Sequence[Result]) -> str:
     headers = ("run", "scores", "shared params", "params/user", "shared s", "s/user", "predict s", "hardware")
     rows = [cells(name, result.row) for name, result in zip(names, results, strict=True)]
     return tabulate(rows, headers=headers, disable_numparse=True)
-
-
-def _comparison_text(comparison: Comparison, adjusted_p: float, comparisons: int) -> str:
-    lines = [f"{comparison.first} against {comparison.second}"]
-    for key, own in comparison.differences.items():
-        micro = own.micro
-        if micro.value is None:
-            lines.append(f"  {key}: not finite")
-            continue
-        interval = f" [{micro.ci95[0]:+.4f}, {micro.ci95[1]:+.4f}]" if micro.ci95 else ""
-        macro = f"; over users {own.macro.value:+.4f}" if own.macro and own.macro.value is not None else ""
-        lines.append(f"  {key}: {micro.value:+.4f}{interval}, p={own.p:.4f}{macro}")
-    if comparisons > 1:
-        lines.append(f"  p of {comparison.task.primary.key} by Holm over {comparisons} comparisons: {adjusted_p:.4f}")
-    m = comparison.moved
-    lines.append(f"  users helped {m.helped}, unchanged {m.unchanged}, hurt {m.hurt}; worst tenth {m.worst_tenth:+.4f}")
-    lines.append(f"  answers that differ: {comparison.changed:.1%}")
-    moved = [f"{user} {change:+.3f}" for user, change in comparison.users[:_MOST] if change]
-    return "\n".join([*lines, f"  users that moved most (positive is better): {', '.join(moved) or 'none'}"])
 
 
 def _queries_text(comparison: Comparison, first: Result, second: Result, golds: Mapping[str, str] | None) -> str:
