@@ -8,7 +8,6 @@ from lampbench.backbone._chat import Chat, Frame, chat_identity, frame_of, has_t
 from lampbench.backbone._decoding import OPPU_SAMPLING, Decoding, Penalties
 from lampbench.backbone._encode import MAX_SEQUENCE, PromptEncoder, Usage
 from lampbench.backbone._load import BackboneInfo, describe_backbone, device_and_dtype, find_layers, load_tokenizer
-from lampbench.backbone._quantize import check_quantization
 from lampbench.backbone._served import (
     SERVED,
     UNKNOWN,
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
         only_columns,
         only_inputs,
     )
+    from lampbench.backbone._quantize import check_quantization
 
 __all__ = [
     "MAX_SEQUENCE",
@@ -80,7 +80,7 @@ __all__ = [
 ]
 
 # What computes with weights imports torch; a served model does not wait for it.
-_WITH_WEIGHTS = ("_backbone", "_decode", "_families", "_partial")
+_WITH_WEIGHTS = ("_backbone", "_decode", "_families", "_partial", "_quantize")
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from support import TINY_MODEL, load_backbone, task
 from transformers import CONFIG_MAPPING
 
@@ -38,6 +39,7 @@ FAMILIES = {
     "lfm2": "convolutions between attention",
     "granite": "scaled residuals",
 }
+OLD = int(transformers.__version__.partition(".")[0]) < 5
 HYBRID = ("bamba", "qwen3_5_text", "lfm2")
 TARGETS = {
     "gpt2": ("c_attn",),
@@ -78,6 +80,8 @@ def resolved(method: str, info: Any, **settings: Any) -> Any:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_answers_are_those_of_generate_and_both_engines_train_alike(family: str, tmp_path: Path) -> None:
+    if OLD and family in ("gpt2", "mpt"):
+        pytest.skip("transformers 4 makes no mask in float64 for it")
     found = examine(known(family), tmp_path)
     assert found.refused is None
     assert found.answers
@@ -87,8 +91,9 @@ def test_answers_are_those_of_generate_and_both_engines_train_alike(family: str,
         assert differences[0] <= FLOAT32, name
         assert differences[1] <= FLOAT64, name
     assert tuple(found.targets) == TARGETS.get(family, ("q_proj", "v_proj"))
-    # Said where prompts cannot be split, once, and nowhere else.
-    assert [WHOLE in text for text in found.said] == [True] * (family in HYBRID)
+    # Said where prompts cannot be split, once, and nowhere else; transformers 4 splits no prompt of falcon's.
+    if not (OLD and family == "falcon"):
+        assert [WHOLE in text for text in found.said] == [True] * (family in HYBRID)
 
 
 @pytest.mark.parametrize(
@@ -140,18 +145,15 @@ def test_targets_of_a_lora_default_to_what_the_family_has(described: Plan) -> No
         resolved("user-lora", latent, targets=("k_proj",))
 
 
-LONG = {
-    "rope_type": "longrope",
-    "short_factor": [1.0] * 8,
-    "long_factor": [float(4 + i) for i in range(8)],
-    "original_max_position_embeddings": 64,
-}
+LONG = {"short_factor": [1.0] * 8, "long_factor": [float(4 + i) for i in range(8)]}
 
 
 @cache
 def long_phi3(folder: Path) -> TransformersBackbone:
     """A tiny Phi-3 whose rotary positions change after 64 tokens."""
-    rope = {"rope_parameters" if "rope_parameters" in vars(CONFIG_MAPPING["phi3"]()) else "rope_scaling": LONG}
+    rope: dict[str, Any] = {"rope_scaling": {"type": "longrope", **LONG}}
+    if not OLD:
+        rope = {"rope_parameters": {"rope_type": "longrope", "original_max_position_embeddings": 64, **LONG}}
     config = tiny_config("phi3", 448, original_max_position_embeddings=64, **rope)
     info = describe_backbone(str(model_folder(config, TINY_MODEL, folder)), dtype="float32", device="cpu")
     made: TransformersBackbone = tiny_backbone(info, torch.float32)

@@ -209,7 +209,7 @@ def test_describe_shows_paper_and_settings_with_types_and_defaults(tmp_path: Pat
     assert re.search(r"weight_decay +float +0.01 +AdamW weight decay", text)
     assert re.search(r"layers +list of int or none +none +decoder layers", text)
     facts = json.loads(lampbench("describe", "lamp3", "--json", cwd=tmp_path).stdout)
-    assert facts["prompt"].endswith("review: <text>\nscore:")
+    assert facts["prompt"].endswith("review: <text>\n score:")
     assert "did you mean 'perfit'" in refused("describe", "perfitt", cwd=tmp_path)
 
 
