@@ -1,7 +1,34 @@
-"""LampBench: personalization methods on the LaMP tasks, measured alike."""
+"""LampBench: personalization methods on the LaMP tasks, measured alike.
+
+Run methods on tasks, and look at what comes of it::
+
+    import lampbench
+
+    results = lampbench.run(["zero-shot", "rag", "perfit"], "lamp5")
+    results.table()                                  # a DataFrame: scores, intervals, gains, costs
+    results.answers()                                # a DataFrame: every answer with its gold and its score
+    print(lampbench.compare("lamp5/perfit", "lamp5/zero-shot"))
+
+    results = lampbench.load_results("runs")         # what earlier calls and commands left
+
+``run`` takes every option of the command ``lampbench run`` as a keyword: ``protocol="folder", data="DIR",
+model="DIR", seed=1``. Without them it runs on the bundled data and model, and needs no network. Runs made here and
+by the command are the same runs, in the same folders.
+
+What there is to run::
+
+    lampbench.methods()                              # name -> what it is
+    lampbench.tasks()
+    lampbench.load_dataset("lamp5", "mini")          # users, histories, queries, golds
+    lampbench.score("lamp5", answers, golds)         # the official metrics
+
+To add a method, derive from ``PromptMethod``, ``AdapterMethod`` or ``Method``; ``help(lampbench.Method)`` is the
+manual. Whatever the user hands in and is wrong raises ``InputError``, whose message says what to do.
+"""
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from lampbench.core import (
@@ -20,7 +47,13 @@ from lampbench.core import (
 )
 
 if TYPE_CHECKING:
+    from lampbench.api import Results, compare, load_dataset, load_results, methods, run, score
     from lampbench.bases import AdapterMethod, PromptMethod
+    from lampbench.runner import Settings
+
+    def tasks() -> dict[str, str]:
+        """Installed tasks: name -> what it is."""
+
 
 __version__ = "0.1.0"
 
@@ -36,16 +69,36 @@ __all__ = [
     "Prompt",
     "PromptMethod",
     "Query",
+    "Results",
+    "Settings",
     "Task",
     "User",
+    "compare",
+    "load_dataset",
+    "load_results",
+    "methods",
+    "run",
+    "score",
     "setting",
+    "tasks",
 ]
+
+# Imported when they are first asked for: AdapterMethod imports torch, which `lampbench --help` must not wait for.
+_LATER = {
+    "lampbench.api": ("Results", "compare", "load_dataset", "load_results", "methods", "run", "score"),
+    "lampbench.bases": ("AdapterMethod", "PromptMethod"),
+    "lampbench.runner": ("Settings",),
+}
 
 
 def __getattr__(name: str) -> Any:
-    # AdapterMethod imports torch, which `lampbench --help` must not wait for.
-    if name in ("AdapterMethod", "PromptMethod"):
-        from lampbench import bases
-
-        return getattr(bases, name)
+    if name == "tasks":
+        return importlib.import_module("lampbench.tasks")
+    for module, names in _LATER.items():
+        if name in names:
+            return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module 'lampbench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -75,6 +75,7 @@ class Silence:
     """A reporter that keeps what was said."""
 
     def __init__(self) -> None:
+        self.moves: list[tuple[float, str]] = []
         self.said: list[str] = []
         self.phases: list[str] = []
 
@@ -83,11 +84,26 @@ class Silence:
         self.phases.append(name)
         yield self
 
+    @contextmanager
+    def runs(self, total: int) -> Iterator[Any]:
+        yield Runs(self, total)
+
     def move(self, done: int, total: int) -> None:
         assert 0 <= done <= total
 
     def say(self, text: str) -> None:
         self.said.append(text)
+
+
+class Runs:
+    """The progress of a command, kept by its reporter."""
+
+    def __init__(self, reporter: Silence, total: int) -> None:
+        self._reporter, self._total = reporter, total
+
+    def move(self, done: float, name: str) -> None:
+        assert 0 <= done < self._total
+        self._reporter.moves.append((done, name))
 
 
 def install(package: str, folder: Path) -> Path:

@@ -8,6 +8,7 @@ alone. A user who is done leaves the slot to the next in the queue.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from lampbench.adapters._training import Recipe, TrainingJob
 from lampbench.backbone import Adapter, TransformersBackbone
 from lampbench.core import LampBenchError, is_out_of_memory
 
+# Seconds after which a step shows how far it is.
+_SLOW_STEP = 2.0
+
 Trained = tuple[TrainingJob, list[State]]
 
 
@@ -35,7 +39,7 @@ def train_together(
     beneath: Sequence[Adapter] = (),
     options: EngineOptions | None = None,
     snapshots: Snapshots | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[float, int], None] = lambda done, total: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Trained]:
     """Train the adapters of many users; each user comes out as soon as that user is done.
@@ -97,7 +101,7 @@ class _Engine:
     beneath: Sequence[Adapter]
     options: EngineOptions
     snapshots: Snapshots | None
-    progress: Callable[[int, int], None]
+    progress: Callable[[float, int], None]
     say: Callable[[str], None]
     done: int = 0
     seated: int = 0
@@ -175,7 +179,7 @@ class _Engine:
     def _step(self, seats: Sequence[_Seat], banks: Sequence[Bank], optimizer: StackedAdamW) -> None:
         rates = [seat.rate(seat.step) for seat in seats]
         rows = [row for seat in seats for row in seat.next_rows()]
-        while not self._gradients(rows, banks, optimizer):
+        while not self._gradients(rows, banks, optimizer, len(seats)):
             pass
         self.recipe.penalize([parameter for bank in banks for parameter in bank.parameters.values()])
         optimizer.step([seat.slot for seat in seats], rates)
@@ -187,8 +191,14 @@ class _Engine:
         if self.snapshots is not None:
             self.snapshots.offer(banks, optimizer)
 
-    def _gradients(self, rows: Sequence[TrainingRow], banks: Sequence[Bank], optimizer: StackedAdamW) -> bool:
-        """Every user's gradient of this step; False, and nothing changed, if memory did not suffice."""
+    def _gradients(
+        self, rows: Sequence[TrainingRow], banks: Sequence[Bank], optimizer: StackedAdamW, steps: int
+    ) -> bool:
+        """Every user's gradient of this step; False, and nothing changed, if memory did not suffice.
+
+        Of a slow one, which is ``steps`` of all users' steps, progress is told after each pass.
+        """
+        begun, passed = time.monotonic(), 0
         optimizer.zero_grad(set_to_none=True)
         batches = self.passes.batches(rows)
         try:
@@ -198,6 +208,9 @@ class _Engine:
                 slots = torch.tensor([row.slot for row in batch], device=device)
                 keys = torch.tensor([row.dropout_key for row in batch], device=device)
                 self.passes.loss(batch, [own.adapter(slots, keys) for own in evaluated]).backward()
+                passed += 1
+                if time.monotonic() - begun > _SLOW_STEP:
+                    self.progress(self.done + steps * passed / len(batches), self.total)
             for own in evaluated:
                 own.backward()
         except Exception as error:

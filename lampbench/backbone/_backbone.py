@@ -29,6 +29,7 @@ from lampbench.backbone._encode import Usage
 from lampbench.backbone._families import rotary_switch
 from lampbench.backbone._load import BackboneInfo, find_layers, load_model, load_skeleton
 from lampbench.backbone._partial import layer_output, layers_left_out
+from lampbench.backbone._watch import Watch
 from lampbench.backbone._written import Rules
 from lampbench.core import (
     BackboneShape,
@@ -53,6 +54,7 @@ class TransformersBackbone:
         layers: The decoder layers, for adapters.
         encoder: Prompts to ids.
         usage: Tokens read, written and trained on so far.
+        watch: Hears how far answers are.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class TransformersBackbone:
         self.tokenizer = tokenizer
         self.layers = find_layers(model, info.shape.layers)
         self.usage = Usage()
+        self.watch = Watch()
         self._switch = rotary_switch(model.config)
         self.encoder = decoding.encoder(tokenizer, info, self.usage, self._switch)
         self.decoding = decoding
@@ -322,19 +325,21 @@ class TransformersBackbone:
         texts = [""] * len(rows)
         readings = 1 if contrast is None else 2
         for batch in self._batches(rows, room, max(1, self.batch_size // readings)):
-            written = generate(
-                self.model,
-                self.layers,
-                [rows[i] for i in batch],
-                rules=rules if self._most is None else rules.cut(self._most),
-                pad=self.pad,
-                adapters=adapters,
-                numbers=_numbers(batch, len(rows), readings),
-                sampling=sampling,
-                seeds=[seeds[i] for i in batch],
-                penalties=self.decoding.penalties,
-                contrast=contrast,
-            )
+            with self.watch.batch(len(batch), room) as step:
+                written = generate(
+                    self.model,
+                    self.layers,
+                    [rows[i] for i in batch],
+                    rules=rules if self._most is None else rules.cut(self._most),
+                    pad=self.pad,
+                    adapters=adapters,
+                    numbers=_numbers(batch, len(rows), readings),
+                    sampling=sampling,
+                    seeds=[seeds[i] for i in batch],
+                    penalties=self.decoding.penalties,
+                    contrast=contrast,
+                    step=step,
+                )
             for i, own in zip(batch, written, strict=True):
                 for _ in range(readings):
                     self.usage.read(len(rows[i]))
@@ -366,6 +371,7 @@ class TransformersBackbone:
                 for _ in range(readings):
                     self.usage.read(len(rows[i]))
                 chosen[i] = task.labels[best]
+            self.watch.hear(len(batch))
         return chosen
 
     def _stop_at_eos(self) -> Tensor:

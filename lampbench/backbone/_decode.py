@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -206,6 +206,7 @@ def generate(
     seeds: Sequence[int] = (),
     penalties: Penalties = NO_PENALTIES,
     contrast: Contrast | None = None,
+    step: Callable[[], None] = lambda: None,
 ) -> list[Written]:
     """What is written after each row.
 
@@ -222,6 +223,7 @@ def generate(
         penalties: On what a row has read or written before.
         contrast: If given, every row is read twice, and its two readings choose together. ``numbers`` has the rows'
             second readings after all first ones.
+        step: Called after each token of all rows.
     """
     read = rows if contrast is None else [*rows, *rows]
     batch = DecodingPass(model, read, pad, range(len(read)) if numbers is None else numbers)
@@ -243,6 +245,7 @@ def generate(
                     running[row] = written[row].take(token)
             if not any(running):
                 return written
+            step()
             if contrast is not None:
                 chosen = chosen.repeat(2)
             if repeats is not None:

@@ -13,6 +13,7 @@ from lampbench.backbone._api import Api, Completion, Patience, PromptTooLongErro
 from lampbench.backbone._chat import THOUGHT_END, THOUGHT_START, Chat
 from lampbench.backbone._decoding import OPPU_SAMPLING, Decoding
 from lampbench.backbone._encode import Usage
+from lampbench.backbone._watch import Watch
 from lampbench.core import InputError, LampBenchError, Prompt, Sampling, Task, derive_seed, digest
 
 __all__ = ["SERVED", "UNKNOWN", "Patience", "Reply", "ServedBackbone", "ServedInfo", "describe_served", "is_served"]
@@ -248,6 +249,7 @@ class ServedBackbone:
     Attributes:
         info: Its identity.
         usage: Tokens read and written so far, as the server counted them.
+        watch: Hears how far answers are.
         decoding: How answers are made; greedy or sampled.
         replies: Every reply of the run so far, by request. Each is put here as soon as it comes.
     """
@@ -270,6 +272,7 @@ class ServedBackbone:
         self.at_once = at_once
         self.seed = seed
         self.usage = Usage()
+        self.watch = Watch()
         self.replies = {} if replies is None else replies
         self._server = _Server(info, decoding.chat, patience or Patience())
 
@@ -302,6 +305,7 @@ class ServedBackbone:
         new = {key: own for key, own in zip(keys, questions, strict=True) if key not in self.replies}
         for key, reply in self._replies_to(new):
             self.replies[key] = reply
+            self.watch.hear(1)
         for key in keys:
             self._count(self.replies[key])
         return [self.replies[key].text for key in keys]

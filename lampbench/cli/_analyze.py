@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lampbench.cli._executor import ProgressReporter
+from lampbench.api import ProgressReporter, overrides
 from lampbench.cli._flags import Grouped, changed_settings, flag, setting_flags, settings_of
-from lampbench.cli._options import cache_option, for_tasks, k_option, overrides, set_option, task_option, use_cache
+from lampbench.cli._options import cache_option, for_tasks, k_option, set_option, task_option, use_cache
 from lampbench.core import convert
 from lampbench.runner import Planner, Settings, limit_memory, load_method
 
@@ -94,7 +94,7 @@ def _measure_all(requests: Sequence[Request], settings: Settings, draws: int | N
     from lampbench.backbone import Decoding, TransformersBackbone
 
     limit_memory(settings.memory_limit, requests[0].backbone.device)
-    reporter = ProgressReporter()
+    reporter = ProgressReporter(quiet=settings.quiet)
 
     @functools.cache
     def load() -> TransformersBackbone:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lampbench.cli._executor import Bar
-from lampbench.cli._options import cache_option, for_tasks, task_names, tolerate_option, use_cache
+from lampbench.api import Bar, task_names
+from lampbench.cli._options import cache_option, for_tasks, note, tolerate_option, use_cache
 from lampbench.core import InputError, Task, cache_folder, new_folder
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def get(setting: Setting, task: str, split: str, source: str | None, cache: Path
     splits = [part.strip() for part in split.split(",") if part.strip()]
     if not splits:
         raise InputError("--split names no split; expected train, dev or test, comma-separated")
-    wanted = [file for name in task_names(task) for file in remote_files(setting, load_task(name), splits)]
+    wanted = [file for name in task_names(task, note) for file in remote_files(setting, load_task(name), splits)]
     folder = cache_folder() / setting
     try:
         for file in fetch(wanted, folder, source=source or OFFICIAL_SOURCE, progress=_DownloadProgress()):
@@ -98,15 +98,13 @@ def export(
     from lampbench.runner import Planner, Settings
 
     use_cache(cache)
-    planner = Planner(
-        Settings(protocol=protocol, data=folder, tolerate=tolerate), say=lambda text: click.echo(text, err=True)
-    )
+    planner = Planner(Settings(protocol=protocol, data=folder, tolerate=tolerate), say=note)
     name = planner.settings.protocol
 
     def one(the_task: Task) -> str:
         found = planner.dataset(the_task)
-        for note in found.reading.notes():
-            click.echo(f"{the_task.name}: {note}", err=True)
+        for text in found.reading.notes():
+            note(f"{the_task.name}: {text}")
         paths = write(Exported(the_task, found.labelled(), found.shared, found.label), layout, partial)
         size = sum(path.stat().st_size for path in paths)
         return f"{the_task.name}: {name} {found.hash[:12]}: {len(paths)} files, {size / 1e6:.1f} MB"

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from lampbench.cli._flags import completes
 from lampbench.cli._options import cache_option, tolerate_option, use_cache
 from lampbench.cli._protocol import data_text, protocol_data
 from lampbench.core import (
@@ -36,7 +37,8 @@ _REGISTRIES = {"method": methods, "task": tasks, "metric": metrics, "protocol": 
 def list_(kind: str, as_json: bool) -> None:
     """List methods, tasks, metrics or protocols: name, what it is, where it comes from.
 
-    A plug-in that cannot be imported is listed with its error.
+    Methods are read off their source files, and not imported: `lampbench doctor` imports them and names those that
+    cannot be. What has to be imported and cannot be is listed with its error.
     """
     registry = _REGISTRIES[kind.removesuffix("s")]()
     entries = [_entry(registry, name) for name in registry.names()]
@@ -49,24 +51,21 @@ def list_(kind: str, as_json: bool) -> None:
     click.echo(tabulate(rows, headers=("name", "what it is", "from"), maxcolwidths=[None, 80, None]))
 
 
-def _about(target: Any) -> str:
-    """One line: an ``about`` attribute, or the first line of the docstring."""
-    return getattr(target, "about", "") or (inspect.getdoc(target) or "").split("\n")[0]
-
-
 def _entry(registry: Registry, name: str) -> dict[str, str | None]:
     entry: dict[str, str | None] = {"name": name, "about": None, "distribution": None, "error": None}
     try:
         plugin = registry.plugin(name)
         entry["distribution"] = plugin.distribution
-        entry["about"] = _about(plugin.load())
+        entry["about"] = plugin.about()
     except InputError as error:
         entry["error"] = str(error)
     return entry
 
 
 @click.command()
-@click.argument("names", nargs=-1, required=True, metavar="[KIND] NAME")
+@click.argument(
+    "names", nargs=-1, required=True, metavar="[KIND] NAME", shell_complete=completes(*_REGISTRIES.values())
+)
 @click.option("--task", help="With a protocol: the tasks whose data to count, comma-separated, or all.")
 @click.option("--data", type=click.Path(path_type=Path), help="With a protocol: its data folder.")
 @click.option(
@@ -94,6 +93,7 @@ def describe(names: tuple[str, ...], as_json: bool, cache: Path | None, **data_o
     kind, name = _asked(names)
     # A protocol's settings stand behind its name.
     kind, plugin = _find(kind, name.partition(",")[0])
+    name = ",".join([plugin.name, *name.split(",")[1:]])
     given = [option for option, value in data_options.items() if value not in (None, False, Settings().tolerate)]
     if kind != "protocol" and given:
         raise InputError(f"--task, --data, --model, --strict and --tolerate describe a protocol; {name!r} is a {kind}")
@@ -124,7 +124,7 @@ def _asked(names: tuple[str, ...]) -> tuple[str | None, str]:
 def _find(kind: str | None, name: str) -> tuple[str, Plugin]:
     registries = {known: registry() for known, registry in _REGISTRIES.items() if kind in (None, known)}
     for known, registry in registries.items():
-        if name in registry.names():
+        if registry.canonical(name) is not None:
             return known, registry.plugin(name)
     names = [name for registry in registries.values() for name in registry.names()]
     raise unknown_name(kind or "method, task, metric or protocol", name, names)

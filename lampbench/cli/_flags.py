@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
-from lampbench.core import InputError, convert, unknown_name, use_threads
+from lampbench.core import InputError, Registry, convert, methods, protocols, tasks, unknown_name, use_threads
 from lampbench.runner import Settings, options
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -64,15 +65,33 @@ class Typed(click.ParamType):  # type: ignore[type-arg]
         """The value; raises InputError if it cannot be read."""
         return convert(value, self.annotation, param.opts[0].lstrip("-") if param else self.name)
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The values of a choice; of a path, what the shell itself knows."""
+        if self.annotation in (Path, Path | None):
+            return [CompletionItem(incomplete, type="file")]
+        parts = (self.annotation, *typing.get_args(self.annotation))
+        values = [value for part in parts if typing.get_origin(part) is Literal for value in typing.get_args(part)]
+        return [CompletionItem(value) for value in values if value.startswith(incomplete)]
+
 
 class _TypedFlag(Typed, click.types.BoolParamType):
     """A switch, which a config file sets to true or false."""
 
 
-class _Names(click.ParamType):  # type: ignore[type-arg]
-    """Names, comma-separated or as a list of TOML."""
+class Names(click.ParamType):  # type: ignore[type-arg]
+    """Names of what a registry holds, comma-separated or as a list of TOML."""
 
     name = "names"
+
+    def __init__(self, registry: Callable[[], Registry]) -> None:
+        self._registry = registry
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The list so far with every name that may come next."""
+        before, comma, last = incomplete.rpartition(",")
+        names = self._registry().names() + ([] if comma else ["all"])
+        found = [name for name in names if _begins(name, last) and name not in before.split(",")]
+        return [CompletionItem(f"{before}{comma}{name}") for name in found]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The names, comma-separated."""
@@ -83,7 +102,22 @@ class _Names(click.ParamType):  # type: ignore[type-arg]
         return ",".join(names)
 
 
-NAMES = _Names()
+METHODS, TASKS = Names(methods), Names(tasks)
+
+
+def completes(*registries: Callable[[], Registry]) -> Callable[..., list[CompletionItem]]:
+    """What completes one name, of any of the registries, in a shell."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        names = sorted({name for registry in registries for name in registry().names()})
+        return [CompletionItem(name) for name in names if _begins(name, incomplete)]
+
+    return complete
+
+
+def _begins(name: str, start: str) -> bool:
+    """Whether ``start``, in any case, is the beginning of a name."""
+    return name.casefold().startswith(start.casefold())
 
 
 def setting_flags(command: str, **changed: Mapping[str, Any]) -> Callable[[_Command], _Command]:
@@ -104,6 +138,8 @@ def setting_flags(command: str, **changed: Mapping[str, Any]) -> Callable[[_Comm
                 given |= {"is_flag": True, "type": _TypedFlag(bool)}
             else:
                 given |= {"type": Typed(types[name]), "metavar": option.unit or _metavar(types[name])}
+            if name == "protocol":
+                given["shell_complete"] = completes(protocols)
             function = flag(f"--{name.replace('_', '-')}", **{**given, **changed.get(name, {})})(function)
         return function
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lampbench.cli._options import out_option, run_argument
 from lampbench.core import InputError
 
 if TYPE_CHECKING:
@@ -108,20 +109,26 @@ def build(root: Path, latex: bool, site: Path | None, links: Sequence[str]) -> N
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@run_argument("runs", nargs=-1, required=True)
 @_GOLDS
-def compare(runs: Sequence[Path], golds: Sequence[Path]) -> None:
-    """Compare RUNS (run folders or results) with the first of them, query by query.
+@out_option
+def compare(runs: Sequence[str], golds: Sequence[Path], out: Path) -> None:
+    """Compare RUNS with the first of them, query by query.
+
+    A run is given as its folder (a result of a leaderboard has one, too), as the beginning of its id, or as
+    TASK/METHOD.
 
     \b
-    lampbench compare runs/mini/lamp5/zero-shot/ID runs/mini/lamp5/perfit/ID
+    lampbench compare lamp5/zero-shot lamp5/rag lamp5/perfit
+    lampbench compare runs/mini/lamp5/zero-shot/ID 7d3e90
     """
+    from lampbench.api import find_run
     from lampbench.leaderboard import KnownGolds, adjusted, read_result
     from lampbench.leaderboard import compare as compare_results
 
     if len(runs) < 2:
         raise InputError("compare needs two runs or more")
-    results = [read_result(folder) for folder in runs]
+    results = [read_result(find_run(own, out)) for own in runs]
     names = _names(results)
     made = [
         compare_results([other], results[:1], (name, names[0]))
@@ -130,7 +137,10 @@ def compare(runs: Sequence[Path], golds: Sequence[Path]) -> None:
     click.echo(_costs_text(names, results))
     find = KnownGolds(golds)
     for comparison, p, other in zip(made, adjusted(made), results[1:], strict=True):
-        click.echo(f"\n{_comparison_text(comparison, p, len(made))}")
+        click.echo(f"\n{comparison}")
+        if len(made) > 1:
+            key = comparison.task.primary.key
+            click.echo(f"  p of {key} by Holm over {len(made)} comparisons: {p:.4f}")
         click.echo(_queries_text(comparison, other, results[0], find(results[0].row)))
 
 
@@ -203,25 +213,6 @@ def _costs_text(names: Sequence[str], results: Sequence[Result]) -> str:
     headers = ("run", "scores", "shared params", "params/user", "shared s", "s/user", "predict s", "hardware")
     rows = [cells(name, result.row) for name, result in zip(names, results, strict=True)]
     return tabulate(rows, headers=headers, disable_numparse=True)
-
-
-def _comparison_text(comparison: Comparison, adjusted_p: float, comparisons: int) -> str:
-    lines = [f"{comparison.first} against {comparison.second}"]
-    for key, own in comparison.differences.items():
-        micro = own.micro
-        if micro.value is None:
-            lines.append(f"  {key}: not finite")
-            continue
-        interval = f" [{micro.ci95[0]:+.4f}, {micro.ci95[1]:+.4f}]" if micro.ci95 else ""
-        macro = f"; over users {own.macro.value:+.4f}" if own.macro and own.macro.value is not None else ""
-        lines.append(f"  {key}: {micro.value:+.4f}{interval}, p={own.p:.4f}{macro}")
-    if comparisons > 1:
-        lines.append(f"  p of {comparison.task.primary.key} by Holm over {comparisons} comparisons: {adjusted_p:.4f}")
-    m = comparison.moved
-    lines.append(f"  users helped {m.helped}, unchanged {m.unchanged}, hurt {m.hurt}; worst tenth {m.worst_tenth:+.4f}")
-    lines.append(f"  answers that differ: {comparison.changed:.1%}")
-    moved = [f"{user} {change:+.3f}" for user, change in comparison.users[:_MOST] if change]
-    return "\n".join([*lines, f"  users that moved most (positive is better): {', '.join(moved) or 'none'}"])
 
 
 def _queries_text(comparison: Comparison, first: Result, second: Result, golds: Mapping[str, str] | None) -> str:

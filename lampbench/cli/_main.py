@@ -15,6 +15,8 @@ import click
 
 from lampbench.core import use_threads
 
+# The shell sets it when somebody presses TAB; lampbench.cli._completion prints what makes the shell do so.
+COMPLETE = "_LAMPBENCH_COMPLETE"
 # Name -> module, attribute, and the line that --help shows without importing the command.
 _COMMANDS = {
     "run": ("lampbench.cli._run", "run", "Run methods on tasks and measure them."),
@@ -26,9 +28,11 @@ _COMMANDS = {
     "test-task": ("lampbench.cli._test_plugin", "test_task", "Check that a task and its metrics keep their contract."),
     "analyze": ("lampbench.cli._analyze", "analyze", "Measure PerFit's two observations on a model and data."),
     "data": ("lampbench.cli._data", "data", "Fetch LaMP, export users, write the mini suite."),
+    "show": ("lampbench.cli._show", "show", "Show a run's answers beside golds and scores."),
     "compare": ("lampbench.cli._leaderboard", "compare", "Compare finished runs query by query."),
     "leaderboard": ("lampbench.cli._leaderboard", "leaderboard", "Collect finished runs and make boards of them."),
     "validate": ("lampbench.cli._leaderboard", "validate", "Check results and recompute their numbers."),
+    "completion": ("lampbench.cli._completion", "completion", "Print a script that completes words on TAB."),
     "score": ("lampbench.cli._score", "score", "Score a predictions file against a golds file."),
 }
 
@@ -67,6 +71,9 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line and exit."""
+    if COMPLETE in os.environ:
+        # Click answers the shell and exits.
+        cli.main(prog_name="lampbench", complete_var=COMPLETE)
     # As on Ctrl-C, open files are closed and unfinished ones deleted; runs handle signals themselves.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Our own bars and messages say what happens; these would write between them.

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lampbench.cli._executor import executor_of, placed
-from lampbench.cli._flags import Grouped, config_flag, flag, setting_flags, settings_of
-from lampbench.cli._options import (
-    cache_option,
-    k_option,
+from lampbench.api import (
+    BASELINE,
+    ProgressReporter,
+    Results,
+    Tokens,
+    data_of_plans,
+    duration,
+    estimate,
+    executor_of,
     method_names,
-    method_option,
     overrides,
-    set_option,
+    placed,
+    plans_of,
+    short_name,
     task_names,
-    task_option,
-    use_cache,
 )
-from lampbench.core import InputError, config_to_json
-from lampbench.runner import Plan, Planner, RunFolder, Skip, Steps, load_method
+from lampbench.cli._flags import Grouped, config_flag, flag, setting_flags, settings_of
+from lampbench.cli._options import cache_option, k_option, method_option, note, set_option, task_option, use_cache
+from lampbench.core import config_to_json
+from lampbench.runner import Plan, Planner, RunFolder, Settings, Steps
 
 
 @click.command(cls=Grouped)
@@ -51,72 +57,76 @@ def run(
     """
     use_cache(cache)
     settings = placed(settings_of(flags))
-    names = method_names(method)
+    names = method_names(method, note)
     chosen = overrides(names, file_set, method_settings, k)
-    planner = Planner(settings, say=lambda text: click.echo(text, err=True))
-    plans: list[Plan] = []
-    for own in task_names(task):
-        for name in names:
-            plan = planner.plan(name, own, chosen.of(name, load_method(name)))
-            if isinstance(plan, Skip):
-                click.echo(f"skipped: {name} on {own}: {plan.reason}", err=True)
-            else:
-                plans.append(plan)
-    if not plans:
-        raise InputError("nothing to run: every method was skipped")
+    reporter = ProgressReporter(quiet=settings.quiet)
+    planner = Planner(settings, say=reporter.say)
+    plans = plans_of(planner, names, task_names(task, note), chosen, note)
     if dry_run:
         for plan in plans:
             click.echo(_plan_text(plan, planner))
         return 0
-    return _run_all(plans, planner, force)
-
-
-def _run_all(plans: Sequence[Plan], planner: Planner, force: bool) -> int:
-    from lampbench.cli._table import run_notes, run_table
-
-    rows = executor_of(planner.settings).run_all(plans, force=force)
-    label = rows[0].data.label
-    if label:
-        click.echo(f"\n{label}: invented users; these scores compare with no score on LaMP")
-    click.echo(f"\n{run_table(rows)}\n")
-    for note in run_notes(rows):
-        click.echo(f"note: {note}")
-    if len(plans) == 1:
-        click.echo(f"Run folder: {plans[0].folder}")
-    else:
-        click.echo(f"Run folders: {planner.settings.out / planner.settings.protocol}/<task>/<method>/<run>")
+    rows = executor_of(settings, reporter).run_all(plans, force=force)
+    data = data_of_plans({plan.run_id: plan.dataset for plan in plans})
+    click.echo(_end_text(Results(rows, [plan.folder for plan in plans], data), settings))
     return 0 if all(row.status == "success" for row in rows) else 1
+
+
+def _end_text(results: Results, settings: Settings) -> str:
+    """What a finished command prints: results, what to know of them, and what to do next."""
+    label = results.rows[0].data.label
+    blocks = [f"{label}: invented users; these scores compare with no score on LaMP"] if label else []
+    blocks += [str(results)]
+    out, folders = settings.out, results.folders
+    pattern = out / settings.protocol / "<task>" / "<method>" / "<run>"
+    lines = [f"Run folder: {folders[0]}" if len(folders) == 1 else f"Run folders: {pattern}"]
+    where = "" if out == Settings().out else f" --out {shlex.quote(str(out))}"
+    done = [folder for row, folder in zip(results, folders, strict=True) if row.status == "success"]
+    # Zero-shot first: others are compared with it.
+    same_task = [folder for folder in done if folder.parts[-3] == done[0].parts[-3]]
+    same_task.sort(key=lambda folder: folder.parts[-2] != BASELINE)
+    calls = [short_name(folder, out) for folder in same_task]
+    if len(calls) > 1:
+        lines.append(f"Compare: lampbench compare {' '.join(calls)}{where}")
+    if calls:
+        lines.append(f"Look at answers: lampbench show {calls[-1]}{where}")
+    return "\n" + "\n\n".join([*blocks, "\n".join(lines)])
 
 
 def _plan_text(plan: Plan, planner: Planner) -> str:
     data = plan.dataset
     row = RunFolder(plan.folder).row()
+    tokens = _tokens(plan)
+    guess = estimate(plan, tokens, planner.weights)
     facts = {
         "run id": plan.run_id,
         "folder": f"{plan.folder} ({row.status if row else 'new'})",
         "users": f"{len(data.users)} evaluated, {len(data.shared)} shared",
         "protocol": f"{planner.settings.protocol} {data.hash}",
         "queries": f"{len(data.queries)} evaluated, {sum(len(user.queries) for user in data.shared)} shared",
-        "tokens": _token_text(plan, planner),
+        "tokens": _token_text(plan, tokens),
         "optimizer steps per user": Steps.of(plan.config, data.evaluated) or "none",
+        "time": f"about {duration(guess.seconds)} ({guess.basis})" if guess else "not known",
         "config": json.dumps(config_to_json(plan.config)),
         "identity": json.dumps(plan.identity),
     }
     return "\n".join([f"{plan.task.name} {plan.method}", *(f"  {key}: {value}" for key, value in facts.items())])
 
 
-def _token_text(plan: Plan, planner: Planner) -> str:
-    if plan.backbone is None or plan.decoding is None:
-        return "none (no language model)"
-    from lampbench.backbone import ServedInfo, load_tokenizer
+def _tokens(plan: Plan) -> Tokens | None:
+    from lampbench.backbone import BackboneInfo, load_tokenizer
 
-    if isinstance(plan.backbone, ServedInfo):
+    if plan.decoding is None or not isinstance(plan.backbone, BackboneInfo):
+        return None
+    return Tokens.of(plan, plan.decoding.encoder(load_tokenizer(plan.backbone), plan.backbone))
+
+
+def _token_text(plan: Plan, tokens: Tokens | None) -> str:
+    if plan.backbone is None:
+        return "none (no language model)"
+    if tokens is None:
         return "not known before the server counts them"
-    encoder = plan.decoding.encoder(load_tokenizer(plan.backbone), plan.backbone)
-    data = plan.dataset
-    prompts = [len(encoder.prompt(plan.task.prompt(q.text, q.id), plan.task.max_new_tokens)) for q in data.queries]
-    pairs = [encoder.pair(plan.task.pair(item)) for user in data.users for item in user.history]
     return (
-        f"{sum(prompts):,} in plain prompts (longest {max(prompts)}), "
-        f"{sum(len(prompt) + len(target) for prompt, target in pairs):,} in histories as training examples"
+        f"{tokens.prompts:,} in plain prompts (longest {tokens.longest}), "
+        f"{tokens.histories:,} in histories as training examples"
     )

@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from lampbench.cli._options import overrides
+from lampbench.api import overrides
+from lampbench.cli._flags import completes
 from lampbench.core import InputError, Registry, config_from, methods, tasks
 from lampbench.runner import load_method
 from lampbench.testing import (
@@ -35,7 +36,7 @@ Outcomes = dict[Case, Outcome]
 
 
 @click.command("test-method")
-@click.argument("name")
+@click.argument("name", shell_complete=completes(methods))
 @click.option("--task", default="all", show_default=True, help="Tasks of the mini suite, comma-separated, or all.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting other than the default.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -53,6 +54,7 @@ def test_method(context: click.Context, name: str, task: str, settings: Sequence
 
     Exit status: 0 all passed, 1 some failed, 2 there is no such method, task or setting.
     """
+    name = methods().canonical(name) or name
     about = f" with {', '.join(settings)}" if settings else ""
     about += ": three users per task of the mini suite, the bundled model"
     cases = contract_cases(name, _tasks(task), _settings(name, settings))
@@ -60,7 +62,7 @@ def test_method(context: click.Context, name: str, task: str, settings: Sequence
 
 
 @click.command("test-task")
-@click.argument("name")
+@click.argument("name", shell_complete=completes(tasks))
 @click.option("--answer", "answers", multiple=True, metavar="TEXT", help="A valid answer, if made-up ones are not.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
@@ -77,6 +79,7 @@ def test_task(context: click.Context, name: str, answers: Sequence[str], as_json
 
     Exit status: 0 all passed, 1 some failed, 2 there is no such task.
     """
+    name = tasks().canonical(name) or name
     tried = _Tried("task", name, tasks(), TASK_CHECKS, ": made-up users, no model")
     return _carry_out(tried, task_cases(name, answers), context, as_json)
 
@@ -124,7 +127,7 @@ def _carry_out(tried: _Tried, cases: Sequence[Case], context: click.Context, as_
 
 def _tasks(text: str) -> Sequence[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
-    return TASKS if names == ["all"] else names
+    return TASKS if names == ["all"] else [tasks().canonical(name) or name for name in names]
 
 
 def _settings(name: str, flags: Sequence[str]) -> Mapping[str, Any]:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lampbench.cli._executor import ProgressReporter
-from lampbench.cli._flags import Grouped, Typed, changed_settings, flag, setting_flags, settings_of
-from lampbench.cli._options import cache_option, overrides, set_option, task_names, task_option, use_cache
-from lampbench.core import InputError, RunContext, config_from
+from lampbench.api import ProgressReporter, overrides, task_names
+from lampbench.cli._flags import Grouped, Typed, changed_settings, completes, flag, setting_flags, settings_of
+from lampbench.cli._options import cache_option, note, set_option, task_option, use_cache
+from lampbench.core import InputError, RunContext, config_from, methods
 from lampbench.rows import RunRow
 from lampbench.runner import LocalExecutor, Plan, Planner, Skip, limit_memory, load_method
 
@@ -28,7 +28,7 @@ _KEPT = (
 
 
 @click.command(cls=Grouped)
-@click.argument("method")
+@click.argument("method", shell_complete=completes(methods))
 @task_option
 @flag("--trials", type=click.IntRange(min=1), default=20, metavar="N", help="Runs; the first is the preset.")
 @flag(
@@ -71,26 +71,23 @@ def tune(
     from lampbench.tune import HeldOut
 
     use_cache(cache)
+    method = methods().canonical(method) or method
     users = HeldOut(flags["protocol"], held_out, flags["seed"])
     settings = settings_of(flags, protocol=users.name, out=out / "trials")
-    planner = Planner(settings, say=_say, protocol=users)
+    planner = Planner(settings, say=note, protocol=users)
     options = {"protocol": users.base_name, **changed_settings(settings, _KEPT)}
-    searches = _searches(method, task_names(task), planner, users, space, method_settings, together)
+    searches = _searches(method, task_names(task, note), planner, users, space, method_settings, together)
     # What an earlier command left is looked at before the first trial starts.
     records = [_record(search, held_out, out, force) for search in searches]
     device = next((search.preset.backbone.device for search in searches if search.preset.backbone), "cpu")
     limit_memory(settings.memory_limit, device)
-    run = partial(LocalExecutor(ProgressReporter()).run, force=force)
+    run = partial(LocalExecutor(ProgressReporter(quiet=settings.quiet)).run, force=force)
     count = max(trials, *(record.recorded for record in records))
     made = [_carry_out(search, record, count, run) for search, record in zip(searches, records, strict=True)]
     if together:
         return 0 if _choose_together(searches, made, out, options) else 1
     chosen = [_choose(*own, options) for own in zip(searches, made, records, strict=True)]
     return 0 if all(chosen) else 1
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)
 
 
 def _searches(
@@ -114,7 +111,7 @@ def _searches(
     for name in tasks:
         preset = planner.plan(method, name, fixed)
         if isinstance(preset, Skip):
-            _say(f"skipped: {method} on {name}: {preset.reason}")
+            note(f"skipped: {method} on {name}: {preset.reason}")
             continue
         context = RunContext(users.origin, preset.backbone.shape if preset.backbone else None)
         space = given or space_of(method, kind, preset.task, context, fixed)
@@ -141,7 +138,7 @@ def _carry_out(search: Search, record: Record, count: int, run: Callable[[Plan],
     from lampbench.tune import best_of, report
 
     made: list[Trial] = []
-    for trial in islice(search.trials(run, _say), count):
+    for trial in islice(search.trials(run, note), count):
         made.append(trial)
         record.write(made, best_of(made))
     best = best_of(made)

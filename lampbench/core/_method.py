@@ -161,7 +161,7 @@ class Method(ABC):
     users_at_once: ClassVar[int] = 32
     engines: ClassVar[tuple[str, ...]] = ()
 
-    progress: Callable[[int, int], None]
+    progress: Callable[[float, int], None]
     say: Callable[[str], None]
     keep: Callable[[Callable[[Path], None]], None]
     keep_user: Callable[[str], None]

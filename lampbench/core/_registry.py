@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
+import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
+from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import Any
 
 from lampbench.core._errors import InputError, unknown_name
@@ -41,12 +46,26 @@ class Plugin:
                 "repair or uninstall that distribution"
             ) from error
 
+    def about(self) -> str:
+        """What it is, in a line: its attribute ``about``, or the first line of its docstring.
+
+        A class is read off its source file; only what is not found there is imported.
+
+        Raises:
+            InputError: It had to be imported, and the import failed.
+        """
+        written = _written_about(self.entry_point)
+        if written is not None:
+            return written
+        target = self.load()
+        return getattr(target, "about", "") or (inspect.getdoc(target) or "").split("\n")[0]
+
 
 class Registry:
     """All plug-ins of one kind.
 
-    Names are listed without importing anything. If two distributions claim one name, using that
-    name is an error that names both; every other name works.
+    Names are listed without importing anything, and found whatever their case, hyphens and underscores. If two
+    distributions claim one name, using that name is an error that names both; every other name works.
     """
 
     def __init__(self, kind: str, entry_points: Iterable[metadata.EntryPoint]) -> None:
@@ -64,6 +83,13 @@ class Registry:
         """All names, sorted; nothing is imported."""
         return sorted(self._claims)
 
+    def canonical(self, name: str) -> str | None:
+        """The registered name that ``name`` spells, such as "lamp5" for "LaMP-5"; None if there is none."""
+        if name in self._claims:
+            return name
+        found = [known for known in self._claims if _letters(known) == _letters(name)]
+        return found[0] if len(found) == 1 else None
+
     def claims(self, name: str) -> list[Plugin]:
         """Every plug-in that claims ``name``: several if distributions conflict, none if it is unknown."""
         return list(self._claims.get(name, []))
@@ -74,9 +100,9 @@ class Registry:
         Raises:
             InputError: The name is unknown (the nearest is named) or claimed twice (both are).
         """
-        claims = self.claims(name)
+        claims = self.claims(self.canonical(name) or name)
         if not claims:
-            note = "LaMP-6 needs a licence and is not included" if name == "lamp6" else ""
+            note = "LaMP-6 needs a licence and is not included" if _letters(name) == "lamp6" else ""
             raise unknown_name(self.kind, name, self._claims, note)
         if len(claims) > 1:
             owners = " and ".join(f"{claim.distribution} ({claim.value})" for claim in claims)
@@ -86,6 +112,7 @@ class Registry:
     def load(self, name: str) -> Any:
         """Import and return what ``name`` stands for; raises as ``plugin`` and ``Plugin.load`` do."""
         plugin = self.plugin(name)
+        name = plugin.name
         # A board asks for the metrics of each of its rows.
         if name not in self._loaded or self._loaded[name][0] is not plugin:
             self._loaded[name] = plugin, plugin.load()
@@ -114,6 +141,35 @@ def protocols() -> Registry:
 def metrics() -> Registry:
     """Installed metrics (entry points ``lampbench.metrics``: instances of ``Metric``)."""
     return _registry("metric")
+
+
+def _written_about(point: metadata.EntryPoint) -> str | None:
+    """What a class says of itself in its module's file; None if the file does not show it."""
+    try:
+        top, *inner = point.module.split(".")
+        spec = importlib.util.find_spec(top)
+        name = top
+        for part in inner:
+            # Unlike find_spec, this imports no parent.
+            name = f"{name}.{part}"
+            spec = PathFinder.find_spec(name, spec.submodule_search_locations) if spec is not None else None
+        source = Path(spec.origin).read_bytes() if spec is not None and spec.origin is not None else b""
+        body = ast.parse(source).body
+    except Exception:  # whatever is wrong with the module, importing it names it
+        return None
+    found = [node for node in body if isinstance(node, ast.ClassDef) and node.name == point.attr]
+    for statement in found[0].body if found else ():
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant):
+            names = [target.id for target in statement.targets if isinstance(target, ast.Name)]
+            if "about" in names:
+                return str(statement.value.value)
+    text = ast.get_docstring(found[0]) if found else None
+    return text.split("\n")[0] if text else None
+
+
+def _letters(name: str) -> str:
+    """A name without what people spell in different ways."""
+    return name.translate({ord(mark): None for mark in "-_ "}).casefold()
 
 
 def _registry(kind: str) -> Registry:

@@ -16,6 +16,8 @@ from lampbench.metrics import Additive, Difference, additive, difference, holm
 # A user's own value must move by more than rounding to count.
 _TOLERANCE = 1e-9
 RESAMPLES = 10_000
+# Users that a text names.
+_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,24 @@ class Comparison:
     moved: Moved
     changed: float
     users: tuple[tuple[str, float], ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.first} against {self.second}"]
+        for key, own in self.differences.items():
+            micro = own.micro
+            if micro.value is None:
+                lines.append(f"  {key}: not finite")
+                continue
+            interval = f" [{micro.ci95[0]:+.4f}, {micro.ci95[1]:+.4f}]" if micro.ci95 else ""
+            macro = f"; over users {own.macro.value:+.4f}" if own.macro and own.macro.value is not None else ""
+            lines.append(f"  {key}: {micro.value:+.4f}{interval}, p={own.p:.4f}{macro}")
+        m = self.moved
+        lines.append(
+            f"  users helped {m.helped}, unchanged {m.unchanged}, hurt {m.hurt}; worst tenth {m.worst_tenth:+.4f}"
+        )
+        lines.append(f"  answers that differ: {self.changed:.1%}")
+        moved = [f"{user} {change:+.3f}" for user, change in self.users[:_NAMED] if change]
+        return "\n".join([*lines, f"  users that moved most (positive is better): {', '.join(moved) or 'none'}"])
 
 
 def compare(

@@ -421,6 +421,11 @@ class Row(RunRow, frozen=True, kw_only=True):
     error: None = None
 
     @property
+    def primary(self) -> tuple[str, MetricValue]:
+        """The key and the value of the task's primary metric."""
+        return next((key, metric) for key, metric in self.metrics.items() if metric.primary)
+
+    @property
     def failed_checks(self) -> tuple[str, ...]:
         """Names of checks that the run failed: such a row is kept and not ranked."""
         return tuple(name for name, check in self.checks.items() if check.passed is False)

@@ -1,6 +1,6 @@
 """Plans and runs: phases, measurements, the run folder, the row."""
 
-from lampbench.runner._environment import environment
+from lampbench.runner._environment import environment, hardware_class
 from lampbench.runner._folder import RunFolder
 from lampbench.runner._limits import limit_memory
 from lampbench.runner._local import Executor, LocalExecutor
@@ -19,7 +19,7 @@ from lampbench.runner._record import RunRecord
 from lampbench.runner._row import PHASES, SCHEMA_VERSION
 from lampbench.runner._run import Bar, Reporter, Run
 from lampbench.runner._settings import Option, Settings, options
-from lampbench.runner._units import shards_of
+from lampbench.runner._units import has_shared_stage, shards_of
 from lampbench.runner._worker import Worker
 
 __all__ = [
@@ -40,6 +40,8 @@ __all__ = [
     "Steps",
     "Worker",
     "environment",
+    "hardware_class",
+    "has_shared_stage",
     "limit_memory",
     "load_method",
     "load_method_class",

@@ -22,20 +22,24 @@ def environment(device: str, cpus: int | None = None) -> dict[str, Any]:
 
     No host name, user name or path.
     """
-    from lampbench.backbone import SERVED
-
-    # Times of a served model are the server's, the network's and those of others who use it.
-    hardware = "a server's, not known" if device == SERVED else f"{_cpu_name()} x{cpus or os.cpu_count()}"
-    if device.startswith("cuda"):
-        hardware = _gpu_name(device)
     return {
         "python": platform.python_version(),
         "platform": platform.platform(aliased=True, terse=True),
         "packages": {name: version for name in _PACKAGES if (version := _version(name))},
         "device": device,
-        "hardware_class": hardware,
+        "hardware_class": hardware_class(device, cpus),
         "threads": _threads(),
     }
+
+
+def hardware_class(device: str, cpus: int | None = None) -> str:
+    """What times are compared within; ``cpus`` as for ``environment``."""
+    from lampbench.backbone import SERVED
+
+    if device == SERVED:
+        # Times of a served model are the server's, the network's and those of others who use it.
+        return "a server's, not known"
+    return _gpu_name(device) if device.startswith("cuda") else f"{_cpu_name()} x{cpus or os.cpu_count()}"
 
 
 def command_line() -> tuple[str, ...]:

@@ -11,9 +11,11 @@ from lampbench.runner._failures import StorageError
 from lampbench.runner._folder import RunFolder
 from lampbench.runner._limits import Stop, limit_memory, time_limit
 from lampbench.runner._plan import Plan
-from lampbench.runner._run import Bar, Reporter, Run, UnitSink, finished_earlier
+from lampbench.runner._run import Bar, Reporter, Run, UnitSink, Whole, finished_earlier
 from lampbench.runner._worker import Worker
 
+# Of a bar: so many, that a slow model moves it.
+_PARTS = 1000
 _STAGES = {"fit": "shared stage", "shard": "users", "ask": "checks"}
 
 
@@ -45,7 +47,14 @@ class LocalExecutor:
                 # What an earlier command left is checked before the first run starts, not hours later.
                 folder = RunFolder(plan.folder)
                 folder.row(), folder.journal(), folder.predictions(), folder.replies()
-        return [self.run(plan, force=force) for plan in plans]
+        rows = [None if force else finished_earlier(plan, self._reporter.say) for plan in plans]
+        todo = rows.count(None)
+        with ExitStack() as shown:
+            whole = shown.enter_context(self._reporter.runs(todo)) if todo else None
+            for place, plan in enumerate(plans):
+                if rows[place] is None:
+                    rows[place] = self._run(plan, force, whole, todo - rows.count(None))
+        return [row for row in rows if row is not None]
 
     def run(self, plan: Plan, *, force: bool = False) -> RunRow:
         """Run ``plan``, or resume it from where an earlier session of the same identity stopped.
@@ -59,14 +68,16 @@ class LocalExecutor:
             LampBenchError: The folder cannot be written, or another process works on the same run.
         """
         row = None if force else finished_earlier(plan, self._reporter.say)
-        if row is not None:
-            return row
+        return self._run(plan, force) if row is None else row
+
+    def _run(self, plan: Plan, force: bool, whole: Whole | None = None, before: int = 0) -> RunRow:
+        """Do what is missing; ``before`` runs of the command are done, as the line of the ``whole`` shows."""
         stop = Stop()
         with RunFolder(plan.folder).held(force=force) as record, stop.listening():
             run = Run(plan, record, self._reporter.say)
             try:
                 with time_limit(plan.settings.time_limit):
-                    self._do(run, stop)
+                    self._do(run, stop, _Place(run, whole, before))
             except KeyboardInterrupt:
                 run.running.clear()
                 run.interrupt()
@@ -78,17 +89,18 @@ class LocalExecutor:
                 run.fail(error, self._worker.phase)
         return run.result
 
-    def _do(self, run: Run, stop: Stop) -> None:
+    def _do(self, run: Run, stop: Stop, place: _Place) -> None:
         """Do units until the run has its row."""
         stage = ""
+        place.show()
         with ExitStack() as shown:
             while run.row is None:
                 unit = run.give()
                 if unit.kind != stage:
                     shown.close()
                     stage = unit.kind
-                    bar = shown.enter_context(self._reporter.phase(f"{run.name} {_STAGES[stage]}", 100))
-                sink = _Shown(run, unit.name, bar)
+                    bar = shown.enter_context(self._reporter.phase(f"{run.name} {_STAGES[stage]}", _PARTS))
+                sink = _Shown(run, unit.name, bar, place)
                 self._worker.do(unit.make(), sink, stop.check)
                 sink.move(1.0)
                 run.done(unit.name)
@@ -96,14 +108,31 @@ class LocalExecutor:
                 stop.check()
 
 
+class _Place:
+    """Where a run stands in its command."""
+
+    def __init__(self, run: Run, whole: Whole | None, before: int) -> None:
+        self._run = run
+        self._whole = whole
+        self._before = before
+
+    def show(self) -> None:
+        """Show how much of the command is done."""
+        if self._whole is not None:
+            # A run that is about to be scored is not the next one.
+            self._whole.move(self._before + min(0.999, self._run.whole_progress), self._run.name)
+
+
 class _Shown(UnitSink):
     """Takes results, and moves a bar."""
 
-    def __init__(self, run: Run, name: str, bar: Bar) -> None:
+    def __init__(self, run: Run, name: str, bar: Bar, place: _Place) -> None:
         super().__init__(run, name)
         self._bar = bar
+        self._place = place
 
     def move(self, share: float) -> None:
         """Note how far the unit is, and show it."""
         super().move(share)
-        self._bar.move(int(100 * self.run.progress), 100)
+        self._bar.move(int(_PARTS * self.run.progress), _PARTS)
+        self._place.show()

@@ -135,6 +135,7 @@ class Planner:
             InputError: A name, setting, file or model is wrong.
         """
         plugin = methods().plugin(method)
+        method = plugin.name
         method_type = load_method(method)
         the_task = load_task(task)
         if self.settings.prompts is not None:
@@ -191,6 +192,10 @@ class Planner:
             method, plugin, method_type, task, dataset, config, backbone, decoding, self.settings, identity, run_id,
             folder, seconds,
         )  # fmt: skip
+
+    def weights(self) -> int:
+        """How many weights the model has; none of them is loaded."""
+        return sum(parameter.numel() for parameter in self._checked().model.parameters())
 
     def dataset(self, task: Task) -> Dataset:
         """All of ``task``'s data; raises InputError if it is missing or wrong."""
@@ -392,7 +397,8 @@ def load_protocol(text: str) -> tuple[Protocol, str]:
     Raises:
         InputError: There is none of that name, it is no protocol, or a setting is wrong.
     """
-    name, *parts = text.split(",")
+    given, *parts = text.split(",")
+    name = protocols().plugin(given).name
     kind = protocols().load(name)
     if not (isinstance(kind, type) and issubclass(kind, Protocol)):
         raise InputError(f"the protocol plug-in {name!r} is {kind!r}; expected a class derived from Protocol")

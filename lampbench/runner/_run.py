@@ -22,7 +22,7 @@ from lampbench.runner._folder import RunFolder, StateKind
 from lampbench.runner._plan import Plan
 from lampbench.runner._record import RunRecord
 from lampbench.runner._row import finished_row, now, open_row
-from lampbench.runner._units import Missing, Waiting, adapts_users
+from lampbench.runner._units import Missing, UnitKind, Waiting, adapts_users
 
 # Attempts at a unit that a worker of another process does.
 ATTEMPTS = 3
@@ -38,8 +38,18 @@ class Bar(Protocol):
         """Show ``done`` of ``total``."""
 
 
+class Whole(Protocol):
+    """The progress of a command with several runs."""
+
+    def move(self, done: float, name: str) -> None:
+        """Show that so many runs are done, the one called ``name`` in part."""
+
+
 class Reporter(Protocol):
     """Where a run shows its progress."""
+
+    def runs(self, total: int) -> AbstractContextManager[Whole]:
+        """A line for a command with so many runs."""
 
     def phase(self, name: str, total: int) -> AbstractContextManager[Bar]:
         """A bar for one phase."""
@@ -67,7 +77,7 @@ class Run:
         shares: How much of each running unit is done.
         asked: Answers of units that only ask, by unit; no file has them.
         row: Once the run has ended.
-        phase: The phase of the unit that was given out last.
+        phase, stage: The phase, and the kind, of the unit that was given out last.
     """
 
     def __init__(
@@ -88,6 +98,7 @@ class Run:
         self.shares: dict[str, float] = {}
         self.row: RunRow | None = None
         self.phase = "load"
+        self.stage: UnitKind | None = None
         self._where = where
         self.asked: dict[str, Mapping[str, str]] = {}
         self._missing = Missing(plan, record, workers, self.asked)
@@ -104,7 +115,7 @@ class Run:
         unit = max(self.waiting, key=lambda unit: unit.work)
         self.waiting.remove(unit)
         self.running[unit.name] = unit
-        self.phase = _PHASES[unit.kind]
+        self.phase, self.stage = _PHASES[unit.kind], unit.kind
         return unit
 
     def sink(self, name: str) -> UnitSink:
@@ -169,6 +180,13 @@ class Run:
     def elapsed(self) -> float:
         """Seconds since the first unit was given out."""
         return 0.0 if self._started is None else time.perf_counter() - self._started
+
+    @property
+    def whole_progress(self) -> float:
+        """About the share that is done of the whole run: each stage counts as much as any other."""
+        stages = self._missing.stages
+        ahead = stages[stages.index(self.stage) :] if self.stage in stages else stages
+        return max(0.0, 1 - (len(ahead) - self.progress) / len(stages)) if self.stage else 0.0
 
     @property
     def progress(self) -> float:

@@ -118,6 +118,7 @@ class Settings:
         None, "Limits", "Threads on the CPU. Default: OMP_NUM_THREADS, or one per available core, at most 8.", most=1024
     )
     out: Path = _option(Path("runs"), "Where", "The folder for results.")
+    quiet: bool = _option(False, "Where", "Print results and errors only: no progress, and no notes on the way.")
     executor: Literal["local", "ray"] = _option(
         "local", "Where", "This process, or workers of Ray: many GPUs and machines.", without=_RUN_ONLY
     )

@@ -119,6 +119,10 @@ class Missing:
         self._workers = workers
         self._asked = asked
         self._adapts = adapts_users(plan.method_type)
+        fits = has_shared_stage(plan.method_type) and not record.has_shared_state
+        # The kinds of unit that this run is about to go through, in order.
+        kinds: dict[UnitKind, bool] = {"fit": fits, "shard": True, "ask": self._swaps}
+        self.stages = [kind for kind, is_due in kinds.items() if is_due]
         self._light = replace(plan, dataset=replace(plan.dataset, shared=(), evaluated=(), golds={}))
 
     def units(self) -> list[Waiting]:
@@ -138,8 +142,12 @@ class Missing:
     @property
     def swapped(self) -> dict[str, str] | None:
         """All answers with other users' states; None if nothing is to be swapped."""
-        swappable = self._adapts and sum(user.items > 0 for user in self._users) > 1
-        return self._answers("swap") if self._plan.settings.swap_test and swappable else None
+        return self._answers("swap") if self._swaps else None
+
+    @property
+    def _swaps(self) -> bool:
+        """Whether all users are asked again with another user's state."""
+        return self._plan.settings.swap_test and self._adapts and sum(user.items > 0 for user in self._users) > 1
 
     @property
     def checks(self) -> Checks:

@@ -31,12 +31,14 @@ class Worker:
 
     Attributes:
         batches_per_chunk: Answers are handed on after so many batches.
+        shown_every: Seconds between two looks at how far a batch of answers is.
         part_seconds: What users who are kept before their shard ends cost is in the journal after so many seconds.
         phase: The phase that is under way, for messages about failures.
         loaded: Whether the last unit came so far that its method could be used.
     """
 
     batches_per_chunk = 4
+    shown_every = 0.5
     part_seconds = 60.0
 
     def __init__(self, backbone: Any = None) -> None:
@@ -199,9 +201,11 @@ class _Task:
             for asked in self.unit.users:
                 if asked.user.id in self.unit.states:
                     method.load_user(asked.user, self._saved(asked.user.id))
+            total = sum(len(asked.queries) for asked in self.unit.users)
             for chunk in self._chunks():
-                answers |= zip([query.id for query in chunk], answers_of(method, chunk), strict=True)
-                self._progress(len(answers), sum(len(asked.queries) for asked in self.unit.users))
+                with self._heard(method, len(answers), len(chunk), total):
+                    answers |= zip([query.id for query in chunk], answers_of(method, chunk), strict=True)
+                self._progress(len(answers), total)
         self.sink.asked(answers)
 
     def _log_shard(self, method: Method, checks: Checks) -> None:
@@ -264,7 +268,9 @@ class _Task:
 
             method.keep_user = keep
             try:
-                method.adapt(users)
+                # Training tells itself how far it is; others may ask the model once per user.
+                with self._heard(method, 0, 0 if method.engines else len(users), len(users)):
+                    method.adapt(users)
                 for user_id in list(waiting):
                     keep(user_id)
             except BaseException as error:
@@ -280,7 +286,7 @@ class _Task:
         users = {query.id: asked.user.id for asked in self.unit.users for query in asked.queries}
         done = len(self.unit.answered)
         for chunk in self._chunks():
-            with self.measured("predict"):
+            with self.measured("predict"), self._heard(method, done, len(chunk), len(users)):
                 outputs = zip(chunk, answers_of(method, chunk), strict=True)
                 self.sink.answer([Prediction(query.id, users[query.id], output) for query, output in outputs])
             done += len(chunk)
@@ -311,12 +317,30 @@ class _Task:
             temporary.mkdir(parents=True)
             yield temporary
 
-    def _progress(self, done: int, total: int) -> None:
+    @contextmanager
+    def _heard(self, method: Method, done: int, most: int, total: int) -> Iterator[None]:
+        """Show how far the backbone is with at most so many more of ``total`` prompts."""
+        watch, answered, shown = getattr(method.backbone, "watch", None), 0.0, time.monotonic()
+
+        def hear(prompts: float) -> None:
+            nonlocal answered, shown
+            answered = min(most, answered + prompts)
+            if answered and time.monotonic() - shown > self._worker.shown_every:
+                shown = time.monotonic()
+                self._move(done + answered, total)
+
+        with nullcontext() if watch is None else watch.heard_by(hear):
+            yield
+
+    def _progress(self, done: float, total: int) -> None:
         """A method's progress: between two of its steps a unit can be stopped."""
+        self._move(done, total)
+        self._check()
+
+    def _move(self, done: float, total: int) -> None:
         phases = _LONG_PHASES[self.unit.kind]
         place = phases.index(self._worker.phase) if self._worker.phase in phases else 0
         self.sink.move((place + done / max(1, total)) / len(phases))
-        self._check()
 
     @contextmanager
     def measured(self, phase: str, **details: Any) -> Iterator[dict[str, Any]]:

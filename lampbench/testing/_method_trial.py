@@ -233,7 +233,11 @@ class _Silence:
     def phase(self, name: str, total: int) -> Iterator[_Silence]:
         yield self
 
-    def move(self, done: int, total: int) -> None: ...
+    @contextmanager
+    def runs(self, total: int) -> Iterator[_Silence]:
+        yield self
+
+    def move(self, done: float, where: object) -> None: ...
 
     def say(self, text: str) -> None: ...
 

@@ -75,7 +75,7 @@ def test_runs_are_compared_with_the_first(finished: Path, tmp_path: Path) -> Non
         (("leaderboard", "add", "nothing"), "nothing: no row.json in it"),
         (("leaderboard", "build"), "no results; add finished runs: lampbench leaderboard add RUN"),
         (("compare", "one"), "compare needs two runs or more"),
-        (("compare", "one", "two"), "row.json: No such file"),
+        (("compare", "one", "two"), "one: no such run; expected a run folder"),
         (("validate", "nothing", "--golds", "none.json"), "none.json: no such file"),
     ],
 )

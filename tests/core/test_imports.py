@@ -16,6 +16,7 @@ HEAVY = ("torch", "transformers", "datasets", "evaluate", "pandas", "peft", "num
 # The order of docs/design.md: a package may import from those after it, and from itself.
 LAYERS = (
     "cli",
+    "api",
     "tune",
     "pretrain",
     "analysis",

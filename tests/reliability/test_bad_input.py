@@ -164,7 +164,7 @@ OTHERS: Sequence[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("data", "get", "lamp-time", "--task", "lamp5", "--source", "gone"), ("--source gone: no such folder",)),
     (("describe", "protocol", "folder", "--task", "lamp5"), ("needs --data, a folder that contains",)),
     (("describe", "mini", "--task", "lamp5", "--model", "adir"), ("adir: no config.json",)),
-    (("compare", "adir", "adir"), ("adir/row.json: No such file",)),
+    (("compare", "adir", "adir"), ("adir: no such run; expected a run folder",)),
     (("leaderboard", "add", "adir"), ("adir: no row.json in it; expected a run folder",)),
     (("leaderboard", "build", "--root", "afile"), ("afile/results: no results; add finished runs",)),
     (("validate", "adir", "--golds", "afile"), ("afile: not valid JSON at line 1, column 1",)),

@@ -24,10 +24,10 @@ from hypothesis import strategies as st
 from runs import plan, run
 from support import TASK_NAMES, TINY_DATA, TINY_MODEL, TRAINED_MODEL, Silence, dataset, task
 
+from lampbench.api import method_names, overrides, task_names
 from lampbench.backbone import PromptEncoder, describe_backbone, load_tokenizer
 from lampbench.cli import cli
 from lampbench.cli._flags import settings_of
-from lampbench.cli._options import method_names, overrides, task_names
 from lampbench.cli._run import run as run_command
 from lampbench.core import InputError, Pair, Prompt, cache_folder, config_from, config_to_json, methods, protocols
 from lampbench.data.files import LampSplit, OppuUsers, ReadingLog, read_columns, read_golds, read_outputs
@@ -472,8 +472,8 @@ def understood(path: Path, flags: list[str]) -> None:
     text = path.read_bytes()
     required = [part for part in ("--method=perfit,rag", "--task=lamp5") if part[2:6].encode() not in text]
     given = run_command.make_context("run", ["--config", str(path), *required]).params
-    names = method_names(given["method"])
-    task_names(given["task"])
+    names = method_names(given["method"], print)
+    task_names(given["task"], print)
     chosen = overrides(names, given["file_set"], flags, given["k"])
     settings_of(given)
     for name in names:

@@ -1,19 +1,12 @@
-"""How runs are carried out, in this process or by workers on Ray, and how their progress is shown."""
+"""What carries out runs: this process, or workers on Ray."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
 
 from lampbench.core import InputError
-from lampbench.runner import Executor, LocalExecutor, Settings
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
+from lampbench.runner import Executor, LocalExecutor, Reporter, Settings
 
 _RAY_ONLY = ("address", "workers", "gpus_per_worker")
 
@@ -46,16 +39,16 @@ def placed(settings: Settings) -> Settings:
     return replace(settings, gpus_per_worker=gpus, device="cuda" if gpus else "cpu")
 
 
-def executor_of(settings: Settings) -> Executor:
+def executor_of(settings: Settings, reporter: Reporter) -> Executor:
     """What carries out runs, as ``settings`` ask."""
     if settings.executor == "local":
-        return LocalExecutor(ProgressReporter())
+        return LocalExecutor(reporter)
     from lampbench.runner.scale import ClusterSettings, RayExecutor
 
     workers = ClusterSettings(
         settings.address, settings.workers, settings.gpus_per_worker or 0.0, threads=settings.threads or 1
     )
-    return RayExecutor(ProgressReporter(), workers)
+    return RayExecutor(reporter, workers)
 
 
 @cache
@@ -63,34 +56,3 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
-
-
-class Bar:
-    """A progress bar of tqdm."""
-
-    def __init__(self, bar: tqdm[Any]) -> None:
-        self._bar = bar
-
-    def move(self, done: int, total: int | None) -> None:
-        """Show ``done`` of ``total``."""
-        self._bar.total = total
-        self._bar.update(done - self._bar.n)
-
-
-class ProgressReporter:
-    """A bar per phase on standard error, and lines between them."""
-
-    @contextmanager
-    def phase(self, name: str, total: int) -> Iterator[Bar]:
-        """A bar for one phase."""
-        from tqdm import tqdm
-
-        layout = "{desc:<32} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} [{elapsed}]"
-        with tqdm(total=total, desc=name, file=sys.stderr, bar_format=layout, mininterval=0.2) as bar:
-            yield Bar(bar)
-
-    def say(self, text: str) -> None:
-        """A line for the user."""
-        from tqdm import tqdm
-
-        tqdm.write(text, file=sys.stderr)

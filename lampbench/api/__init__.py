@@ -1,0 +1,53 @@
+"""What ``import lampbench`` offers beside the contract of plug-ins; the commands are made of the same parts."""
+
+from lampbench.api._choice import Overrides, method_names, overrides, plans_of, task_names
+from lampbench.api._estimate import Estimate, Tokens, estimate
+from lampbench.api._executors import executor_of, placed
+from lampbench.api._find import find_run, short_name
+from lampbench.api._functions import compare, load_dataset, methods, run, score
+from lampbench.api._gains import BASELINE, Gain
+from lampbench.api._look import Asked, Look, data_at, data_of_plans
+from lampbench.api._progress import Bar, ProgressReporter, duration
+from lampbench.api._results import Results, finished_run, load_results
+from lampbench.api._show import Shown, chosen, list_text, page, query_text, shown
+from lampbench.api._table import run_notes, run_table
+
+__all__ = [
+    "BASELINE",
+    "Asked",
+    "Bar",
+    "Estimate",
+    "Gain",
+    "Look",
+    "Overrides",
+    "ProgressReporter",
+    "Results",
+    "Shown",
+    "Tokens",
+    "chosen",
+    "compare",
+    "data_at",
+    "data_of_plans",
+    "duration",
+    "estimate",
+    "executor_of",
+    "find_run",
+    "finished_run",
+    "list_text",
+    "load_dataset",
+    "load_results",
+    "method_names",
+    "methods",
+    "overrides",
+    "page",
+    "placed",
+    "plans_of",
+    "query_text",
+    "run",
+    "run_notes",
+    "run_table",
+    "score",
+    "short_name",
+    "shown",
+    "task_names",
+]

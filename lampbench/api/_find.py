@@ -1,0 +1,71 @@
+"""Runs by what people call them: a folder, the beginning of an id, TASK/METHOD."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lampbench.core import InputError, methods, tasks
+
+_ROW = "row.json"
+_SHOWN = 6
+
+
+def find_run(reference: str | Path, out: Path) -> Path:
+    """The folder of the run that ``reference`` names.
+
+    Args:
+        reference: A run folder, the beginning of a run's id, or TASK/METHOD, before which a protocol, and after which
+            the beginning of an id, may stand.
+        out: Where runs are looked for.
+
+    Raises:
+        InputError: There is no such run, or there are several.
+    """
+    folder = Path(reference)
+    if (folder / _ROW).is_file():
+        return folder
+    known = sorted(path.parent for path in out.glob(f"*/*/*/*/{_ROW}"))
+    parts = [_known(part) for part in str(reference).strip("/").split("/")]
+    found = [path for path in known if _fits(parts, path)]
+    if not found and folder.is_dir():
+        found = sorted(path.parent for path in folder.rglob(_ROW))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(f"{reference}: {len(found)} runs are called so ({_listed(found)}); give the id of one of them")
+    there = f"runs in {out}: {_listed(known)}" if known else f"there are no runs in {out}"
+    raise InputError(
+        f"{reference}: no such run; expected a run folder, the beginning of an id, or TASK/METHOD; {there} (--out "
+        "names another folder)"
+    )
+
+
+def short_name(folder: Path, out: Path) -> str:
+    """The shortest name by which ``find_run`` finds a run: TASK/METHOD, else the beginning of its id."""
+    task, method, name = folder.parts[-3:]
+    others = {path.parent for path in out.glob(f"*/*/*/*/{_ROW}")} - {folder}
+    if all(path.parts[-3:-1] != (task, method) for path in others):
+        return f"{task}/{method}"
+    taken = [path.name for path in others]
+    return next((name[:n] for n in range(_SHOWN, len(name)) if not any(o.startswith(name[:n]) for o in taken)), name)
+
+
+def _known(part: str) -> str:
+    """A task or method as it is registered, if it is one."""
+    return tasks().canonical(part) or methods().canonical(part) or part
+
+
+def _fits(parts: Sequence[str], folder: Path) -> bool:
+    protocol, task, method, name = folder.parts[-4:]
+    if len(parts) == 1:
+        return name.startswith(parts[0])
+    for start in ([protocol, task, method], [task, method]):
+        if list(parts[: len(start)]) == start:
+            return name.startswith("/".join(parts[len(start) :]))
+    return False
+
+
+def _listed(folders: Sequence[Path]) -> str:
+    names = [f"{'/'.join(folder.parts[-3:-1])} {folder.name[:_SHOWN]}" for folder in folders[:_SHOWN]]
+    return ", ".join([*names, *([f"and {len(folders) - _SHOWN} more"] if len(folders) > _SHOWN else [])])

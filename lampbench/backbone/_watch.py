@@ -1,0 +1,47 @@
+"""How far a backbone is with what it was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+def _nobody(prompts: float) -> None:
+    """Nobody listens."""
+
+
+class Watch:
+    """Tells a listener how many prompts were answered; a backbone and those made of it share one.
+
+    Attributes:
+        hear: Called with the number of prompts that were answered since the last call, which may be a part of one.
+    """
+
+    def __init__(self) -> None:
+        self.hear: Callable[[float], None] = _nobody
+
+    @contextmanager
+    def heard_by(self, listener: Callable[[float], None]) -> Iterator[None]:
+        """Let ``listener`` hear inside the ``with`` block."""
+        self.hear = listener
+        try:
+            yield
+        finally:
+            self.hear = _nobody
+
+    @contextmanager
+    def batch(self, prompts: int, tokens: int) -> Iterator[Callable[[], None]]:
+        """A batch that is answered inside the ``with`` block.
+
+        Yields what is to be called after each of at most ``tokens`` tokens: so a slow batch is seen to advance.
+        """
+        told = 0.0
+
+        def step() -> None:
+            nonlocal told
+            part = min(prompts / (tokens + 1), prompts - told)
+            told += part
+            self.hear(part)
+
+        yield step
+        self.hear(prompts - told)
