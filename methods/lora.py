@@ -25,7 +25,7 @@ from lampbench.core import Context, RunContext, derive_seed
 from lampbench.retrieval import ASKED_FOR_HELP, AskedFor, Retriever, RetrieverFactory, RetrieverName
 
 # OPPU's released settings.
-PUBLISHED: dict[str, Any] = {"learning_rate": 1e-4, "batch_size": 16, "clip": 0.3}
+PUBLISHED: dict[str, Any] = {"learning_rate": 1e-4, "batch_size": 16, "clip": 0.3, "rank": 8}
 TASK_EPOCHS = 3
 RANKS_TO_TRY = (2, 4, 8, 16, 32)
 
@@ -34,7 +34,7 @@ RANKS_TO_TRY = (2, 4, 8, 16, 32)
 class LoraTrainingConfig(TrainingConfig):
     """Settings of every LoRA."""
 
-    rank: int = setting(8, "rank of each LoRA")
+    rank: int | None = setting(None, "rank of each LoRA")
     alpha: float = setting(8.0, "scale of each LoRA, divided by its rank")
     dropout: float = setting(0.05, "probability that an input of a LoRA is dropped in training")
 
@@ -61,7 +61,9 @@ class LoraTrainingConfig(TrainingConfig):
         return replace(self, **found)
 
     def spec(self, targets: tuple[str, ...]) -> LoraSpec:
-        """A LoRA on the modules called ``targets``."""
+        """A LoRA on the modules called ``targets``; raises ValueError if the rank is still None."""
+        if self.rank is None:
+            raise ValueError("the rank is None; let AdapterMethod.resolve fill it")
         return LoraSpec(self.rank, self.alpha, self.dropout, targets)
 
 

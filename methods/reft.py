@@ -22,6 +22,7 @@ _POSITIONS_TO_TRY = ("all", "l1", "f4+l4")
 # PerFit's second stage, which this is without the first.
 PUBLISHED: Mapping[str, Any] = {
     "layers": (14, 15, 16),
+    "rank": 8,
     "start": "random",
     "epochs": 2,
     "learning_rate": 1e-4,
@@ -40,7 +41,7 @@ class ReftConfig(TrainingConfig):
     layers: tuple[int, ...] | None = setting(
         None, "decoder layers to edit after, 0-based; those of a preset are of 32, and scaled"
     )
-    rank: int = setting(8, "rank of each intervention")
+    rank: int | None = setting(None, "rank of each intervention")
     positions: str = setting("all", "tokens to edit: all, l<n>, f<n>, f<n>+l<m> (first and last of the prompt)")
     start: Literal["random", "identity"] | None = setting(None, "as pyreft starts, or unchanged")
     epochs: int | None = setting(None, "epochs over the user's history")

@@ -77,7 +77,8 @@ def filled(config: Any, context: RunContext) -> Any:
     """A ``TrainingConfig`` with its unset fields taken from the preset.
 
     ``auto`` is what the run's protocol recommends for the method on the run's model, or else the published settings;
-    ``lamp`` is the published settings; any other name is what the protocol of that name recommends.
+    ``lamp`` is the published settings; any other name is what the protocol of that name recommends. What a
+    protocol does not recommend is as published.
 
     Raises:
         InputError: There is no protocol of that name, or it recommends nothing for the method.
@@ -85,7 +86,7 @@ def filled(config: Any, context: RunContext) -> Any:
     name = config.preset
     if name == "auto":
         name = context.protocol if context.recommended else PUBLISHED
-    values = config.published if name == PUBLISHED else _recommended(name, context)
+    values = config.published if name == PUBLISHED else {**config.published, **_recommended(name, context)}
     open_fields = {field: value for field, value in values.items() if getattr(config, field) is None}
     return replace(config, preset=name, **open_fields)
 
