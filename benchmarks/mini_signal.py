@@ -22,24 +22,25 @@ from lampbench.rows import Row
 from lampbench.runner import Plan, Planner, RunFolder, Settings
 
 _PERMUTATIONS = 20_000
-_METHODS = ("majority", "rag", "pag", "lora", "user-lora", "oppu", "reft", "perfit")
+_METHODS = (
+    *("majority", "rag", "pag", "lora", "user-lora", "oppu", "reft", "perfit"),
+    *("cope", "style-vector", "lofit"),
+)
 
 
 def main() -> None:
-    """Print one table a question."""
+    """Print one table: a column per task, a row per method."""
     runs = Path(sys.argv[1] if len(sys.argv) > 1 else "runs")
     planner = Planner(Settings(out=runs))
-    print(
-        "| task | metric | chance | zero-shot | "
-        + " | ".join(_METHODS)
-        + " | attainable | PerFit, another user's state |"
-    )
-    print("|---" * (6 + len(_METHODS)) + "|")
-    for name in tasks().names():
-        print(_line(planner, tasks().load(name)))
+    found = [_column(planner, tasks().load(name)) for name in tasks().names()]
+    print(f"| | {' | '.join(tasks().names())} |")
+    print("|---" * (1 + len(found)) + "|")
+    for name in found[0]:
+        print(f"| {name} | {' | '.join(column[name] for column in found)} |")
 
 
-def _line(planner: Planner, task: Task) -> str:
+def _column(planner: Planner, task: Task) -> dict[str, str]:
+    """What is said of one task: row -> text."""
     plans = {method: _plan(planner, method, task) for method in ("zero-shot", *_METHODS)}
     data = plans["zero-shot"].dataset
     golds = [data.golds[query.id] for query in data.queries]
@@ -60,17 +61,17 @@ def _line(planner: Planner, task: Task) -> str:
 
     outputs = {method: RunFolder(plan.folder).predictions() for method, plan in plans.items()}
     base = per_user(outputs["zero-shot"])
-    cells = [f"{value(outputs[method]):.3f} ({_p(per_user(outputs[method]) - base)})" for method in _METHODS]
-    ideal = ideal_outputs(task.name)
     chance = {query.id: "3" if task.kind == "rating" else "" for query in data.queries}
-    by_chance = "0.067" if task.kind == "labels" else f"{value(chance):.3f}"
     swapped = _swapped(plans["perfit"])
     gain, kept = value(outputs["perfit"]) - value(outputs["zero-shot"]), value(swapped) - value(outputs["zero-shot"])
-    return (
-        f"| {task.name} | {task.primary.key} | {by_chance} | {value(outputs['zero-shot']):.3f} | "
-        + " | ".join(cells)
-        + f" | {value(ideal):.3f} | {value(swapped):.3f} ({kept / gain:.0%} of the gain) |"
-    )
+    return {
+        "metric": task.primary.key,
+        "chance": "0.067" if task.kind == "labels" else f"{value(chance):.3f}",
+        "zero-shot": f"{value(outputs['zero-shot']):.3f}",
+        **{method: f"{value(outputs[method]):.3f} ({_p(per_user(outputs[method]) - base)})" for method in _METHODS},
+        "attainable": f"{value(ideal_outputs(task.name)):.3f}",
+        "PerFit, another user's state": f"{value(swapped):.3f} ({kept / gain:.0%} of the gain)",
+    }
 
 
 def _plan(planner: Planner, method: str, task: Task) -> Plan:
