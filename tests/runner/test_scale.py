@@ -175,17 +175,18 @@ def test_a_poisoned_user_is_named_and_the_others_finish(
     assert "ip=" not in row.error
     assert user in RunFolder(made.folder).log_path.read_text()
     answered = {query.split("-q")[0] for query in RunFolder(made.folder).predictions()}
-    failed = [user for user in tried if user not in answered]
+    # Those who share a unit with the poisoned user wait, before or after.
+    failed = {user.id for user in made.dataset.users} - answered
     kept = {user for event in RunFolder(made.folder).journal() if event["event"] == "adapt" for user in event["users"]}
     assert user in failed
     assert user not in kept
-    assert len(answered) == USERS - len(failed) >= USERS // 2
+    assert len(answered) >= USERS // 2
 
     (tmp_path / "marks" / "mended").touch()
     (tmp_path / "marks" / "adapted").unlink()
     row = on_ray(made)
     assert row.status == "success", row.error
-    assert set((tmp_path / "marks" / "adapted").read_text().split()) == set(failed) - kept
+    assert set((tmp_path / "marks" / "adapted").read_text().split()) == failed - kept
     same_answers(made.folder, alone.path)
     each_once(RunFolder(made.folder))
 
