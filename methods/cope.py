@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from lampbench import AdapterMethod, InputError, LabelledUser, Method, Parameters, Query, Task, User, setting
 from lampbench.core import RunContext, config_from, config_to_json, methods
@@ -18,17 +18,19 @@ _GIVEN = ("engine", "progress", "say", "keep", "keep_user", "kept")
 class CopeConfig:
     """Settings of ``cope``."""
 
-    over: Literal["oppu", "user-lora", "reft", "perfit"] = setting("oppu", "the method that adapts (published: oppu)")
-    alpha: float = setting(0.1, "weight of the unadapted model (published: 0.1)")
-    plausible: float = setting(0.1, "smallest probability of a token, as a part of the best token's (published: 0.1)")
+    published: ClassVar[Mapping[str, Any]] = {"over": "oppu", "alpha": 0.1, "plausible": 0.1}
+
+    over: Literal["oppu", "user-lora", "reft", "perfit"] = setting("oppu", "the method that adapts")
+    alpha: float | None = setting(None, "weight of the unadapted model")
+    plausible: float | None = setting(None, "smallest probability of a token, as a part of the best token's")
     base: Mapping[str, Any] | None = setting(
         None, "settings of the method that adapts, set by cope.base.KEY=VALUE; its defaults are those of its own runs"
     )
 
     def __post_init__(self) -> None:
-        if self.alpha < 0:
+        if self.alpha is not None and self.alpha < 0:
             raise ValueError(f"alpha must be at least 0, found {self.alpha}")
-        if not 0 < self.plausible <= 1:
+        if self.plausible is not None and not 0 < self.plausible <= 1:
             raise ValueError(f"plausible must be above 0 and at most 1, found {self.plausible}")
 
 
@@ -46,7 +48,7 @@ class Cope(Method):
     """
 
     Config = CopeConfig
-    config: CopeConfig
+    config: Any
     paper = "Bu et al., CoPe, EMNLP 2025"
     engines = AdapterMethod.engines
     users_at_once = AdapterMethod.users_at_once
@@ -61,12 +63,15 @@ class Cope(Method):
 
     @classmethod
     def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
-        """Resolve the settings of the method that adapts."""
+        """Fill fields that are None as recommended or published, and resolve the settings of the method that adapts."""
         kind, base = _base(config)
         base = kind.resolve(base, task, context.of(config.over))
         if getattr(base, "kind", None) == "consreft":
             raise InputError("cope: base.kind: consreft always changes the model, so there is no unadapted one")
-        return replace(config, base=config_to_json(base))
+        usual = {**config.published, **context.recommended}
+        given = {name: getattr(config, name) for name in ("alpha", "plausible")}
+        filled = {name: usual[name] if value is None else value for name, value in given.items()}
+        return replace(config, **filled, base=config_to_json(base))
 
     @classmethod
     def search_space(cls, task: Task, context: RunContext) -> Mapping[str, Sequence[Any]]:

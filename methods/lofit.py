@@ -19,6 +19,7 @@ Head = tuple[int, int]
 
 # As in the released scripts for Llama-2-7B, none of which is for a task of LaMP.
 PUBLISHED: Mapping[str, Any] = {
+    "share": 0.03,
     "head_learning_rate": 5e-3,
     "learning_rate": 1e-2,
     "head_epochs": 5,
@@ -34,7 +35,7 @@ class LofitConfig(TrainingConfig):
 
     published = PUBLISHED
     user_epochs_in = "epochs"
-    share: float = setting(0.03, "part of all attention heads that are kept (published: 0.03 to 0.1)")
+    share: float | None = setting(None, "part of all attention heads that are kept")
     head_learning_rate: float | None = setting(None, "AdamW learning rate of the scalings that choose the heads")
     head_epochs: int | None = setting(None, "epochs of the scalings over the shared users' queries")
     head_l1: float = setting(1e-3, "L1 penalty on the scalings (published: 5e-4 to 1e-3)")
@@ -44,7 +45,7 @@ class LofitConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.share <= 1:
+        if self.share is not None and not 0 < self.share <= 1:
             raise ValueError(f"share must be above 0 and at most 1, found {self.share}")
         if self.head_learning_rate is not None and self.head_learning_rate <= 0:
             raise ValueError(f"head_learning_rate must be above 0, found {self.head_learning_rate}")
