@@ -48,7 +48,6 @@ SPACES: dict[str, dict[str, list[Any]]] = {
     "style-vector": {
         "alpha": [0.1, 0.3, 1.0, 3.0],
         "layer": [2, 3, 4],
-        "direction": ["mean", "logistic", "component"],
     },
     "cope": {"alpha": [0.05, 0.1, 0.2, 0.3, 0.5], "plausible": [0.05, 0.1, 0.3]},
 }

@@ -1,16 +1,16 @@
-"""CoPe: an adapted model's answers, weighed against those of its unadapted self."""
+"""CoPe: contrastive decoding of a user's model against the same model without the user."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from lampbench import AdapterMethod, InputError, LabelledUser, Method, Parameters, Query, Task, User, setting
 from lampbench.core import RunContext, config_from, config_to_json, methods
 
-# What the runner gives to a method once it is built.
+# What the runner sets on a method after it is built.
 _GIVEN = ("engine", "progress", "say", "keep", "keep_user", "kept")
 
 
@@ -18,37 +18,37 @@ _GIVEN = ("engine", "progress", "say", "keep", "keep_user", "kept")
 class CopeConfig:
     """Settings of ``cope``."""
 
-    over: Literal["oppu", "user-lora", "reft", "perfit"] = setting("oppu", "the method that adapts (published: oppu)")
-    alpha: float = setting(0.1, "how much the unadapted model counts (published: 0.1)")
-    plausible: float = setting(
-        0.1, "tokens stay that have at least this part of the best one's probability (published: 0.1)"
-    )
+    published: ClassVar[Mapping[str, Any]] = {"over": "oppu", "alpha": 0.1, "plausible": 0.1}
+
+    over: Literal["oppu", "user-lora", "reft", "perfit"] = setting("oppu", "the method that adapts")
+    alpha: float | None = setting(None, "weight of the unadapted model")
+    plausible: float | None = setting(None, "smallest probability of a token, as a part of the best token's")
     base: Mapping[str, Any] | None = setting(
-        None, "settings of the method that adapts, written cope.base.KEY; what is not set is as in a run of its own"
+        None, "settings of the method that adapts, set by cope.base.KEY=VALUE; its defaults are those of its own runs"
     )
 
     def __post_init__(self) -> None:
-        if self.alpha < 0:
+        if self.alpha is not None and self.alpha < 0:
             raise ValueError(f"alpha must be at least 0, found {self.alpha}")
-        if not 0 < self.plausible <= 1:
+        if self.plausible is not None and not 0 < self.plausible <= 1:
             raise ValueError(f"plausible must be above 0 and at most 1, found {self.plausible}")
 
 
 class Cope(Method):
-    """Contrastive decoding: what the user's model finds likelier than the same model without the user.
+    """Contrastive decoding of the user's model against the same model without the user.
 
-    Another method trains; ``cope`` changes how its users' answers are written. At each step the tokens stay that are
-    plausible for the user's model, and the one with the highest ``log p_user - alpha log p_unadapted`` is taken. The
-    unadapted model is what that method answers strangers with: of OPPU, the task LoRA alone. It reads every prompt
-    beside the user's, so answering costs about twice as much.
+    Another method trains; ``cope`` changes how answers are written. At each step, tokens that are implausible for the
+    user's model are left out, and the token with the highest ``log p_user - alpha log p_unadapted`` is taken. The
+    unadapted model is the one that answers unknown users: of OPPU, the task LoRA alone. Both models read every prompt,
+    so answering costs about twice as much.
 
-    The method that adapts has the settings of its own row, so that the two differ in decoding alone. CoPe's release
-    trains OPPU otherwise: the task LoRA also on ``o_proj``, batches of 8 and 4, on Mistral-7B-Instruct; and its
-    negatives and DPO are not here.
+    The method that adapts has the same settings as in its own runs, so that the two rows differ only in decoding.
+    CoPe's released code trains OPPU differently: the task LoRA also on ``o_proj``, batches of 8 and 4, and
+    Mistral-7B-Instruct. CoPe's training by DPO is not implemented.
     """
 
     Config = CopeConfig
-    config: CopeConfig
+    config: Any
     paper = "Bu et al., CoPe, EMNLP 2025"
     engines = AdapterMethod.engines
     users_at_once = AdapterMethod.users_at_once
@@ -63,29 +63,32 @@ class Cope(Method):
 
     @classmethod
     def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
-        """Resolve the settings of the method that adapts."""
+        """Fill fields that are None as recommended or published, and resolve the settings of the method that adapts."""
         kind, base = _base(config)
         base = kind.resolve(base, task, context.of(config.over))
         if getattr(base, "kind", None) == "consreft":
             raise InputError("cope: base.kind: consreft always changes the model, so there is no unadapted one")
-        return replace(config, base=config_to_json(base))
+        usual = {**config.published, **context.recommended}
+        given = {name: getattr(config, name) for name in ("alpha", "plausible")}
+        filled = {name: usual[name] if value is None else value for name, value in given.items()}
+        return replace(config, **filled, base=config_to_json(base))
 
     @classmethod
     def search_space(cls, task: Task, context: RunContext) -> Mapping[str, Sequence[Any]]:
-        """How strong the contrast is, and what it may choose from."""
+        """Strength of the contrast, and how many tokens it chooses from."""
         return {"alpha": (0.05, 0.1, 0.2, 0.3, 0.5), "plausible": (0.05, 0.1, 0.3)}
 
     def fit_shared(self, users: Sequence[LabelledUser]) -> None:
-        """That of the method that adapts."""
+        """Train the shared stage of the method that adapts."""
         self._ready().fit_shared(users)
         self.backbone = self._base.backbone
 
     def adapt(self, users: Sequence[User]) -> None:
-        """That of the method that adapts."""
+        """Adapt the users, as the method that adapts does."""
         self._ready().adapt(users)
 
     def predict(self, queries: Sequence[Query]) -> Sequence[str]:
-        """Answer each user by contrast with the unadapted model; strangers get that model's own answers."""
+        """Answer each user by contrast with the unadapted model; unknown users get that model's answers."""
         return self._ready().predict(queries)
 
     def forget(self, user_id: str) -> None:
@@ -114,11 +117,11 @@ class Cope(Method):
         self._base.load_user(user, folder)
 
     def parameters(self) -> Parameters:
-        """Those of the method that adapts: decoding has none."""
+        """Parameters of the method that adapts; decoding has none."""
         return self._base.parameters()
 
     def _ready(self) -> AdapterMethod:
-        """The method that adapts, with what the runner gave to this one."""
+        """The method that adapts, with everything that the runner set on this one."""
         for name in _GIVEN:
             setattr(self._base, name, getattr(self, name))
         return self._base

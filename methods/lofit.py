@@ -1,4 +1,4 @@
-"""LoFiT: an offset per user for a few attention heads that all users share."""
+"""LoFiT: offsets per user for a few attention heads, which are chosen once for all users."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ _FILE = "heads.json"
 
 Head = tuple[int, int]
 
-# The released scripts' on Llama-2-7B (no task of LaMP is among theirs); their trainer has no decay and no warm-up.
+# As in the released scripts for Llama-2-7B, none of which is for a task of LaMP.
 PUBLISHED: Mapping[str, Any] = {
+    "share": 0.03,
     "head_learning_rate": 5e-3,
     "learning_rate": 1e-2,
     "head_epochs": 5,
@@ -34,7 +35,7 @@ class LofitConfig(TrainingConfig):
 
     published = PUBLISHED
     user_epochs_in = "epochs"
-    share: float = setting(0.03, "part of all attention heads that are kept (published: 0.03 to 0.1)")
+    share: float | None = setting(None, "part of all attention heads that are kept")
     head_learning_rate: float | None = setting(None, "AdamW learning rate of the scalings that choose the heads")
     head_epochs: int | None = setting(None, "epochs of the scalings over the shared users' queries")
     head_l1: float = setting(1e-3, "L1 penalty on the scalings (published: 5e-4 to 1e-3)")
@@ -44,7 +45,7 @@ class LofitConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.share <= 1:
+        if self.share is not None and not 0 < self.share <= 1:
             raise ValueError(f"share must be above 0 and at most 1, found {self.share}")
         if self.head_learning_rate is not None and self.head_learning_rate <= 0:
             raise ValueError(f"head_learning_rate must be above 0, found {self.head_learning_rate}")
@@ -59,15 +60,15 @@ class Lofit(AdapterMethod):
     the longest ones; the scalings are then dropped. A user's own stage adds a trained vector to the output of each kept
     head, ``z + v``, at every token. The rest of the model is frozen.
 
-    LoFiT is published for whole tasks; offsets per user on heads chosen by other users are how it is used here.
-    Both kinds of vector start at 0 (published: within about 0.001 of it).
+    LoFiT was published for tasks, not for users: that the shared users choose the heads and each user has offsets is
+    chosen here. Both kinds of vectors start at 0 (published: normal with standard deviation 0.001).
     """
 
     Config = LofitConfig
     paper = "Yin et al., LoFiT, NeurIPS 2024"
 
     def setup(self) -> None:
-        """Start with no heads chosen."""
+        """Start without chosen heads."""
         super().setup()
         self._lengths: dict[Head, float] = {}
         self._chosen: tuple[Head, ...] = ()
@@ -84,7 +85,7 @@ class Lofit(AdapterMethod):
 
     @classmethod
     def search_space(cls, task: Task, context: RunContext) -> Mapping[str, Sequence[Any]]:
-        """How many heads are kept, and how fast their offsets are trained."""
+        """The share of kept heads, and the learning rate of their offsets."""
         return {"share": (0.03, 0.1, 0.3), "learning_rate": (1e-3, 3e-3, 1e-2, 3e-2)}
 
     def fit_shared(self, users: Sequence[LabelledUser]) -> None:
@@ -140,7 +141,7 @@ class Lofit(AdapterMethod):
         return max(1, round(self.config.share * len(heads)))
 
     def _measured(self, state: State) -> dict[Head, float]:
-        """How long each head's scaling is."""
+        """The length of each head's scaling."""
         places = self._scalings().places(self.backbone)
         return {
             (place.layer, head): float(vector.norm())

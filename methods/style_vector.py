@@ -1,4 +1,4 @@
-"""StyleVector: one direction per user, added to the hidden states of what is written."""
+"""StyleVector: one vector per user, added to the hidden states of an answer's tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FILE = "style.safetensors"
 # Of a public reproduction, on a model with 32 layers; the paper chose both on each task's validation split.
 _LAYER = 16
 _ALPHAS = {"lamp4": 0.02, "lamp5": 0.02, "lamp7": 0.5}
-# What no source says: the whole difference.
+# Chosen, as no source says: the whole difference.
 _ANY_ALPHA = 1.0
 _LAYERS_TO_TRY = ((8,), (12,), (15,), (16,), (20,), (24,))
 
@@ -30,16 +30,18 @@ class StyleVectorConfig:
     """Settings of ``style-vector``."""
 
     direction: Literal["mean", "logistic", "component"] = setting(
-        "mean", "of the differences: their mean, what a logistic regression separates by, or their first component"
+        "mean",
+        "how the vector is found: mean difference, logistic regression, or first component of the differences",
     )
     layer: int | None = setting(None, "decoder layer to steer after, 0-based (default: 16 of 32, scaled)")
     alpha: float | None = setting(
-        None, "how much of the vector is added (default: 0.02 on LaMP-4 and 5, 0.5 on LaMP-7, else 1, or recommended)"
+        None,
+        "factor of the vector (default: as the protocol recommends, or 0.02 on LaMP-4 and 5, 0.5 on LaMP-7, else 1)",
     )
     first: Literal["answer", "prompt"] | None = setting(
-        None, "first token steered: the answer's (published), or the prompt's last (default for labels and ratings)"
+        None, "first steered token: the answer's (published), or the prompt's last (default for labels and ratings)"
     )
-    items: int | None = setting(None, "latest history items that are contrasted (default: all)")
+    items: int | None = setting(None, "how many of the latest history items are used (default: all)")
 
     def __post_init__(self) -> None:
         if self.items is not None and self.items < 1:
@@ -47,16 +49,16 @@ class StyleVectorConfig:
 
 
 class StyleVector(Method):
-    """Steers the model along one direction per user; nothing is trained.
+    """Steers the model by one vector per user; nothing is trained.
 
-    The model answers the source of each history item without the user. The user's vector is what separates the hidden
-    states after the user's own texts from those after the model's answers, at the last token, after one layer. It is
-    added, times ``alpha``, at every token of an answer.
+    The model answers the source of each history item. The user's vector is the difference between the hidden states
+    after the user's own texts and after the model's answers, at the last token, after one layer. Times ``alpha``, it is
+    added to the hidden states of every token of an answer.
 
-    Published are the mean and the two other directions, layers from the middle on, and that layer and ``alpha`` are
-    chosen for each task. The other directions have the mean's length here, so that ``alpha`` means the same, and
-    point to its side. An answer of one token has no written token before it, so for labels and ratings the
-    prompt's last token is steered. Items without a source (LaMP-7) all ask the same question.
+    The three kinds of direction are published, and that layer and ``alpha`` are chosen per task; layers from the middle
+    on work best. Here, all kinds have the length of the mean difference, so that ``alpha`` means the same. The first
+    token of an answer is predicted from the prompt's last one, which is steered as well if answers are labels or
+    ratings. History items without a source (LaMP-7) all ask the same question.
     """
 
     Config = StyleVectorConfig
@@ -65,7 +67,7 @@ class StyleVector(Method):
     backbone: TransformersBackbone
 
     def setup(self) -> None:
-        """Start with nobody known."""
+        """Start without adapted users."""
         self._vectors: dict[str, Tensor] = {}
 
     @classmethod
@@ -100,7 +102,7 @@ class StyleVector(Method):
             self.progress(done, len(users))
 
     def predict(self, queries: Sequence[Query]) -> Sequence[str]:
-        """Answer many users' queries in one batch, each with its user's vector; strangers have none."""
+        """Answer many users' queries in one batch, each with its user's vector; unknown users have none."""
         known = list(dict.fromkeys(query.user_id for query in queries if query.user_id in self._vectors))
         zero = torch.zeros(self.backbone.shape.width)
         vectors = torch.stack([*(self._vectors[user] for user in known), zero]) * self.config.alpha
@@ -143,13 +145,13 @@ class StyleVector(Method):
         self._vectors[user.id] = found["vector"]
 
     def _vector(self, user: User) -> Tensor:
-        """What separates the user's texts from the model's answers to the same sources."""
+        """The difference between the user's texts and the model's answers to the same sources."""
         encoder, history = self.backbone.encoder, user.history[-(self.config.items or len(user.history)) :]
         pairs = [self.task.pair(item) for item in history]
         answers = self.backbone.answer(self.task, [pair.prompt for pair in pairs])
         own, model = [], []
         for pair, answer in zip(pairs, answers, strict=True):
-            # What ends a text is no part of it.
+            # Without the token that ends a text.
             texts = [encoder.continuation(pair.prompt, text)[:-1] for text in (pair.target, answer)]
             asked = encoder.prompt(pair.prompt, max(map(len, texts)))
             own.append(asked + texts[0])

@@ -49,7 +49,7 @@ class EditedHeads:
 
 @dataclass(frozen=True)
 class HeadEdits:
-    """Edits of heads at work, at every token: an :class:`lampbench.backbone.Adapter`.
+    """Edits of heads at work, at every token: an ``lampbench.backbone.Adapter``.
 
     Attributes:
         values: Of each layer's edited heads, shape (…, heads, width); stacked ones have a leading dimension over users.
@@ -77,8 +77,8 @@ class HeadEdits:
             outputs = arguments[0]
             if outputs.dim() != 3:
                 raise InputError(
-                    f"heads: the model mixes attention heads of shape {tuple(outputs.shape)}; expected (rows, columns, "
-                    "width); use a method with LoRA"
+                    f"heads: the model's attention heads have outputs of shape {tuple(outputs.shape)}; expected "
+                    "(rows, columns, width); use a method with LoRA"
                 )
             own = values.unsqueeze(0) if self.users is None else values[self.users[window.rows]]
             heads = torch.tensor(place.heads, device=own.device)

@@ -34,7 +34,7 @@ from lampbench.core import InputError
 Kind = Literal["loreft", "noreft", "direft", "consreft", "lobireft"]
 KINDS: tuple[Kind, ...] = ("loreft", "noreft", "direft", "consreft", "lobireft")
 WITH_WEIGHT = ("loreft", "noreft", "direft")
-# Called with a module, its arguments and its output; gives another output, or None for none.
+# Called with a module, its arguments and its output; returns another output, or None to keep it.
 LayerHook = Callable[[nn.Module, Any, Any], Any]
 _POSITIONS = re.compile(r"(?:f(\d+))?(?:\+?l(\d+))?")
 
@@ -183,7 +183,7 @@ class Edits:
 
 
 def after_layer(change: Callable[[Tensor], Tensor | None]) -> LayerHook:
-    """A forward hook of a decoder layer that gives on ``change`` of its hidden states, or, of None, what they are."""
+    """A forward hook of a decoder layer that replaces its hidden states by ``change`` of them, unless that is None."""
 
     def hook(module: nn.Module, arguments: Any, output: Any) -> Any:
         # A decoder layer returns a tensor in transformers 5 and a tuple in 4.

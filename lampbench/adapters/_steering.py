@@ -1,4 +1,4 @@
-"""Steering: a vector per user, added to the hidden states of what is written."""
+"""Steering: a vector per user, added to the hidden states of an answer's tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lampbench.backbone import PassWindow
 class Steering:
     """Adds a prompt's own vector to the output of one decoder layer at every token of the answer.
 
-    An :class:`lampbench.backbone.Adapter`.
+    An ``lampbench.backbone.Adapter``.
 
     Attributes:
         layer: Number of the layer, 0-based.
@@ -39,7 +39,7 @@ class Steering:
             columns = torch.arange(window.offset, window.offset + hidden.shape[1], device=hidden.device)
             written = columns >= (window.ends - self.before).unsqueeze(1)
             own = self.vectors[self.users[window.rows]].unsqueeze(1)
-            # Where nothing is steered, nothing is rounded.
+            # Other tokens keep their exact hidden states.
             return torch.where(written.unsqueeze(-1), (hidden.to(own.dtype) + own).to(hidden.dtype), hidden)
 
         with layers[self.layer].register_forward_hook(after_layer(steered)):

@@ -33,7 +33,7 @@ Encoded = tuple[list[int], list[int]]
 class Recipe:
     """AdamW (betas 0.9 and 0.999), linear warm-up and decay, gradient clip, token-mean loss.
 
-    With ``l1`` the loss has that times the sum of all parameters' absolute values besides.
+    With ``l1``, that times the sum of all parameters' absolute values is added to the loss.
     """
 
     epochs: int
@@ -58,7 +58,7 @@ class Recipe:
 
     @torch.no_grad()
     def penalize(self, parameters: Sequence[Tensor]) -> None:
-        """Add the slope of the ``l1`` penalty to gradients."""
+        """Add the gradient of the ``l1`` penalty to the parameters' gradients."""
         for parameter in parameters if self.l1 else ():
             if parameter.grad is not None:
                 parameter.grad.add_(parameter.sign(), alpha=self.l1)

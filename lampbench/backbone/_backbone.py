@@ -132,8 +132,8 @@ class TransformersBackbone:
         """One answer per prompt, stripped, decoded as the run asks.
 
         Adapters may act differently on each prompt: they know it by its place in ``prompts``. With a ``contrast``
-        every prompt is read by two models, which choose together: adapters know the second reading by the prompt's
-        place plus ``len(prompts)``, and make the other model of it. Whole labels are then scored as tokens are.
+        every prompt is read by two models, and each token is chosen from both: for the second model, adapters get the
+        prompt's place plus ``len(prompts)``. If labels are scored, whole labels are contrasted as tokens are.
         """
         if self.decoding.mode == "labels":
             return self._best_labels(task, prompts, adapters, contrast)
@@ -406,7 +406,7 @@ def by_length(rows: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]
 
 
 def _numbers(batch: Sequence[int], prompts: int, readings: int) -> list[int]:
-    """What adapters know the rows of a batch by; further readings follow the first ones of all prompts."""
+    """The numbers by which adapters know the rows of a batch; those of a second reading come after all prompts."""
     return [number + prompts * reading for reading in range(readings) for number in batch]
 
 

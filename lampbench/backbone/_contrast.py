@@ -11,22 +11,22 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """Prefers what one model finds likelier than another does.
+    """Prefers what one model finds more likely than another does.
 
-    A choice stays if the first model gives it at least ``plausible`` times the probability of its best one. Its
-    score is ``log p - alpha log q``: p is the first model's probability, normalized over what stays, and q the
-    other's.
+    A choice is kept if the first model gives it at least ``plausible`` times the probability of its best one. Its
+    score is ``log p - alpha log q``: p is the first model's probability, normalized over the kept choices, and q the
+    other model's probability.
 
     Attributes:
-        alpha: How much the other model counts, from 0.
-        plausible: Above 0, at most 1.
+        alpha: The weight of the other model, at least 0.
+        plausible: Above 0 and at most 1.
     """
 
     alpha: float
     plausible: float
 
     def scores(self, own: Tensor, other: Tensor) -> Tensor:
-        """The score of every choice, in float32 at least; minus infinity for one that does not stay.
+        """The score of every choice, in float32 at least; minus infinity for one that is not kept.
 
         Args:
             own: The first model's logits, shape (rows, choices).
@@ -34,7 +34,7 @@ class Contrast:
         """
         exact = torch.promote_types(own.dtype, torch.float32)
         log_p, log_q = own.to(exact).log_softmax(-1), other.to(exact).log_softmax(-1)
-        stays = log_p >= log_p.amax(-1, keepdim=True) + math.log(self.plausible)
-        normalized = log_p.masked_fill(~stays, -torch.inf).log_softmax(-1)
-        # Where both give no chance at all, the difference would be no number.
-        return torch.where(stays, normalized - self.alpha * log_q, -torch.inf)
+        kept = log_p >= log_p.amax(-1, keepdim=True) + math.log(self.plausible)
+        normalized = log_p.masked_fill(~kept, -torch.inf).log_softmax(-1)
+        # If both give a choice no probability at all, the difference would be NaN.
+        return torch.where(kept, normalized - self.alpha * log_q, -torch.inf)

@@ -221,8 +221,8 @@ def generate(
         sampling: None for greedy.
         seeds: One per row, for sampling.
         penalties: On what a row has read or written before.
-        contrast: If given, every row is read twice, and its two readings choose together. ``numbers`` has the rows'
-            second readings after all first ones.
+        contrast: If given, every row is read by two models, and each token is chosen from both. ``numbers`` has the
+            rows of the second model after those of the first.
         step: Called after each token of all rows.
     """
     read = rows if contrast is None else [*rows, *rows]

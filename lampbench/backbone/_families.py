@@ -77,7 +77,7 @@ def linear_maps(layers: nn.ModuleList) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class AttentionOutput:
-    """Where the outputs of one layer's attention heads are seen.
+    """Where the outputs of one layer's attention heads can be edited.
 
     Attributes:
         path: Name, inside the layer, of the linear map whose input they are, side by side.
@@ -91,7 +91,7 @@ class AttentionOutput:
 
 
 def attention_outputs(model: Any, layers: nn.ModuleList) -> dict[int, AttentionOutput]:
-    """Layer number -> its attention heads' outputs, of the layers that have heads which can be told apart."""
+    """Layer number -> its attention heads' outputs, for the layers whose heads can be told apart."""
     heads = getattr(model.config.get_text_config(), "num_attention_heads", None)
     found: dict[int, AttentionOutput] = {}
     for number, layer in enumerate(layers):

@@ -50,7 +50,8 @@ class AdapterMethod(Method):
     ``context``.
 
     Attributes:
-        contrast: How answers weigh the adapted model against the unadapted one; None if the first answers alone.
+        contrast: How the adapted model is weighed against the unadapted one when an answer is written; None if the
+            adapted model answers alone.
     """
 
     engines = ("stacked", "solo")
@@ -126,7 +127,7 @@ class AdapterMethod(Method):
             states = [self._states[user] for user in numbers]
             whose = [numbers[query.user_id] for query in own]
             if self.contrast is not None:
-                # Every prompt once more, for a user of whom nothing is known.
+                # The unadapted model reads every prompt in the same batch.
                 states, whose = [*states, self.unadapted_state()], [*whose, *[len(states)] * len(own)]
             users = None if len(states) == 1 else whose
             adapters = [*self.beneath(), self.adapter().frozen(self.backbone, states, users)]

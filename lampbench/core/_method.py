@@ -24,7 +24,7 @@ class BackboneShape:
         linear_maps: Last names of the linear maps in its decoder layers; empty if not known.
         shared_maps: Those of them whose weights are shared by several layers.
         streams: Hidden states of a token that its layers pass on; with several, none is the one to intervene on.
-        heads: Attention heads whose outputs can be told apart, of all layers; 0 if there are none, or it is not known.
+        heads: Attention heads of all layers whose outputs can be edited; 0 if there are none, or if it is not known.
     """
 
     layers: int
@@ -45,7 +45,7 @@ class RunContext:
         shape: The backbone's, or None for methods that use no backbone.
         method: The name that the method is registered under.
         recommended: Field of the config -> value: what the protocol recommends for this method on this backbone.
-        others: The same for every method, by name.
+        others: The recommended settings of all methods, by name.
     """
 
     protocol: str

@@ -15,7 +15,7 @@ NAMES = (
 ON_ALL_TASKS = ("zero-shot", "majority", "perfit")
 ONE_OF_EACH_KIND = ("lamp2n", "lamp3", "lamp7")
 # What these have of their own is tried against formulas, each in a file of its own.
-ON_ONE_TASK = {"cope": "lamp2n", "style-vector": "lamp7", "lofit": "lamp2n"}
+ON_ONE_TASK = {"cope": "lamp3", "style-vector": "lamp7", "lofit": "lamp2n"}
 
 
 def tasks_of(name: str) -> tuple[str, ...]:

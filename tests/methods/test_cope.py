@@ -171,6 +171,7 @@ def test_the_method_that_adapts_has_the_settings_of_its_own_row(llama_shaped: An
     assert (config.base["preset"], config.base["rank"], config.base["user_epochs"]) == ("mini", 4, 4)
     published = Cope.resolve(Cope.Config(), task("lamp5"), RunContext("folder", llama_shaped.shape, "cope"))
     assert (published.base["preset"], published.base["learning_rate"]) == ("lamp", 1e-4)
+    assert (published.alpha, published.plausible) == (0.1, 0.1)
     method = Cope(task=task("lamp5"), config=published, seed=0, backbone=llama_shaped)
     assert (method.parameters().shared, method.parameters().per_user) == (6_291_456, 4_194_304)
 

@@ -38,6 +38,7 @@ class MiniProtocol(FileProtocol):
         "pag": {"items": _PROFILE_ITEMS},
         "style-vector": {"alpha": 1.0},
         "lofit": {
+            "share": 0.3,
             "head_learning_rate": 1e-2,
             "learning_rate": 3e-2,
             "batch_size": 8,
