@@ -39,7 +39,7 @@ def certainty(section: Section) -> str:
     users = sorted({board.users for board in section.boards})
     number_of_users = f"{users[0]:,}" if len(users) == 1 else f"{users[0]:,} to {users[-1]:,}"
     return (
-        f"All of it holds for this protocol and this model, and rests on {number_of_users} users per task. "
+        f"These answers hold for this protocol and this model, and rest on {number_of_users} users per task. "
         "Methods among the best on a task cannot be told apart there, and with few users even a large difference may "
         "not show. Better than zero-shot means p < 0.05, adjusted by Holm over the tasks."
     )
@@ -70,7 +70,7 @@ def _untrained(rows: Sequence[OverviewRow], section: Section) -> Iterator[Advice
         answer = f"{best.name}: better than zero-shot on {_tasks(len(best.better), section)}{speed}."
     else:
         answer = "No method that trains nothing per user is shown to be better than zero-shot on any task."
-    yield Advice("Nothing to train per user", answer)
+    yield Advice("Without training per user", answer)
 
 
 def _parameters(rows: Sequence[OverviewRow], section: Section) -> Iterator[Advice]:

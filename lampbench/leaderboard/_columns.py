@@ -252,8 +252,8 @@ _NAMES = (
         "method",
         "",
         lambda e: e.name,
-        "The name. Settings are named where they are not those that a run has if nothing is set: what the protocol "
-        "recommends for its own model, or else the published ones.",
+        "The method's name. Settings follow in brackets if they differ from the defaults, which are the settings that "
+        "the protocol recommends for its own model, or else the published ones.",
         main=True,
     ),
     Column("unranked", "", lambda e: e.unranked, None, path=("unranked",)),

@@ -1,4 +1,4 @@
-"""Names of entries. Each follows from the entry's own runs, so that a row that is added renames no other."""
+"""Names of entries. A name depends on the entry's own runs alone, so that an added row does not rename others."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from lampbench.leaderboard._results import Result
 from lampbench.rows import Identity
 from lampbench.runner import Settings, load_method, load_protocol
 
-# So many settings that differ are told one by one; of more, a method whose defaults are not known tells the number.
-_MOST_TOLD = 6
+# A method whose defaults are not known is named by all of its settings, or by their number if there are more.
+_MOST_LISTED = 6
 _LONGEST_VALUE = 24
-# Backbones of every usual depth, wide and long enough for any setting: what a method would choose on some of them.
+# Backbones of every usual depth, wide and long enough for any setting.
 _DEPTHS, _WIDTH, _CONTEXT = range(1, 129), 1 << 16, 1 << 20
 
 
@@ -40,8 +40,8 @@ class Name:
 
     Attributes:
         differences: How its settings differ from those that the method has if nothing is set, as ``setting=value``.
-        usual: Whether config and decoding are what they are if nothing is set: as the protocol recommends for its
-            own model, else as published. Another engine, version or device than the usual one is named all the same.
+        usual: Whether config and decoding are the defaults: what the protocol recommends for its own model, else
+            the published settings. Another engine, version or device is named but is not a different setting.
     """
 
     method: str
@@ -55,8 +55,8 @@ class Name:
 def names(pools: Sequence[Sequence[Result]], task: Task) -> list[Name]:
     """A name of its own for every pool of one board.
 
-    A pool is named by how it differs from the usual settings of its method. Where that leaves two pools with one name
-    (they ran on other devices, say), the one that finished first keeps it.
+    A pool is named by how it differs from the default settings of its method. If two pools still have the same name,
+    for example because they ran on different devices, the one that finished first keeps it.
     """
     usual = _UsualSettings(task)
     made = [_name(pool, usual) for pool in pools]
@@ -78,7 +78,7 @@ def _name(pool: Sequence[Result], usual: _UsualSettings) -> Name:
     kind, differences = usual.kind(identity.method), usual.differences(result)
     if kind is None or differences is None:
         config = tuple(_setting(key, value) for key, value in identity.config.items())
-        if len(config) > _MOST_TOLD:
+        if len(config) > _MOST_LISTED:
             config = (f"{len(config)} settings, {digest(identity.config)[:6]}",)
         return Name(identity.method, (*config, *decoding), not (config or decoding))
     config = tuple(_setting(key, value) for key, value in differences.items())
@@ -88,7 +88,7 @@ def _name(pool: Sequence[Result], usual: _UsualSettings) -> Name:
 
 
 class _UsualSettings:
-    """What methods are set to if nobody sets anything, by the board's task."""
+    """The default settings of methods on the board's task."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -105,9 +105,9 @@ class _UsualSettings:
         return self._kinds[method]
 
     def differences(self, result: Result) -> dict[str, Any] | None:
-        """Settings of the result's config that are not the usual ones; None if these are not known.
+        """Settings of the result's config that are not the defaults; None if the defaults are not known.
 
-        A run from before a setting existed lacks the setting; that is no difference.
+        A run that is older than a setting does not have it; that is not a difference.
         """
         kind, config = self.kind(result.identity.method), result.identity.config
         if kind is None:
@@ -115,10 +115,10 @@ class _UsualSettings:
         try:
             found = self._differences(result, kind, {})
             if "preset" in found:
-                # Everything that a preset fills differs with it: told is the preset, and what differs from that.
+                # All that a preset fills differs with it: name the preset, and what differs from that.
                 preset = {"preset": config["preset"]}
                 found = preset | self._differences(result, kind, preset)
-        except Exception:  # whatever a third party's method raises: its runs are named by all that they set
+        except Exception:  # a third party's method may raise anything; its runs are named by all of their settings
             return None
         return found
 
@@ -128,8 +128,8 @@ class _UsualSettings:
         found = {key: value for key, value in identity.config.items() if not _among(value, plain, key)}
         if not found or identity.backbone is None:
             return found
-        # What the backbone decides cannot be told from its name: it is usual if some backbone would decide so, and
-        # the command did not set it.
+        # Some defaults depend on the backbone's shape, which rows do not record: a value is the default if it would be
+        # on a backbone of some shape, and the command did not set it.
         others = self._usual(identity, kind, given, in_any_shape=True)
         return {
             key: value
@@ -140,7 +140,7 @@ class _UsualSettings:
     def _usual(
         self, identity: Identity, kind: type[Method], given: Mapping[str, Any], *, in_any_shape: bool
     ) -> list[dict[str, Any]]:
-        """The settings without a backbone's shape, or in all shapes that are tried."""
+        """The defaults without a backbone's shape, or for every shape that is tried."""
         maps = _texts(identity.config) if in_any_shape else ()
         own_model = _is_of_protocol(identity)
         key = identity.method, identity.protocol, own_model, canonical_json(dict(given)), in_any_shape, maps

@@ -108,7 +108,8 @@ def test_entries_are_named_by_how_their_settings_differ_from_the_usual_ones(root
 
 def test_layers_that_a_method_chose_for_the_model_are_usual_and_layers_that_were_set_are_not(root: Path) -> None:
     """No row says how deep its model is: on a model of six layers ReFT's recommended ones are 2, 3 and 4."""
-    chosen, own = {"preset": "mini", "rank": 8}, "lampbench-mini"
+    chosen: dict[str, Any] = {"preset": "mini", "rank": 8}
+    own = "lampbench-mini"
     put(root, "lamp2m", "reft", 0.5, change=with_config(model=own, **chosen, layers=[2, 3, 4]))
     put(root, "lamp2m", "reft", 0.5, change=with_config(model=own, **chosen, layers=[5]))
     put(root, "lamp2m", "reft", 0.5, change=with_config(["--set", "layers=5,10"], own, **chosen, layers=[5, 10]))
@@ -123,8 +124,9 @@ def test_layers_that_a_method_chose_for_the_model_are_usual_and_layers_that_were
 
 
 def test_runs_of_a_method_that_is_not_installed_are_named_by_all_that_they_set(root: Path) -> None:
+    twenty: dict[str, Any] = {f"setting{n}": n for n in range(20)}
     put(root, "lamp2m", "elsewhere", 0.5, change=with_config(beams=2))
-    put(root, "lamp2m", "elsewhere", 0.5, change=with_config(**{f"setting{n}": n for n in range(20)}))
+    put(root, "lamp2m", "elsewhere", 0.5, change=with_config(**twenty))
     (board,) = made(root)
     first, second = sorted(entry.name for entry in board.entries)
     assert re.fullmatch(r"elsewhere \(20 settings, [0-9a-f]{6}\)", first)
