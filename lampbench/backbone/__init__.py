@@ -79,7 +79,7 @@ __all__ = [
     "shared_layers",
 ]
 
-# Only these import torch, which a served model does not need.
+# What computes with weights imports torch; a served model does not wait for it.
 _WITH_WEIGHTS = ("_backbone", "_decode", "_families", "_partial", "_quantize")
 
 

@@ -21,7 +21,7 @@ _OTHER_NAMES = {
     "v_proj": ("kv_b_proj", "kv_proj", "qkv_proj", "query_key_value", "Wqkv", "c_attn", "value"),
 }
 
-# Names in configs of the number of hidden states of a token: Gemma 3n's alternating updates, and hyper-connections.
+# What configs call the number of hidden states of a token: Gemma 3n's alternating updates, and hyper-connections.
 _STREAMS = ("altup_num_inputs", "hc_mult", "hc_count")
 
 

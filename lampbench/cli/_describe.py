@@ -67,11 +67,9 @@ def _entry(registry: Registry, name: str) -> dict[str, str | None]:
 
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="[KIND] NAME")
-@click.option("--task", help="With a protocol: the tasks whose data to count, comma-separated, or all.")
-@click.option("--data", type=click.Path(path_type=Path), help="With a protocol: its data folder.")
-@click.option(
-    "--model", help="With a protocol: the model whose tokenizer counts tokens. Default: the protocol's, if any."
-)
+@click.option("--task", help="Of a protocol: whose data to count; tasks, comma-separated, or all.")
+@click.option("--data", type=click.Path(path_type=Path), help="Of a protocol: its data folder.")
+@click.option("--model", help="Of a protocol: the model whose tokenizer counts. Default: the protocol's, if any.")
 @click.option(
     "--strict",
     is_flag=True,

@@ -38,7 +38,7 @@ def leaderboard() -> None:
 def add(runs: Sequence[Path], root: Path) -> None:
     """Copy finished RUNS (run folders, or folders of some) into results/ below --root.
 
-    Row, answers and per-user sums are copied, and no file of the data. Existing results stay as they are.
+    Row, answers and per-user sums are copied, and no file of the data. What is there stays.
     """
     from lampbench.leaderboard import add as add_run
 

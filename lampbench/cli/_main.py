@@ -28,7 +28,7 @@ _COMMANDS = {
     "data": ("lampbench.cli._data", "data", "Fetch LaMP, export users, write the mini suite."),
     "compare": ("lampbench.cli._leaderboard", "compare", "Compare finished runs query by query."),
     "leaderboard": ("lampbench.cli._leaderboard", "leaderboard", "Collect finished runs and make boards of them."),
-    "validate": ("lampbench.cli._leaderboard", "validate", "Check results and recompute their numbers."),
+    "validate": ("lampbench.cli._leaderboard", "validate", "Check results to the last digit."),
     "score": ("lampbench.cli._score", "score", "Score a predictions file against a golds file."),
 }
 
@@ -67,7 +67,7 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line and exit."""
-    # As on Ctrl-C, open files are closed and unfinished ones deleted; runs handle signals themselves.
+    # As on Ctrl-C, everything open is closed and half-written files go; a run listens for itself.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Our own bars and messages say what happens; these would write between them.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

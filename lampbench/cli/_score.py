@@ -31,7 +31,7 @@ def score(task: str, predictions: Path, golds: Path, as_json: bool) -> None:
     scores = score_outputs(the_task, in_order, list(answers.values()))
     invalid = invalid_outputs(the_task, in_order)
     if invalid:
-        click.echo(f"note: {invalid} of {len(in_order)} predictions are not valid answers of {task}", err=True)
+        click.echo(f"note: {invalid} of {len(in_order)} predictions are no valid answer of {task}", err=True)
     if as_json:
         official = {f"{key}-official": str(own.official) for key, own in scores.items() if own.official is not None}
         click.echo(json.dumps({key: result.value for key, result in scores.items()} | official))

@@ -22,8 +22,8 @@ class BackboneShape:
         width: Hidden size.
         context: The longest sequence it reads, in tokens.
         linear_maps: Last names of the linear maps in its decoder layers; empty if not known.
-        shared_maps: Those of them whose weights are shared by several layers.
-        streams: Hidden states of a token that its layers pass on; with several, none is the one to intervene on.
+        shared_maps: Those of them whose weights several layers share.
+        streams: Hidden states of a token that its layers hand on; above 1 there is no one state to intervene on.
     """
 
     layers: int

@@ -45,8 +45,8 @@ class Plugin:
 class Registry:
     """All plug-ins of one kind.
 
-    Names are listed without importing anything. If two distributions claim one name, using that
-    name is an error that names both; every other name works.
+    Names are listed without importing anything. Two distributions that claim one name make that
+    name an error that names both; every other name works.
     """
 
     def __init__(self, kind: str, entry_points: Iterable[metadata.EntryPoint]) -> None:
@@ -76,7 +76,7 @@ class Registry:
         """
         claims = self.claims(name)
         if not claims:
-            note = "LaMP-6 needs a licence and is not included" if name == "lamp6" else ""
+            note = "LaMP-6 needs a licence and is absent here" if name == "lamp6" else ""
             raise unknown_name(self.kind, name, self._claims, note)
         if len(claims) > 1:
             owners = " and ".join(f"{claim.distribution} ({claim.value})" for claim in claims)

@@ -207,7 +207,7 @@ class Planner:
         return dataset, time.perf_counter() - start
 
     def _recommended(self, method: str, uses_model: bool) -> Mapping[str, Any]:
-        """What the protocol recommends for the method: settings for its own model, if it has one."""
+        """What the protocol recommends for the method: settings for its own model, if it brings one."""
         found, own, chosen = self._protocol.recommended.get(method, {}), self._protocol.default_model, self._model()
         if not found or not uses_model or own is None or Path(str(chosen)).resolve() == Path(own).resolve():
             return found

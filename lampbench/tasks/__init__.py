@@ -1,1 +1,1 @@
-"""The six LaMP tasks, one file each. They are registered as entry points, as third-party tasks are."""
+"""The six LaMP tasks, one file each. They are registered as entry points, like anyone's."""
