@@ -112,7 +112,7 @@ def _only(users: Sequence[LabelledUser], numbers: Sequence[int]) -> Sequence[Lab
 
 def _nobody(task: Task, dataset: Dataset, asked: int, chosen: int, part: float) -> str:
     if not dataset.shared:
-        return f"{task.name}: settings are chosen on shared users, and the protocol has none (no train split)"
+        return f"{task.name}: the protocol has no shared users (no train split) to choose settings on"
     if asked < 2:
         return (
             f"{task.name}: {asked} of {len(dataset.shared)} shared users have queries and are not evaluated as well; "
