@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lampbench.core import InputError, methods, tasks
+from lampbench.core import InputError, canonical_json, methods, tasks
+from lampbench.rows import read_run_row
 
 _ROW = "row.json"
 _SHOWN = 6
@@ -33,7 +34,8 @@ def find_run(reference: str | Path, out: Path) -> Path:
     if len(found) == 1:
         return found[0]
     if found:
-        raise InputError(f"{reference}: {len(found)} runs are called so ({_listed(found)}); give the id of one of them")
+        which = ", ".join(_told_apart(found[:_SHOWN]))
+        raise InputError(f"{reference}: {len(found)} runs are called so; give the beginning of an id: {which}")
     there = f"runs in {out}: {_listed(known)}" if known else f"there are no runs in {out}"
     raise InputError(
         f"{reference}: no such run; expected a run folder, the beginning of an id, or TASK/METHOD; {there} (--out "
@@ -69,3 +71,17 @@ def _fits(parts: Sequence[str], folder: Path) -> bool:
 def _listed(folders: Sequence[Path]) -> str:
     names = [f"{'/'.join(folder.parts[-3:-1])} {folder.name[:_SHOWN]}" for folder in folders[:_SHOWN]]
     return ", ".join([*names, *([f"and {len(folders) - _SHOWN} more"] if len(folders) > _SHOWN else [])])
+
+
+def _told_apart(folders: Sequence[Path]) -> list[str]:
+    """Ids, each with what only some of these runs have."""
+    known = []
+    for folder in folders:
+        own = read_run_row(folder / _ROW).identity
+        model = own.backbone.id if own.backbone else None
+        outer = {"task": own.task, "method": own.method, "protocol": own.protocol, "model": model}
+        known.append({**outer, "users": own.limit, "seed": own.seed, "engine": own.engine, **own.config})
+    names = dict.fromkeys(name for own in known for name in own)
+    differing = [name for name in names if len({canonical_json(own.get(name)) for own in known}) > 1]
+    told = [", ".join(f"{name} {own[name]}" for name in differing if name in own) for own in known]
+    return [f"{folder.name[:_SHOWN]} ({text or 'alike'})" for folder, text in zip(folders, told, strict=True)]

@@ -19,7 +19,7 @@ from lampbench.core import methods as known_methods
 from lampbench.data import Dataset
 from lampbench.metrics import Score
 from lampbench.metrics import score as score_outputs
-from lampbench.runner import Planner, Settings, load_task
+from lampbench.runner import Planner, Settings, called_as, load_task, options
 
 if TYPE_CHECKING:
     from lampbench.leaderboard import Comparison
@@ -31,7 +31,7 @@ def run(
     *,
     set: Mapping[str, Any] | None = None,
     force: bool = False,
-    **options: Any,
+    **given: Any,
 ) -> Results:
     """Run methods on tasks and measure them, as ``lampbench run`` does.
 
@@ -42,7 +42,7 @@ def run(
         tasks: Names, such as ``"lamp5"``, or ``"all"``.
         set: Settings of methods: ``{"k": 4}`` for all that have it, ``{"rag": {"k": 4}}`` for one.
         force: Delete earlier work of the same runs and start over.
-        options: Any option of ``lampbench run``, written with underscores: ``protocol``, ``data``, ``model``,
+        given: Any option of ``lampbench run``, written with underscores: ``protocol``, ``data``, ``model``,
             ``users``, ``seed``, ``swap_test``, ``out`` and so on. ``help(lampbench.Settings)`` lists them.
 
     Raises:
@@ -53,27 +53,43 @@ def run(
         results = lampbench.run(["zero-shot", "rag"], "lamp5", users=20)
         results.table()
     """
-    settings = placed(settings_from(options))
+    settings = placed(settings_from(given))
     use_threads(settings.threads)
     reporter = ProgressReporter(quiet=settings.quiet)
     names = method_names(methods, reporter.say)
     planner = Planner(settings, say=reporter.say)
-    plans = plans_of(planner, names, task_names(tasks, reporter.say), overrides(names, set or {}, ()), reporter.say)
-    rows = executor_of(settings, reporter).run_all(plans, force=force)
+    chosen_tasks = task_names(tasks, reporter.say)
+    plans = plans_of(planner, names, chosen_tasks, overrides(names, set or {}, ()), reporter.say)
+    with called_as(_command(names, chosen_tasks, set or {}, settings)):
+        rows = executor_of(settings, reporter).run_all(plans, force=force)
     data = data_of_plans({plan.run_id: plan.dataset for plan in plans})
     return Results(rows, [plan.folder for plan in plans], data)
 
 
-def settings_from(options: Mapping[str, Any]) -> Settings:
+def _command(methods: Sequence[str], tasks: Sequence[str], set: Mapping[str, Any], settings: Settings) -> list[str]:
+    """The command that does the same, for the rows."""
+    words = ["lampbench", "run", "--method", ",".join(methods), "--task", ",".join(tasks)]
+    for key, value in set.items():
+        own = {f"{key}.{name}": given for name, given in value.items()} if isinstance(value, Mapping) else {key: value}
+        words += [word for name, given in own.items() for word in ("--set", f"{name}={given}")]
+    default = Settings()
+    for name in options():
+        value, flag = getattr(settings, name), f"--{name.replace('_', '-')}"
+        if value != getattr(default, name):
+            words += [flag] if value is True else [flag, str(value)]
+    return words
+
+
+def settings_from(given: Mapping[str, Any]) -> Settings:
     """The settings that keyword arguments ask for; raises InputError if a name or a value is wrong."""
     from lampbench.core import unknown_name
 
     types = typing.get_type_hints(Settings)
     names = [field.name for field in fields(Settings)]
-    for name in options:
+    for name in given:
         if name not in names:
             raise unknown_name("option", name, names)
-    return Settings(**{name: convert(value, types[name], name) for name, value in options.items()})
+    return Settings(**{name: convert(value, types[name], name) for name, value in given.items()})
 
 
 def compare(first: str | Path, second: str | Path, *, out: str | Path = "runs") -> Comparison:

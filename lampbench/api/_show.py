@@ -141,8 +141,8 @@ def page(look: Look, against: Look | None, entries: Sequence[Shown]) -> str:
     )
     facts = {"run": look.row.run_id, "protocol": look.row.identity.protocol, "label": look.row.data.label}
     title = f"{look.row.identity.task}: answers of {' and '.join(_names(look, against)[: 2 if against else 1])}"
-    # In a script element only "<" could end it.
-    data = json.dumps(content, ensure_ascii=False).replace("<", "\\u003c")
+    # In a script element only "<" could end it; escaped, half of a surrogate pair is no trouble either.
+    data = json.dumps(content).replace("<", "\\u003c")
     return environment.get_template("answers.html").render(title=title, facts=facts, data=data)
 
 

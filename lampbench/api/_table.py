@@ -19,10 +19,12 @@ _ID = 6
 
 def run_table(rows: Sequence[RunRow], gains: Mapping[str, Gain]) -> str:
     """A table per task: scores with intervals, gains over zero-shot, and what they cost; at most 100 columns wide."""
-    by_task: dict[str, list[RunRow]] = defaultdict(list)
+    alike = len({row.identity.protocol for row in rows}) < 2
+    groups: dict[str, list[RunRow]] = defaultdict(list)
     for row in rows:
-        by_task[row.identity.task].append(row)
-    return "\n\n".join(_task_table(task, own, gains) for task, own in by_task.items())
+        own = row.identity
+        groups[own.task if alike else f"{own.task}, {own.protocol}"].append(row)
+    return "\n\n".join(_task_table(name, own, gains) for name, own in groups.items())
 
 
 def _task_table(task: str, rows: Sequence[RunRow], gains: Mapping[str, Gain]) -> str:

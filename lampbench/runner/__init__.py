@@ -1,6 +1,6 @@
 """Plans and runs: phases, measurements, the run folder, the row."""
 
-from lampbench.runner._environment import environment, hardware_class
+from lampbench.runner._environment import called_as, environment, hardware_class
 from lampbench.runner._folder import RunFolder
 from lampbench.runner._limits import limit_memory
 from lampbench.runner._local import Executor, LocalExecutor
@@ -39,6 +39,7 @@ __all__ = [
     "Skip",
     "Steps",
     "Worker",
+    "called_as",
     "environment",
     "hardware_class",
     "has_shared_stage",

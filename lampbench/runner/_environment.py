@@ -6,6 +6,9 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +17,7 @@ from typing import Any
 import lampbench
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "pyreft", "datasets", "evaluate", "rouge-score", "numpy")
+_called_as: ContextVar[tuple[str, ...]] = ContextVar("called_as", default=())
 _ENDPOINT, _NOT_RECORDED = "--endpoint", "(not recorded)"
 
 
@@ -42,10 +46,21 @@ def hardware_class(device: str, cpus: int | None = None) -> str:
     return _gpu_name(device) if device.startswith("cuda") else f"{_cpu_name()} x{cpus or os.cpu_count()}"
 
 
+@contextmanager
+def called_as(command: Sequence[str]) -> Iterator[None]:
+    """What is run inside the ``with`` block is recorded as this command, whatever started the process."""
+    token = _called_as.set(tuple(command))
+    try:
+        yield
+    finally:
+        _called_as.reset(token)
+
+
 def command_line() -> tuple[str, ...]:
     """The command of this process, without its folder, and without the endpoint: that may be a private host."""
-    words = [Path(sys.argv[0]).name]
-    for word in sys.argv[1:]:
+    program, *given = _called_as.get() or sys.argv
+    words = [Path(program).name]
+    for word in given:
         if words[-1] == _ENDPOINT:
             word = _NOT_RECORDED
         elif word.startswith(f"{_ENDPOINT}="):

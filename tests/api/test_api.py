@@ -38,6 +38,10 @@ def test_the_same_options_give_the_run_of_the_command(results: lampbench.Results
     done = subprocess.run([*command, "--out", str(out), "--dry-run"], capture_output=True, text=True, check=True)
     (folder,) = [own for own in results.folders if own.parts[-3:-1] == ("lamp5", "rag")]
     assert f"{folder} (success)" in done.stdout
+    # A row says which command gives it, whatever program called.
+    argv = list(results.rows[0].provenance.argv)
+    assert argv[:6] == ["lampbench", "run", "--method", "zero-shot,rag,majority", "--task", "lamp5,lamp3"]
+    assert argv[argv.index("--set") + 1] == "rag.k=2" and argv[argv.index("--data") + 1] == str(TINY_DATA)
 
 
 def test_the_table_has_what_the_rows_have(results: lampbench.Results) -> None:

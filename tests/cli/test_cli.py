@@ -60,6 +60,7 @@ def test_a_dry_run_prints_the_plan_and_makes_nothing(tmp_path: Path) -> None:
     assert "users: 3 evaluated, 2 shared" in result.stdout
     assert "queries: 6 evaluated, 4 shared" in result.stdout
     assert re.search(r"tokens: [\d,]+ in plain prompts", result.stdout)
+    assert re.search(r"time: about \d+ s \(rough: ", result.stdout)
     assert '"shared_rank": 32' in result.stdout
     assert not (tmp_path / "runs").exists()
 
@@ -233,6 +234,17 @@ def test_score_reads_official_files_and_prints_official_keys(tmp_path: Path) -> 
     scores = json.loads(result.stdout)
     assert scores == {"MAE": pytest.approx(error / 6), "RMSE": pytest.approx((error**2 / 6) ** 0.5)}
     assert "1 of 6 predictions are not valid answers of lamp3" in result.stderr
+
+
+def test_a_part_of_the_queries_can_be_scored_and_the_output_says_so(tmp_path: Path) -> None:
+    path = predictions_file(tmp_path / "p.json", lambda c: c["golds"].__delitem__(slice(2, None)))
+    arguments = ("score", "--task", "LaMP-3", "--predictions", path, "--golds", GOLDS)
+    assert "4 of the 6 ids of" in refused(*arguments, cwd=tmp_path)
+    scores = json.loads(lampbench(*arguments, "--partial", "--json", cwd=tmp_path).stdout)
+    assert scores == {"MAE": 0, "RMSE": 0, "scored": 2, "queries": 6}
+    text = lampbench(*arguments, "--partial", cwd=tmp_path)
+    assert "MAE: 0.0000  (2 of 6 queries)" in text.stdout
+    assert "the others have no prediction" in text.stderr
 
 
 def test_score_counts_nan_as_unreadable_and_says_what_the_official_evaluator_gives(tmp_path: Path) -> None:
