@@ -39,7 +39,10 @@ class _Quiet:
 
         return nullcontext(self)
 
-    def move(self, done: int, total: int) -> None:
+    def runs(self, total: int) -> Any:
+        return self.phase("", total)
+
+    def move(self, done: float, where: object) -> None:
         """Show nothing."""
 
     def say(self, text: str) -> None:

@@ -84,7 +84,11 @@ class Quiet:
     def phase(self, name: str, total: int) -> Iterator[Any]:
         yield self
 
-    def move(self, done: int, total: int) -> None:
+    @contextmanager
+    def runs(self, total: int) -> Iterator[Any]:
+        yield self
+
+    def move(self, done: float, where: object) -> None:
         pass
 
     def say(self, text: str) -> None:

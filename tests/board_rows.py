@@ -24,7 +24,10 @@ class _Silence:
 
         return nullcontext(self)
 
-    def move(self, done: int, total: int) -> None: ...
+    def runs(self, total: int) -> Any:
+        return self.phase("", total)
+
+    def move(self, done: float, where: object) -> None: ...
 
     def say(self, text: str) -> None: ...
 
