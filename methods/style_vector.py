@@ -29,9 +29,10 @@ _LAYERS_TO_TRY = ((8,), (12,), (15,), (16,), (20,), (24,))
 class StyleVectorConfig:
     """Settings of ``style-vector``."""
 
-    direction: Literal["mean", "logistic", "component"] = setting(
-        "mean",
-        "how the vector is found: mean difference, logistic regression, or first component of the differences",
+    direction: Literal["mean", "logistic", "component"] | None = setting(
+        None,
+        "how the vector is found: mean difference, logistic regression, or first component of the differences "
+        "(default: as the protocol recommends, or mean)",
     )
     layer: int | None = setting(None, "decoder layer to steer after, 0-based (default: 16 of 32, scaled)")
     alpha: float | None = setting(
@@ -73,6 +74,8 @@ class StyleVector(Method):
     @classmethod
     def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
         """Fill fields that are None, the layer scaled to the backbone's depth."""
+        if config.direction is None:
+            config = replace(config, direction=context.recommended.get("direction", "mean"))
         if config.alpha is None:
             config = replace(config, alpha=context.recommended.get("alpha", _ALPHAS.get(task.name, _ANY_ALPHA)))
         if config.first is None:

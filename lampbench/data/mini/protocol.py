@@ -36,7 +36,7 @@ class MiniProtocol(FileProtocol):
         "user-lora": {**_LORA, "rank": 16, "epochs": 2},
         "oppu": {**_LORA, "task_epochs": 1, "user_epochs": 4, "profile_items": _PROFILE_ITEMS},
         "pag": {"items": _PROFILE_ITEMS},
-        "style-vector": {"alpha": 1.0},
+        "style-vector": {"direction": "logistic", "layer": 21, "alpha": 0.3},
         "lofit": {
             "share": 0.3,
             "head_learning_rate": 5e-3,
