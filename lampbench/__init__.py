@@ -23,7 +23,7 @@ What there is to run::
     lampbench.score("lamp5", answers, golds)         # the official metrics
 
 To add a method, derive from ``PromptMethod``, ``AdapterMethod`` or ``Method``; ``help(lampbench.Method)`` is the
-manual. Whatever the user hands in and is wrong raises ``InputError``, whose message says what to do.
+manual. Invalid input raises ``InputError``, whose message says what to do.
 """
 
 from __future__ import annotations

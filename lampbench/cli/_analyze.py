@@ -117,7 +117,7 @@ def _tell(measured: Sequence[TaskShifts], out: Path) -> None:
 
     page = write_report(measured, out)
     for label in sorted({own.label for own in measured if own.label}):
-        click.echo(f"\n{label}: invented users; these numbers compare with none on LaMP")
+        click.echo(f"\n{label}: invented users; these numbers cannot be compared with any on LaMP")
     for centring in ("raw", "centred"):
         table = summary(measured, centring)
         click.echo(f"\n{table.title}\n{tabulate(table.rows, headers=table.headers, disable_numparse=True)}")

@@ -75,7 +75,7 @@ def run(
 def _end_text(results: Results, settings: Settings) -> str:
     """What a finished command prints: results, what to know of them, and what to do next."""
     label = results.rows[0].data.label
-    blocks = [f"{label}: invented users; these scores compare with no score on LaMP"] if label else []
+    blocks = [f"{label}: invented users; these scores cannot be compared with scores on LaMP"] if label else []
     blocks += [str(results)]
     out, folders = settings.out, results.folders
     pattern = out / settings.protocol / "<task>" / "<method>" / "<run>"

@@ -29,7 +29,7 @@ from lampbench.leaderboard._overview import OverviewRow, Section, limit_name, mo
 from lampbench.leaderboard._results import no_collection
 
 Format = Literal["md", "csv", "json", "tex"]
-SYNTHETIC = "invented users; these scores compare with no score on LaMP."
+SYNTHETIC = "invented users; these scores cannot be compared with scores on LaMP."
 _NOTE = f"Absent is {ABSENT}. What the columns say: [Leaderboards](../README.md#columns)."
 
 

@@ -37,7 +37,7 @@ from lampbench.metrics import Estimate, additive
 from lampbench.rows import Row
 
 Change = Callable[[dict[str, Any]], None]
-NOTE = "mini (synthetic): invented users; these scores compare with no score on LaMP."
+NOTE = "mini (synthetic): invented users; these scores cannot be compared with scores on LaMP."
 HOSTILE = """</script><script>alert(1)</script>"'&<img src=x onerror=alert(2)>{{ 7*7 }}\ud800"""
 # Method -> the share of right answers, parameters and seconds a user.
 METHODS = {
