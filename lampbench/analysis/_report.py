@@ -169,7 +169,9 @@ def _labels(tasks: Sequence[TaskShifts]) -> list[str]:
 
 def _markdown(tasks: Sequence[TaskShifts], views: Sequence[TaskView]) -> str:
     parts = [f"# {_TITLE}\n"]
-    parts += [f"{label}: invented users; these numbers cannot be compared with any on LaMP.\n" for label in _labels(tasks)]
+    parts += [
+        f"{label}: invented users; these numbers cannot be compared with any on LaMP.\n" for label in _labels(tasks)
+    ]
     parts += [summary(tasks, "raw").markdown(), summary(tasks, "centred").markdown()]
     for view in views:
         parts += [f"## {view.task}\n", view.counts + "\n", view.finding + "\n"]

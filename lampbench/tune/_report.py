@@ -16,7 +16,9 @@ _SURE = 0.05
 def report(search: Search, trials: Sequence[Trial], best: Trial | None, asked: int) -> str:
     """The table of all trials, and what its reader must know."""
     data = search.preset.dataset
-    lines = [f"\n{data.label}: invented users; these scores cannot be compared with scores on LaMP"] if data.label else []
+    lines = (
+        [f"\n{data.label}: invented users; these scores cannot be compared with scores on LaMP"] if data.label else []
+    )
     lines.append(f"\n{_table(search, trials, best)}\n")
     lines += [f"note: {note}" for note in [*data.notes, *_notes(trials)]]
     if len(trials) < asked:
