@@ -59,8 +59,8 @@ def test_times_are_words(seconds: float, words: str) -> None:
 
 
 def test_a_batch_is_seen_to_advance_token_by_token() -> None:
-    backbone, heard = load_backbone(), []
-    lamp5 = task("lamp5")
+    backbone, lamp5 = load_backbone(), task("lamp5")
+    heard: list[float] = []
     prompts = [lamp5.prompt(f"a text of {number} words", str(number)) for number in range(3)]
     with backbone.watch.heard_by(heard.append):
         backbone.write(prompts, 8)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lampbench.core import methods, protocols, tasks
+from lampbench.core import Registry, methods, protocols, tasks
 
 # What bash does when TAB is pressed: it calls the function that is registered for the command.
 TAB = """
@@ -60,5 +60,5 @@ def test_every_shell_gets_a_script(shell: str) -> None:
         (protocols(), "LaMP-Time", "lamp-time"),
     ],
 )
-def test_a_name_is_found_in_any_spelling(registry: object, spelling: str, name: str) -> None:
-    assert registry.plugin(spelling).name == name  # type: ignore[attr-defined]
+def test_a_name_is_found_in_any_spelling(registry: Registry, spelling: str, name: str) -> None:
+    assert registry.plugin(spelling).name == name
