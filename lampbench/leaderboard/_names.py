@@ -77,7 +77,7 @@ def _name(pool: Sequence[Result], usual: _UsualSettings) -> Name:
     decoding = tuple(_setting(key, value) for key, value in _decoding(identity).items())
     kind, differences = usual.kind(identity.method), usual.differences(result)
     if kind is None or differences is None:
-        config = tuple(_setting(key, value) for key, value in identity.config.items())
+        config = tuple(_setting(key, value) for key, value in _flat(identity.config).items())
         if len(config) > _MOST_LISTED:
             config = (f"{len(config)} settings, {digest(identity.config)[:6]}",)
         return Name(identity.method, (*config, *decoding), not (config or decoding))
@@ -125,7 +125,7 @@ class _UsualSettings:
     def _differences(self, result: Result, kind: type[Method], given: Mapping[str, Any]) -> dict[str, Any]:
         identity = result.identity
         plain = self._usual(identity, kind, given, in_any_shape=False)
-        found = {key: value for key, value in identity.config.items() if not _among(value, plain, key)}
+        found = {key: value for key, value in _flat(identity.config).items() if not _among(value, plain, key)}
         if not found or identity.backbone is None:
             return found
         # Some defaults depend on the backbone's shape, which rows do not record: a value is the default if it would be
@@ -141,12 +141,12 @@ class _UsualSettings:
         self, identity: Identity, kind: type[Method], given: Mapping[str, Any], *, in_any_shape: bool
     ) -> list[dict[str, Any]]:
         """The defaults without a backbone's shape, or for every shape that is tried."""
-        maps = _texts(identity.config) if in_any_shape else ()
+        maps = _texts(_flat(identity.config)) if in_any_shape else ()
         own_model = _is_of_protocol(identity)
         key = identity.method, identity.protocol, own_model, canonical_json(dict(given)), in_any_shape, maps
         if key not in self._resolved:
             shapes = _shapes(maps) if in_any_shape else [None]
-            context = _context(identity.method, identity.protocol, own_model)
+            context = _context(identity.protocol, own_model)
             self._resolved[key] = list(self._resolve(kind, identity.method, given, context, shapes))
         return self._resolved[key]
 
@@ -155,26 +155,27 @@ class _UsualSettings:
         kind: type[Method],
         method: str,
         given: Mapping[str, Any],
-        context: tuple[str, Mapping[str, Any]],
+        context: tuple[str, Mapping[str, Mapping[str, Any]]],
         shapes: Sequence[BackboneShape | None],
     ) -> Iterator[dict[str, Any]]:
         protocol, recommended = context
         config = config_from(kind.Config, given, method)
         for shape in shapes:
             try:
-                resolved = kind.resolve(config, self._task, RunContext(protocol, shape, method, recommended))
+                own = RunContext(protocol, shape, method, recommended.get(method, {}), recommended)
+                resolved = kind.resolve(config, self._task, own)
             except InputError:
                 continue  # not on such a backbone
-            yield config_to_json(resolved, identity_only=True)
+            yield _flat(config_to_json(resolved, identity_only=True))
 
 
-def _context(method: str, text: str, own_model: bool) -> tuple[str, Mapping[str, Any]]:
-    """The protocol's name, and what it recommends for the method on this model."""
+def _context(text: str, own_model: bool) -> tuple[str, Mapping[str, Mapping[str, Any]]]:
+    """The protocol's name, and what it recommends on this model, by method."""
     found = _protocol(text)
     if found is None:
         return text, {}
     protocol, name = found
-    return protocol.origin or name, protocol.recommended.get(method, {}) if own_model else {}
+    return protocol.origin or name, protocol.recommended if own_model else {}
 
 
 def _is_of_protocol(identity: Identity) -> bool:
@@ -196,6 +197,15 @@ def _protocol(text: str) -> tuple[Protocol, str] | None:
 def _shapes(maps: tuple[str, ...]) -> list[BackboneShape | None]:
     plain = [BackboneShape(depth, _WIDTH, _CONTEXT) for depth in _DEPTHS]
     return [*plain, BackboneShape(_DEPTHS[-1], _WIDTH, _CONTEXT, linear_maps=maps)] if maps else [*plain]
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the settings of another method inside it as settings of their own, ``base.rank``."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        inner = _flat(value) if isinstance(value, Mapping) else None
+        found.update({f"{key}.{name}": own for name, own in inner.items()} if inner else {key: value})
+    return found
 
 
 def _texts(config: Mapping[str, Any]) -> tuple[str, ...]:
