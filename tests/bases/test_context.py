@@ -20,7 +20,7 @@ class Recorder:
     def __init__(self) -> None:
         self.prompts: list[Prompt] = []
 
-    def answer(self, task: Any, prompts: Sequence[Prompt], adapters: Any = ()) -> list[str]:
+    def answer(self, task: Any, prompts: Sequence[Prompt], adapters: Any = (), contrast: Any = None) -> list[str]:
         self.prompts += prompts
         return ["" for _ in prompts]
 
