@@ -18,7 +18,8 @@ import lampbench
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "pyreft", "datasets", "evaluate", "rouge-score", "numpy")
 _called_as: ContextVar[tuple[str, ...]] = ContextVar("called_as", default=())
-_ENDPOINT, _NOT_RECORDED = "--endpoint", "(not recorded)"
+# A private host, and folders of a machine that change no result.
+_PRIVATE, _NOT_RECORDED = ("--endpoint", "--out", "--cache"), "(not recorded)"
 
 
 def environment(device: str, cpus: int | None = None) -> dict[str, Any]:
@@ -57,14 +58,15 @@ def called_as(command: Sequence[str]) -> Iterator[None]:
 
 
 def command_line() -> tuple[str, ...]:
-    """The command of this process, without its folder, and without the endpoint: that may be a private host."""
+    """The command of this process, without its folder and without values that are private."""
     program, *given = _called_as.get() or sys.argv
     words = [Path(program).name]
     for word in given:
-        if words[-1] == _ENDPOINT:
+        option, equals, _ = word.partition("=")
+        if words[-1] in _PRIVATE:
             word = _NOT_RECORDED
-        elif word.startswith(f"{_ENDPOINT}="):
-            word = f"{_ENDPOINT}={_NOT_RECORDED}"
+        elif equals and option in _PRIVATE:
+            word = f"{option}={_NOT_RECORDED}"
         # The names of files may have any bytes.
         words.append(word.encode("utf-8", "backslashreplace").decode())
     return tuple(words)

@@ -251,6 +251,7 @@ def test_neither_key_nor_endpoint_is_written_anywhere(server: ApiServer, tmp_pat
     (row_path,) = tmp_path.rglob("row.json")
     argv = json.loads(row_path.read_text())["provenance"]["argv"]
     assert argv[argv.index("--endpoint") + 1] == "(not recorded)"
+    assert argv[argv.index("--out") + 1] == "(not recorded)"
 
 
 def test_a_run_on_a_served_model_imports_no_torch(server: ApiServer, tmp_path: Path) -> None:
