@@ -107,19 +107,19 @@ def test_entries_are_named_by_how_their_settings_differ_from_the_usual_ones(root
 
 
 def test_layers_that_a_method_chose_for_the_model_are_usual_and_layers_that_were_set_are_not(root: Path) -> None:
-    """No row says how deep its model is: on a model of six layers ReFT's recommended ones are 2, 3 and 4."""
-    chosen: dict[str, Any] = {"preset": "mini", "rank": 8}
+    """No row says how deep its model is: on a model of six layers ReFT's recommended ones are 1 to 5."""
+    chosen: dict[str, Any] = {"preset": "mini", "rank": 16}
     own = "lampbench-mini"
-    put(root, "lamp2m", "reft", 0.5, change=with_config(model=own, **chosen, layers=[2, 3, 4]))
+    put(root, "lamp2m", "reft", 0.5, change=with_config(model=own, **chosen, layers=[1, 2, 3, 4, 5]))
     put(root, "lamp2m", "reft", 0.5, change=with_config(model=own, **chosen, layers=[5]))
     put(root, "lamp2m", "reft", 0.5, change=with_config(["--set", "layers=5,10"], own, **chosen, layers=[5, 10]))
-    put(root, "lamp2m", "reft", 0.5, change=with_config(model=own, **chosen | {"rank": 4}, layers=[2, 3, 4]))
+    put(root, "lamp2m", "reft", 0.5, change=with_config(model=own, **chosen | {"rank": 4}, layers=[1, 2, 3, 4, 5]))
     (board,) = made(root)
     assert {entry.name: entry.results[0].identity.config["layers"] for entry in board.entries} == {
-        "reft": [2, 3, 4],
+        "reft": [1, 2, 3, 4, 5],
         "reft (layers=5)": [5],
         "reft (layers=5,10)": [5, 10],
-        "reft (rank=4)": [2, 3, 4],
+        "reft (rank=4)": [1, 2, 3, 4, 5],
     }
 
 
