@@ -233,6 +233,8 @@ class Task:
 
     def _metric(self, name: str) -> Metric:
         try:
+            if name not in metrics().names():
+                raise unknown_name("metric", name, metrics().names())
             metric = metrics().load(name)
         except InputError as error:
             raise InputError(f"the task {self.name!r}: {error}") from error

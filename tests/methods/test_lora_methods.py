@@ -45,7 +45,7 @@ def test_the_released_settings_are_the_default_and_mini_has_its_own(llama_shaped
     assert (config.rank, config.alpha, config.dropout, config.batch_size) == (8, 8.0, 0.05, 16)
     assert (config.task_epochs, config.user_epochs, config.warmup_ratio) == (3, 2, 0.1)
     mini = build(Oppu, llama_shaped, context=mini_run("oppu", llama_shaped.shape)).config
-    assert (mini.preset, mini.task_epochs, mini.user_epochs, mini.profile_items) == ("mini", 2, 4, 5)
+    assert (mini.preset, mini.task_epochs, mini.user_epochs, mini.profile_items) == ("mini", 1, 4, 5)
     assert mini.learning_rate > config.learning_rate
 
 
@@ -147,9 +147,9 @@ def test_at_test_the_whole_history_is_visible_and_a_stranger_has_none() -> None:
     method = quick(Oppu, retriever="recency", k=1)
     asked: list[Any] = []
 
-    def answer(the_task: Any, prompts: Any, adapters: Any = ()) -> Any:
+    def answer(the_task: Any, prompts: Any, *rest: Any) -> Any:
         asked.extend(prompts)
-        return real(the_task, prompts, adapters)
+        return real(the_task, prompts, *rest)
 
     real = method.backbone.answer
     method.backbone.answer = answer

@@ -54,7 +54,7 @@ def test_the_published_training_is_the_default_and_mini_has_its_own() -> None:
     mini = PerFit.resolve(PerFitConfig(), task("lamp5"), mini_run("perfit", LLAMA_2_7B))
     assert mini.preset == "mini"
     assert mini.learning_rate > published.learning_rate
-    assert (mini.layers, mini.shared_rank, mini.user_rank) == ((10, 16, 21), 8, 8)
+    assert (mini.layers, mini.shared_rank, mini.user_rank) == ((5, 11, 16, 21, 27), 8, 8)
     chosen = PerFit.resolve(PerFitConfig(preset="lamp"), task("lamp5"), mini_run("perfit", LLAMA_2_7B))
     assert chosen == published
 

@@ -74,7 +74,7 @@ def failed(told: Told, *words: str) -> None:
     for word in words:
         assert word in row["error"]
     assert row["error"] in told.err
-    assert row["error"] in told.out
+    assert row["error"] in " ".join(told.out.split())
     assert "\n" not in row["error"]
 
 

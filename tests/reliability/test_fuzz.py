@@ -545,6 +545,9 @@ def of_type(annotation: Any) -> st.SearchStrategy[Any]:
         return st.sampled_from(inner)
     if typing.get_origin(annotation) is tuple:
         return st.lists(of_type(inner[0]), max_size=3).map(tuple)
+    if typing.get_origin(annotation) is Mapping:
+        # The settings of another method.
+        return st.dictionaries(st.sampled_from(["rank", "epochs", "preset", "?"]), st.integers() | st.text(max_size=4))
     plain: Mapping[Any, st.SearchStrategy[Any]] = {
         int: st.integers(-3, 60) | st.integers(),
         float: st.floats(allow_nan=False, allow_infinity=False) | st.floats(0, 1),
