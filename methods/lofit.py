@@ -138,7 +138,8 @@ class Lofit(AdapterMethod):
         return [(place.layer, head) for place in self._scalings().places(self.backbone) for head in place.heads]
 
     def _count(self, heads: Sequence[Head]) -> int:
-        return max(1, round(self.config.share * len(heads)))
+        share: float = self.config.share
+        return max(1, round(share * len(heads)))
 
     def _measured(self, state: State) -> dict[Head, float]:
         """The length of each head's scaling."""

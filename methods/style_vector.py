@@ -160,7 +160,8 @@ class StyleVector(Method):
             own.append(asked + texts[0])
             model.append(asked + texts[1])
         states = self.backbone.last_states([*own, *model], [self.config.layer])[:, 0]
-        return direction(*states.double().chunk(2), self.config.direction).float()
+        of_user, of_model = states.double().chunk(2)
+        return direction(of_user, of_model, self.config.direction).float()
 
 
 def direction(own: Tensor, model: Tensor, kind: Literal["mean", "logistic", "component"]) -> Tensor:
@@ -180,7 +181,8 @@ def direction(own: Tensor, model: Tensor, kind: Literal["mean", "logistic", "com
         found = found if found @ mean >= 0 else -found
     else:
         found = _separating(torch.cat([own, model]), torch.cat([torch.ones(len(own)), torch.zeros(len(model))]))
-    return found * (mean.norm() / found.norm())
+    as_long: Tensor = found * (mean.norm() / found.norm())
+    return as_long
 
 
 def _separating(points: Tensor, labels: Tensor, steps: int = 100) -> Tensor:
@@ -211,4 +213,5 @@ def _separating(points: Tensor, labels: Tensor, steps: int = 100) -> Tensor:
         weights = weights - size * step
         if (size * step).norm() <= 1e-12 * (1 + weights.norm()):
             break
-    return spanned.Vh.mT @ weights[:-1]
+    found: Tensor = spanned.Vh.mT @ weights[:-1]
+    return found

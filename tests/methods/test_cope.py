@@ -105,7 +105,8 @@ def contrasted(own: Any, other: Any) -> Any:
 @torch.no_grad()
 def written(backbone: Any, ids: list[int], user: Logits, unadapted: Logits) -> str:
     """One prompt's answer: no batch, no cache, no padding."""
-    stop, tokens = backbone.stop_at_newline(), []
+    tokens: list[int] = []
+    stop = backbone.stop_at_newline()
     while len(tokens) < LIMIT and not (tokens and stop[tokens[-1]]):
         own, other = (logits(ids + tokens).double().numpy() for logits in (user, unadapted))
         tokens.append(int(contrasted(own, other).argmax()))

@@ -112,7 +112,8 @@ def test_the_heads_with_the_longest_scalings_get_each_users_offsets(tmp_path: Pa
 @torch.no_grad()
 def greedy(backbone: Any, ids: list[int], values: dict[tuple[int, int], torch.Tensor]) -> str:
     """One row, no cache, no padding."""
-    stop, tokens = backbone.stop_at_newline(), []
+    tokens: list[int] = []
+    stop = backbone.stop_at_newline()
     with heads_changed(backbone, values, "offset"):
         while len(tokens) < 10 and not (tokens and stop[tokens[-1]]):
             tokens.append(int(backbone.model(torch.tensor([ids + tokens])).logits[0, -1].argmax()))

@@ -33,7 +33,8 @@ def greedy(backbone: Any, ids: list[int], vector: torch.Tensor | None = None, si
             h[:, since:] += vector
         return (h, *output[1:]) if isinstance(output, tuple) else h
 
-    stop, tokens = backbone.stop_at_newline(), []
+    tokens: list[int] = []
+    stop = backbone.stop_at_newline()
     with backbone.layers[LAYER].register_forward_hook(steer):
         while len(tokens) < LIMIT and not (tokens and stop[tokens[-1]]):
             tokens.append(int(backbone.model(torch.tensor([ids + tokens])).logits[0, -1].argmax()))
@@ -129,7 +130,7 @@ def test_the_other_directions_are_scikit_learns_and_numpys(items: int) -> None:
 def test_without_a_difference_there_is_no_direction() -> None:
     own, _ = states(3)
     for kind in ("mean", "logistic", "component"):
-        assert not direction(own, own, kind).any()  # type: ignore[arg-type]
+        assert not direction(own, own, kind).any()
 
 
 def test_what_no_source_settles_is_said_in_the_resolved_settings() -> None:
