@@ -72,6 +72,7 @@ class HeadEdits:
 
     def _hook(self, place: EditedHeads, window: PassWindow) -> Callable[[nn.Module, Any], Any]:
         values = self.values[place]
+        heads = torch.tensor(place.heads, device=values.device)
 
         def before_map(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             outputs = arguments[0]
@@ -81,7 +82,6 @@ class HeadEdits:
                     "(rows, columns, width); use a method with LoRA"
                 )
             own = values.unsqueeze(0) if self.users is None else values[self.users[window.rows]]
-            heads = torch.tensor(place.heads, device=own.device)
             whole = own.new_zeros(len(own), place.of, place.width).index_copy(1, heads, own).flatten(1).unsqueeze(1)
             exact = outputs.to(own.dtype)
             edited = exact + whole if self.kind == "offset" else exact * (1 + whole)

@@ -3,7 +3,7 @@
 from lampbench.api._choice import Overrides, method_names, overrides, plans_of, task_names
 from lampbench.api._estimate import Estimate, Tokens, estimate
 from lampbench.api._executors import executor_of, placed
-from lampbench.api._find import find_run, short_name
+from lampbench.api._find import find_run, known_runs, run_names, runs_below, short_names
 from lampbench.api._functions import compare, load_dataset, methods, run, score
 from lampbench.api._gains import BASELINE, Gain
 from lampbench.api._look import Asked, Look, data_at, data_of_plans
@@ -33,6 +33,7 @@ __all__ = [
     "executor_of",
     "find_run",
     "finished_run",
+    "known_runs",
     "list_text",
     "load_dataset",
     "load_results",
@@ -44,10 +45,12 @@ __all__ = [
     "plans_of",
     "query_text",
     "run",
+    "run_names",
     "run_notes",
     "run_table",
+    "runs_below",
     "score",
-    "short_name",
+    "short_names",
     "shown",
     "task_names",
 ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from lampbench.api._find import ID_DIGITS
 from lampbench.bases import TrainingConfig
 from lampbench.rows import Row
 from lampbench.runner import Plan, RunFolder, hardware_class, has_shared_stage
@@ -83,7 +84,8 @@ def estimate(plan: Plan, tokens: Tokens | None, weights: Callable[[], int]) -> E
     """
     earlier = _like(plan)
     if earlier is not None:
-        return Estimate(_scaled(plan, earlier), f"by run {earlier.run_id[:6]} of the same method and model here")
+        name = earlier.run_id[:ID_DIGITS]
+        return Estimate(_scaled(plan, earlier), f"by run {name} of the same method and model here")
     if tokens is None or plan.backbone is None or plan.backbone.shape is None:
         return None
     shared_epochs, user_epochs = _epochs(plan)

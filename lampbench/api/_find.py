@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 from lampbench.core import InputError, canonical_json, methods, tasks
-from lampbench.rows import read_run_row
+from lampbench.rows import RunRow, read_run_row
 
 _ROW = "row.json"
-_SHOWN = 6
+# Characters of a run's id that are shown.
+ID_DIGITS = 6
+_MOST_LISTED = 6
+
+
+def known_runs(out: Path) -> list[Path]:
+    """The folders of all runs in ``out``, where ``lampbench run`` puts them."""
+    return sorted(path.parent for path in out.glob(f"*/*/*/*/{_ROW}"))
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """The run folders at or below a folder, whatever its layout; raises InputError if there are none."""
+    found = _below(folder)
+    if not found:
+        raise InputError(f"{folder}: no {_ROW} in it; expected a run folder, or a folder of some")
+    return found
+
+
+def run_names(rows: Sequence[RunRow], digits: int | None = None) -> list[str]:
+    """The methods of runs, with so many digits of the run id (None for all of it) if a method occurs twice."""
+    own = [row.identity.method for row in rows]
+    return [
+        name if own.count(name) == 1 else f"{name} {row.run_id[:digits]}" for name, row in zip(own, rows, strict=True)
+    ]
 
 
 def find_run(reference: str | Path, out: Path) -> Path:
@@ -26,15 +49,15 @@ def find_run(reference: str | Path, out: Path) -> Path:
     folder = Path(reference)
     if (folder / _ROW).is_file():
         return folder
-    known = sorted(path.parent for path in out.glob(f"*/*/*/*/{_ROW}"))
+    known = known_runs(out)
     parts = [_known(part) for part in str(reference).strip("/").split("/")]
     found = [path for path in known if _fits(parts, path)]
     if not found and folder.is_dir():
-        found = sorted(path.parent for path in folder.rglob(_ROW))
+        found = _below(folder)
     if len(found) == 1:
         return found[0]
     if found:
-        which = ", ".join(_told_apart(found[:_SHOWN]))
+        which = ", ".join(_told_apart(found[:_MOST_LISTED]))
         raise InputError(f"{reference}: {len(found)} runs are called so; give the beginning of an id: {which}")
     there = f"runs in {out}: {_listed(known)}" if known else f"there are no runs in {out}"
     raise InputError(
@@ -43,14 +66,22 @@ def find_run(reference: str | Path, out: Path) -> Path:
     )
 
 
-def short_name(folder: Path, out: Path) -> str:
-    """The shortest name by which ``find_run`` finds a run: TASK/METHOD, else the beginning of its id."""
+def short_names(folders: Sequence[Path], out: Path) -> list[str]:
+    """The shortest names by which ``find_run`` finds runs: TASK/METHOD, else the beginning of an id."""
+    known = set(known_runs(out))
+    return [_short_name(folder, known - {folder}) for folder in folders]
+
+
+def _short_name(folder: Path, others: Set[Path]) -> str:
     task, method, name = folder.parts[-3:]
-    others = {path.parent for path in out.glob(f"*/*/*/*/{_ROW}")} - {folder}
     if all(path.parts[-3:-1] != (task, method) for path in others):
         return f"{task}/{method}"
     taken = [path.name for path in others]
-    return next((name[:n] for n in range(_SHOWN, len(name)) if not any(o.startswith(name[:n]) for o in taken)), name)
+    return next((name[:n] for n in range(ID_DIGITS, len(name)) if not any(o.startswith(name[:n]) for o in taken)), name)
+
+
+def _below(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.rglob(_ROW))
 
 
 def _known(part: str) -> str:
@@ -69,8 +100,8 @@ def _fits(parts: Sequence[str], folder: Path) -> bool:
 
 
 def _listed(folders: Sequence[Path]) -> str:
-    names = [f"{'/'.join(folder.parts[-3:-1])} {folder.name[:_SHOWN]}" for folder in folders[:_SHOWN]]
-    return ", ".join([*names, *([f"and {len(folders) - _SHOWN} more"] if len(folders) > _SHOWN else [])])
+    names = [f"{'/'.join(folder.parts[-3:-1])} {folder.name[:ID_DIGITS]}" for folder in folders[:_MOST_LISTED]]
+    return ", ".join([*names, *([f"and {len(folders) - _MOST_LISTED} more"] if len(folders) > _MOST_LISTED else [])])
 
 
 def _told_apart(folders: Sequence[Path]) -> list[str]:
@@ -84,4 +115,4 @@ def _told_apart(folders: Sequence[Path]) -> list[str]:
     names = dict.fromkeys(name for own in known for name in own)
     differing = [name for name in names if len({canonical_json(own.get(name)) for own in known}) > 1]
     told = [", ".join(f"{name} {own[name]}" for name in differing if name in own) for own in known]
-    return [f"{folder.name[:_SHOWN]} ({text or 'alike'})" for folder, text in zip(folders, told, strict=True)]
+    return [f"{folder.name[:ID_DIGITS]} ({text or 'alike'})" for folder, text in zip(folders, told, strict=True)]

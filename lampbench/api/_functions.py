@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lampbench.api._choice import method_names, overrides, plans_of, task_names
 from lampbench.api._executors import executor_of, placed
-from lampbench.api._find import find_run
+from lampbench.api._find import find_run, run_names
 from lampbench.api._look import data_of_plans
 from lampbench.api._progress import ProgressReporter
 from lampbench.api._results import Results
@@ -107,10 +107,8 @@ def compare(first: str | Path, second: str | Path, *, out: str | Path = "runs") 
     from lampbench.leaderboard import read_result
 
     results = [read_result(find_run(own, Path(out))) for own in (first, second)]
-    names = [result.identity.method for result in results]
-    if names[0] == names[1]:
-        names = [f"{name} {result.row.run_id}" for name, result in zip(names, results, strict=True)]
-    return compare_results(results[:1], results[1:], (names[0], names[1]))
+    ours, theirs = run_names([result.row for result in results])
+    return compare_results(results[:1], results[1:], (ours, theirs))
 
 
 def load_dataset(task: str, protocol: str = "mini", *, data: str | Path | None = None) -> Dataset:

@@ -77,7 +77,7 @@ def _against(baseline: Path, runs: Sequence[tuple[Row, Path]]) -> dict[str, Gain
 
 def _verdict(difference: Difference, p: float, higher_is_better: bool) -> str:
     value = difference.micro.value
-    # A p that is no number is not below the level either.
+    # A p-value that is NaN is not below the level either.
     if value is None or not p < LEVEL:
         return "unclear"
     return "better" if (value > 0) is higher_is_better else "worse"

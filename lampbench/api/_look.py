@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ class Look:
         outputs, golds = [answers[query.id] for _, query in pairs], [self._data.golds[query.id] for _, query in pairs]
         values = additive(self.task, outputs, golds)[self.task.primary.key].own.tolist()
         return [
-            Asked(user, query, gold, output, value if value == value else None)
+            Asked(user, query, gold, output, value if isfinite(value) else None)
             for (user, query), gold, output, value in zip(pairs, golds, outputs, values, strict=True)
         ]
 
@@ -103,13 +104,13 @@ class Prompts:
                 method.load_user(user, self._folder.user_state(user.id))
                 self._known.add(user.id)
             return plain.with_context(method.context(user, query)), ""
-        except Exception as error:  # a third party's method, or a file that is not there
+        except Exception as error:  # a third-party method, or a file that is not there
             return plain, f"what goes before the query cannot be made again ({type(error).__name__}: {error})"
 
     @cached_property
     def _method(self) -> Any:
         """The method, as far as it makes contexts; None if it is of a kind that has none to ask for."""
-        # AdapterMethod imports torch, which only whoever looks at prompts waits for.
+        # AdapterMethod imports torch, which is needed only to show prompts.
         from lampbench.bases import AdapterMethod, PromptMethod
 
         own = self._row.identity

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lampbench.api._find import find_run
+from lampbench.api._find import find_run, runs_below
 from lampbench.api._gains import Gain, gains
 from lampbench.api._look import DataOf, Look, data_at
 from lampbench.api._table import legend, run_notes, run_table
@@ -105,9 +105,7 @@ def load_results(folder: str | Path, *, data: str | Path | None = None) -> Resul
     Raises:
         InputError: There are no runs, or a file is damaged.
     """
-    folders = sorted(path.parent for path in Path(folder).rglob("row.json"))
-    if not folders:
-        raise InputError(f"{folder}: no row.json in it; expected a run folder, or a folder of some")
+    folders = runs_below(Path(folder))
     return Results([read_run_row(own / "row.json") for own in folders], folders, data_at(Path(data) if data else None))
 
 

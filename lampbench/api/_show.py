@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from textwrap import fill, indent
 from typing import Any
 
+from lampbench.api._find import ID_DIGITS, run_names
 from lampbench.api._look import Asked, Look
 from lampbench.core import InputError
 
@@ -140,7 +141,7 @@ def page(look: Look, against: Look | None, entries: Sequence[Shown]) -> str:
         loader=jinja2.PackageLoader("lampbench.api"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     facts = {"run": look.row.run_id, "protocol": look.row.identity.protocol, "label": look.row.data.label}
-    title = f"{look.row.identity.task}: answers of {' and '.join(_names(look, against)[: 2 if against else 1])}"
+    title = f"{look.row.identity.task}: answers of {' and '.join(_names(look, against))}"
     # In a script element only "<" could end it; escaped, half of a surrogate pair is no trouble either.
     data = json.dumps(content).replace("<", "\\u003c")
     return environment.get_template("answers.html").render(title=title, facts=facts, data=data)
@@ -160,12 +161,8 @@ def _entry(look: Look, against: Look | None, own: Shown) -> Mapping[str, Any]:
 
 
 def _names(look: Look, against: Look | None) -> list[str]:
-    """What the runs are called: by method, and by id where that is the same."""
-    name = look.row.identity.method
-    if against is None:
-        return [name]
-    other = against.row.identity.method
-    return [name, other] if name != other else [f"{name} {look.row.run_id[:6]}", f"{other} {against.row.run_id[:6]}"]
+    """What the runs are called."""
+    return run_names([look.row] if against is None else [look.row, against.row], ID_DIGITS)
 
 
 def _block(title: str, texts: Sequence[str]) -> str:

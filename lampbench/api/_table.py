@@ -8,13 +8,12 @@ from textwrap import fill
 
 from tabulate import tabulate
 
+from lampbench.api._find import ID_DIGITS
 from lampbench.api._gains import BASELINE, LEVEL, Gain
 from lampbench.data import Leak, findings
 from lampbench.rows import Data, Row, RunRow
 
 _WIDTH = 100
-# Characters of a run's id that are shown.
-_ID = 6
 
 
 def run_table(rows: Sequence[RunRow], gains: Mapping[str, Gain]) -> str:
@@ -41,7 +40,7 @@ def _task_table(task: str, rows: Sequence[RunRow], gains: Mapping[str, Gain]) ->
         "swapped state": [_swapped(row) for row in rows],
         "params/user": [f"{row.cost.parameters.per_user:,}" if row.cost else "" for row in rows],
         "s/user": [_seconds(row) for row in rows],
-        "run": [row.run_id[:_ID] for row in rows],
+        "run": [row.run_id[:ID_DIGITS] for row in rows],
     }
     # A column in which nothing stands says nothing.
     shown = {name: cells for name, cells in columns.items() if any(cells)}
@@ -125,7 +124,7 @@ def _row_notes(row: RunRow) -> Iterator[tuple[str, str]]:
     if row.identity.limit is not None:
         yield f"limited to the first {data.users} users", ""
     for count, what in (
-        (data.invalid_outputs, f"outputs that are no valid answer, of {data.queries}"),
+        (data.invalid_outputs, f"outputs that are not valid answers, of {data.queries}"),
         (data.cut_contexts, f"prompts whose context was cut to fit the model, of {data.queries}"),
         (data.cut_sources, f"prompts whose text was cut to fit the model, of {data.queries}"),
         (data.cut_while_adapting, "training examples or profile prompts that were cut to fit the model"),

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 def _nobody(prompts: float) -> None:
-    """Nobody listens."""
+    """Ignore them: there is no listener."""
 
 
 class Watch:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lampbench.api import find_run, run_names, runs_below
 from lampbench.cli._options import out_option, run_argument
 from lampbench.core import InputError
 
@@ -122,14 +123,13 @@ def compare(runs: Sequence[str], golds: Sequence[Path], out: Path) -> None:
     lampbench compare lamp5/zero-shot lamp5/rag lamp5/perfit
     lampbench compare runs/mini/lamp5/zero-shot/ID 7d3e90
     """
-    from lampbench.api import find_run
     from lampbench.leaderboard import KnownGolds, adjusted, read_result
     from lampbench.leaderboard import compare as compare_results
 
     if len(runs) < 2:
         raise InputError("compare needs two runs or more")
     results = [read_result(find_run(own, out)) for own in runs]
-    names = _names(results)
+    names = run_names([result.row for result in results])
     made = [
         compare_results([other], results[:1], (name, names[0]))
         for name, other in zip(names[1:], results[1:], strict=True)
@@ -176,20 +176,11 @@ def _run_folders(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
     """The run folders at or below the paths, and why a path gives none."""
     folders, refused = [], []
     for path in paths:
-        found = sorted(row.parent for row in path.rglob("row.json"))
-        folders += found
-        if not found:
-            refused.append(f"{path}: no row.json in it; expected a run folder, or a folder of some")
+        try:
+            folders += runs_below(path)
+        except InputError as error:
+            refused.append(str(error))
     return folders, refused
-
-
-def _names(results: Sequence[Result]) -> list[str]:
-    """Methods, with the run id where one occurs twice."""
-    methods = [result.identity.method for result in results]
-    return [
-        name if methods.count(name) == 1 else f"{name} {result.row.run_id}"
-        for name, result in zip(methods, results, strict=True)
-    ]
 
 
 def _costs_text(names: Sequence[str], results: Sequence[Result]) -> str:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from lampbench.api import task_names
+from lampbench.api import known_runs, task_names
 from lampbench.cli._flags import METHODS, TASKS, Typed, flag
 from lampbench.core import CACHE_VARIABLE, MissingDataError, Task
 from lampbench.runner import Settings, load_task, options
@@ -61,8 +61,7 @@ def run_argument(name: str, **more: Any) -> Callable[[_Command], _Command]:
     """An argument that names finished runs: folders, beginnings of ids, or TASK/METHOD."""
 
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        folders = Path(ctx.params.get("out") or Settings().out).glob("*/*/*/*/row.json")
-        names = {"/".join(path.parts[-4:-2]) for path in folders}
+        names = {"/".join(run.parts[-3:-1]) for run in known_runs(Path(ctx.params.get("out") or Settings().out))}
         found = [CompletionItem(own) for own in sorted(names) if own.startswith(incomplete)]
         # A folder, which the shell itself knows.
         return found or [CompletionItem(incomplete, type="dir")]

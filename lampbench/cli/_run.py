@@ -23,13 +23,13 @@ from lampbench.api import (
     overrides,
     placed,
     plans_of,
-    short_name,
+    short_names,
     task_names,
 )
 from lampbench.cli._flags import Grouped, config_flag, flag, setting_flags, settings_of
 from lampbench.cli._options import cache_option, k_option, method_option, note, set_option, task_option, use_cache
 from lampbench.core import config_to_json
-from lampbench.runner import Plan, Planner, RunFolder, Settings, Steps
+from lampbench.runner import Plan, Planner, RunFolder, Settings, Steps, has_shared_stage
 
 
 @click.command(cls=Grouped)
@@ -63,8 +63,9 @@ def run(
     planner = Planner(settings, say=reporter.say)
     plans = plans_of(planner, names, task_names(task, note), chosen, note)
     if dry_run:
+        counted: dict[tuple[str, bool], Tokens] = {}
         for plan in plans:
-            click.echo(_plan_text(plan, planner))
+            click.echo(_plan_text(plan, planner, _tokens(plan, counted)))
         return 0
     rows = executor_of(settings, reporter).run_all(plans, force=force)
     data = data_of_plans({plan.run_id: plan.dataset for plan in plans})
@@ -85,7 +86,7 @@ def _end_text(results: Results, settings: Settings) -> str:
     # Zero-shot first: others are compared with it.
     same_task = [folder for folder in done if folder.parts[-3] == done[0].parts[-3]]
     same_task.sort(key=lambda folder: folder.parts[-2] != BASELINE)
-    calls = [short_name(folder, out) for folder in same_task]
+    calls = short_names(same_task, out)
     if len(calls) > 1:
         lines.append(f"Compare: lampbench compare {' '.join(calls)}{where}")
     if calls:
@@ -93,10 +94,9 @@ def _end_text(results: Results, settings: Settings) -> str:
     return "\n" + "\n\n".join([*blocks, "\n".join(lines)])
 
 
-def _plan_text(plan: Plan, planner: Planner) -> str:
+def _plan_text(plan: Plan, planner: Planner, tokens: Tokens | None) -> str:
     data = plan.dataset
     row = RunFolder(plan.folder).row()
-    tokens = _tokens(plan)
     guess = estimate(plan, tokens, planner.weights)
     facts = {
         "run id": plan.run_id,
@@ -113,12 +113,16 @@ def _plan_text(plan: Plan, planner: Planner) -> str:
     return "\n".join([f"{plan.task.name} {plan.method}", *(f"  {key}: {value}" for key, value in facts.items())])
 
 
-def _tokens(plan: Plan) -> Tokens | None:
+def _tokens(plan: Plan, counted: dict[tuple[str, bool], Tokens]) -> Tokens | None:
+    """Tokens of the plan's texts, counted once for methods that read the same; None if no model runs here."""
     from lampbench.backbone import BackboneInfo, load_tokenizer
 
     if plan.decoding is None or not isinstance(plan.backbone, BackboneInfo):
         return None
-    return Tokens.of(plan, plan.decoding.encoder(load_tokenizer(plan.backbone), plan.backbone))
+    key = plan.task.name, has_shared_stage(plan.method_type)
+    if key not in counted:
+        counted[key] = Tokens.of(plan, plan.decoding.encoder(load_tokenizer(plan.backbone), plan.backbone))
+    return counted[key]
 
 
 def _token_text(plan: Plan, tokens: Tokens | None) -> str:

@@ -141,7 +141,7 @@ def _costs(row: Row) -> Sheet:
         ("history items", count(data.history_items)),
         ("shared users", count(data.shared_users)),
         ("shared queries", count(data.shared_queries)),
-        ("answers that are no valid answer", count(data.invalid_outputs)),
+        ("answers that are not valid", count(data.invalid_outputs)),
         ("prompts whose context was cut", count(data.cut_contexts)),
         ("prompts whose text was cut", count(data.cut_sources)),
         ("prompts cut while adapting", count(data.cut_while_adapting)),
