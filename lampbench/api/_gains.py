@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lampbench.core import Metric
+from lampbench.metrics import LEVEL
 from lampbench.rows import Row, RunRow
 from lampbench.runner import load_task
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from lampbench.metrics import Difference
 
 BASELINE = "zero-shot"
-LEVEL = 0.05
 
 
 @dataclass(frozen=True)

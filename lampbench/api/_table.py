@@ -9,8 +9,9 @@ from textwrap import fill
 from tabulate import tabulate
 
 from lampbench.api._find import ID_DIGITS
-from lampbench.api._gains import BASELINE, LEVEL, Gain
+from lampbench.api._gains import BASELINE, Gain
 from lampbench.data import Leak, findings
+from lampbench.metrics import LEVEL
 from lampbench.rows import Data, Row, RunRow
 
 _WIDTH = 100

@@ -29,6 +29,7 @@ from lampbench.api import (
 from lampbench.cli._flags import Grouped, config_flag, flag, setting_flags, settings_of
 from lampbench.cli._options import cache_option, k_option, method_option, note, set_option, task_option, use_cache
 from lampbench.core import config_to_json
+from lampbench.data import SYNTHETIC
 from lampbench.runner import Plan, Planner, RunFolder, Settings, Steps, has_shared_stage
 
 
@@ -76,7 +77,7 @@ def run(
 def _end_text(results: Results, settings: Settings) -> str:
     """What a finished command prints: results, what to know of them, and what to do next."""
     label = results.rows[0].data.label
-    blocks = [f"{label}: invented users; these scores cannot be compared with scores on LaMP"] if label else []
+    blocks = [f"{label}: {SYNTHETIC}"] if label else []
     blocks += [str(results)]
     out, folders = settings.out, results.folders
     pattern = out / settings.protocol / "<task>" / "<method>" / "<run>"

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from lampbench.data._leaks import Leak
 
 
+# What is said beside every table of scores on data with a label.
+SYNTHETIC = "invented users; these scores cannot be compared with scores on LaMP"
+
 _Made = TypeVar("_Made")
 
 

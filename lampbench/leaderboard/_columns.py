@@ -12,10 +12,9 @@ from typing import Any, Literal
 from lampbench.core import Metric, Task
 from lampbench.leaderboard._board import ADAPTED, RAW, Entry
 from lampbench.leaderboard._compare import Moved
-from lampbench.metrics import Estimate
+from lampbench.metrics import LEVEL, Estimate
 
 ABSENT = "–"
-LEVEL = 0.05
 Order = Literal["ascending", "descending"]
 # Choices of columns on a page: what methods reach, what they cost, and how they were run.
 View = Literal["quality", "cost", "run"]

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from lampbench.leaderboard._board import Board, Entry
-from lampbench.leaderboard._columns import LEVEL
 from lampbench.leaderboard._costs import mean
-from lampbench.metrics import holm
+from lampbench.metrics import LEVEL, holm
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from tabulate import tabulate
 
 from lampbench.core import Task, write_json
+from lampbench.data import SYNTHETIC
 from lampbench.leaderboard._board import Board, Entry
 from lampbench.leaderboard._columns import (
     ABSENT,
@@ -29,7 +30,6 @@ from lampbench.leaderboard._overview import OverviewRow, Section, limit_name, mo
 from lampbench.leaderboard._results import no_collection
 
 Format = Literal["md", "csv", "json", "tex"]
-SYNTHETIC = "invented users; these scores cannot be compared with scores on LaMP."
 _NOTE = f"Absent is {ABSENT}. What the columns say: [Leaderboards](../README.md#columns)."
 
 
@@ -127,7 +127,7 @@ def _write(target: Path, kind: Format, boards: Sequence[Board], values: Sequence
 def _markdown(boards: Sequence[Board]) -> str:
     parts = [f"# {boards[0].task.name} under {boards[0].protocol}", boards[0].task.about.capitalize() + "."]
     if boards[0].label:
-        parts.append(f"**{boards[0].label}**: {SYNTHETIC}")
+        parts.append(f"**{boards[0].label}**: {SYNTHETIC}.")
     for board in boards:
         parts += [f"## {_title(board)}", _markdown_table(*_table(board))]
         parts.append(references(board))
@@ -212,7 +212,7 @@ def _overview(boards: Sequence[Board]) -> str:
         label = f" ({section.label})" if section.label and section.label != section.title else ""
         parts.append(f"## {section.title}{label}: {section.model}")
         if section.label:
-            parts.append(SYNTHETIC[0].upper() + SYNTHETIC[1:])
+            parts.append(f"{SYNTHETIC[0].upper()}{SYNTHETIC[1:]}.")
         headers = [f"[{b.task.name}]({b.protocol}/{b.task.name}.md) {b.task.primary.key}" for b in section.boards]
         headers = ["method", "mean rank", "params/user", "s/user", "ms/query", *headers]
         parts.append(_markdown_table(headers, [_overview_cells(section, row) for row in section.rows]))

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from lampbench.metrics._scores import (
+    LEVEL,
     Estimate,
     Score,
     invalid_outputs,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from lampbench.metrics._statistics import Difference, Means, difference, holm
 
 __all__ = [
+    "LEVEL",
     "Additive",
     "Difference",
     "Estimate",

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from lampbench.metrics._additive import Array
+from lampbench.metrics._scores import LEVEL
 from lampbench.metrics._statistics import Means
 
-LEVEL = 0.05
 FLIPS = 2000
 # Of boards with very many methods fewer flips are drawn: the level does not depend on how many, only the power does.
 _FEWEST_FLIPS = 400

@@ -12,6 +12,9 @@ from lampbench.core import Metric, Task
 if TYPE_CHECKING:
     from lampbench.metrics._additive import Additive
 
+# A difference is shown if its p-value, adjusted for all comparisons made together, is below.
+LEVEL = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:

@@ -7,18 +7,15 @@ from typing import Any
 
 from tabulate import tabulate
 
-from lampbench.metrics import Difference, Estimate
+from lampbench.data import SYNTHETIC
+from lampbench.metrics import LEVEL, Difference, Estimate
 from lampbench.tune._search import Search, Shared, Trial, gain, in_words
-
-_SURE = 0.05
 
 
 def report(search: Search, trials: Sequence[Trial], best: Trial | None, asked: int) -> str:
     """The table of all trials, and what its reader must know."""
     data = search.preset.dataset
-    lines = (
-        [f"\n{data.label}: invented users; these scores cannot be compared with scores on LaMP"] if data.label else []
-    )
+    lines = [f"\n{data.label}: {SYNTHETIC}"] if data.label else []
     lines.append(f"\n{_table(search, trials, best)}\n")
     lines += [f"note: {note}" for note in [*data.notes, *_notes(trials)]]
     if len(trials) < asked:
@@ -77,7 +74,7 @@ def doubt(difference: Difference, others: int) -> str:
     """How certain a gain is that is the best of ``others`` trials, as text (Bonferroni)."""
     adjusted = min(1.0, difference.p * others)
     p = f"p={difference.p:.4f}, as the best of {others} p={adjusted:.4f}"
-    return p if adjusted <= _SURE else f"{p}: that may be chance; hold out more users (--held-out), or keep the preset"
+    return p if adjusted <= LEVEL else f"{p}: that may be chance; hold out more users (--held-out), or keep the preset"
 
 
 def _with_interval(estimate: Estimate, form: str = ".4f") -> str:

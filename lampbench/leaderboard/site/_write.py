@@ -13,12 +13,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lampbench.core import InputError, new_folder
+from lampbench.data import SYNTHETIC
 from lampbench.leaderboard import _columns
 from lampbench.leaderboard._advice import advice, certainty
 from lampbench.leaderboard._board import Board
 from lampbench.leaderboard._overview import sections
 from lampbench.leaderboard._published import ABOUT, ALONE, HEADERS, REASONS, Reported, published
-from lampbench.leaderboard._render import SYNTHETIC, boards_csv, boards_json
+from lampbench.leaderboard._render import boards_csv, boards_json
 from lampbench.leaderboard.site._pages import board_page, method_page
 from lampbench.leaderboard.site._places import (
     PUBLISHED,
@@ -140,7 +141,7 @@ def _environment(**values: Any) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals |= values | {"listing": Listing, "synthetic": SYNTHETIC, "ABSENT": _columns.ABSENT}
+    environment.globals |= values | {"listing": Listing, "synthetic": f"{SYNTHETIC}.", "ABSENT": _columns.ABSENT}
     environment.globals |= {function.__name__: function for function in _IN_TEMPLATES}
     return environment
 
