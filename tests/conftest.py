@@ -62,3 +62,31 @@ def example_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def broken_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the broken plug-ins installed."""
     return install("broken", tmp_path_factory.mktemp("broken"))
+
+
+@pytest.fixture(scope="module")
+def shown() -> list[Any]:
+    """The boards of a made-up site."""
+    from sites import results
+
+    from lampbench.leaderboard import boards
+
+    return boards(results())
+
+
+@pytest.fixture(scope="module")
+def site(shown: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Their site; tests must not change it."""
+    from sites import papers
+
+    from lampbench.leaderboard.site import write_site
+
+    out = tmp_path_factory.mktemp("published") / "site"
+    write_site(shown, out, papers())
+    return out
+
+
+@pytest.fixture
+def lamp2m(shown: list[Any]) -> Any:
+    """The board of lamp2m among them."""
+    return next(board for board in shown if board.task.name == "lamp2m")
