@@ -13,6 +13,11 @@ from lampbench.core import digest
 SCHEMA_VERSION: Literal[2] = 2
 # What a run spends its seconds on, in order.
 PHASES = ("load", "fit_shared", "adapt", "predict", "score")
+# What is said of every run whose identity has ``joint``.
+JOINT = (
+    "joint training: the shared stage read the histories of all evaluated users, so answers to one user depend on the "
+    "others"
+)
 # Calculations with larger numbers overflow.
 LARGEST = 1e300
 
