@@ -243,8 +243,8 @@ _NAMES = (
         "Of the rank group. From the best score down, a group ends at the first entry that is significantly worse than "
         "the group's best; the place of that entry is the next rank. Entries of one rank cannot be told apart from the "
         "best of their group. All pairs of entries are tested by permutation over users: the chance that any group of "
-        "a board ends wrongly is at most 5%. Not ranked is what failed a check or has no score; joint is what trained on "
-        "all evaluated users together: the reason is below the table.",
+        "a board ends wrongly is at most 5%. Not ranked is what failed a check or has no score; joint is what "
+        "trained on all evaluated users together: the reason is below the table.",
         main=True,
     ),
     Column("rank", "", lambda e: e.rank, None, path=("rank",)),
