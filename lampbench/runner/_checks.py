@@ -34,7 +34,8 @@ class _Round:
 class Guards:
     """The isolation checks of one unit of a method that adapts; created before anyone is adapted.
 
-    Every round asks the same queries in one batch, so that rounding is the same in all of them.
+    Every round asks users and strangers apart, each in one batch, so that rounding is the same in all rounds: in
+    bfloat16 a prompt's answer can differ with the batch that it is in.
 
     Args:
         method: The method.
@@ -108,9 +109,8 @@ class Guards:
 
     def _round(self) -> _Round:
         with self._brief(_TOKENS):
-            answers = answers_of(self._method, [*self._sample, *self._strangers])
-        own = len(self._sample)
-        return _Round(_by_id(self._sample, answers[:own]), _by_id(self._strangers, answers[own:]))
+            own, strangers = (answers_of(self._method, asked) for asked in (self._sample, self._strangers))
+        return _Round(_by_id(self._sample, own), _by_id(self._strangers, strangers))
 
     def _brief(self, tokens: int) -> AbstractContextManager[None]:
         """Answers of the method's backbone, if it writes any, are short inside the ``with`` block."""
