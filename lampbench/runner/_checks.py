@@ -141,12 +141,13 @@ def together(parts: Iterable[Mapping[str, Mapping[str, Any]]]) -> Checks:
     return found
 
 
-def data_checks(data: Dataset, adapted: Iterable[Mapping[str, Any]] | None) -> Checks:
+def data_checks(data: Dataset, adapted: Iterable[Mapping[str, Any]] | None, joint: str | None = None) -> Checks:
     """What can be checked without the method.
 
     Args:
         data: The run's data.
         adapted: The journal's ``adapt`` events; None for a method that adapts nobody.
+        joint: What the journal says joint training read; None without joint training.
     """
     looked_at = data.evaluated[:_LOOKED_AT]
     handed = [part for asked in looked_at for part in (asked.user, *asked.queries)]
@@ -156,7 +157,20 @@ def data_checks(data: Dataset, adapted: Iterable[Mapping[str, Any]] | None) -> C
         made = {user: own for event in adapted for user, own in event.get("data", {}).items()}
         different = sum(made.get(asked.user.id) != _expected(asked.user) for asked in data.evaluated)
         checks["training_data"] = {"passed": different == 0, "users": len(data.evaluated), "different": different}
+    if joint is not None:
+        users = joint_users(data)
+        checks["joint_data"] = {"passed": joint == histories_digest(users), "users": len(users)}
     return checks
+
+
+def joint_users(data: Dataset) -> tuple[User, ...]:
+    """Whom joint training reads: all evaluated users who have a history."""
+    return tuple(asked.user for asked in data.evaluated if asked.user.history)
+
+
+def histories_digest(users: Iterable[User]) -> str:
+    """Identifies exactly what joint training reads."""
+    return digest([history_digest(user) for user in users])[:16]
 
 
 def _expected(user: User) -> str | None:
