@@ -11,7 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
-from lampbench.bases import PUBLISHED, TrainingConfig
+from lampbench.bases import PUBLISHED, TrainingConfig, presets_of
 from lampbench.core import (
     AskedUser,
     InputError,
@@ -240,9 +240,10 @@ class Planner:
         if steps is None or steps.median >= _FEW_STEPS:
             return
         start = ", and a start that is not the identity has no time to become useful" if config.starts_elsewhere else ""
+        others = "".join(f", --set preset={name} takes others" for name in presets_of(method))
         self._note(
             f"{task.name} {method}: users get {steps} optimizer steps; the published settings are for long "
-            f"histories{start}: lampbench tune {method} chooses others on shared users"
+            f"histories{start}: lampbench tune {method} chooses others on shared users{others}"
         )
 
     def _model(self) -> str | None:
