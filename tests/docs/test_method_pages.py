@@ -53,6 +53,7 @@ def known(config: Any) -> dict[str, Any]:
         "width": model["hidden_size"],
         "heads": model["num_hidden_layers"] * heads,
         "head_width": model["hidden_size"] // heads,
+        "e": getattr(config, "encoder_width", None) or model["hidden_size"],
     }
 
 
