@@ -18,7 +18,7 @@ from lampbench.adapters._intervention_spec import InterventionSpec, check_stream
 from lampbench.adapters._lora_spec import LoraSpec, family_targets
 from lampbench.adapters._memory import Capacity, EngineOptions, PassRoom, capacity
 from lampbench.adapters._optimizer import Snapshots, StackedAdamW
-from lampbench.adapters._spec import AdapterSpec, Bank, EvaluatedBank, SoloAdapter, State, differ
+from lampbench.adapters._spec import AdapterSpec, Bank, EvaluatedBank, PerUser, SoloAdapter, State, acting, differ
 from lampbench.adapters._steering import Steering
 from lampbench.adapters._training import Recipe, TrainingJob, batch_loss, train_alone
 
@@ -40,6 +40,7 @@ __all__ = [
     "Kind",
     "LoraSpec",
     "PassRoom",
+    "PerUser",
     "Positions",
     "Recipe",
     "Snapshots",
@@ -48,6 +49,7 @@ __all__ = [
     "State",
     "Steering",
     "TrainingJob",
+    "acting",
     "batch_loss",
     "capacity",
     "check_streams",

@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from lampbench.adapters._dropout import row_key
-from lampbench.adapters._spec import AdapterSpec, State, exact
+from lampbench.adapters._spec import AdapterSpec, PerUser, State, acting, exact
 from lampbench.backbone import Adapter, PassWindow, TransformersBackbone, attached
 from lampbench.core import Pair
 
@@ -98,7 +98,7 @@ def train_alone(
     specs: Sequence[AdapterSpec],
     recipe: Recipe,
     *,
-    beneath: Sequence[Adapter] = (),
+    beneath: Sequence[Adapter | PerUser] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[State]:
     """Train one user's adapters so that the backbone continues each prompt with its target.
@@ -123,7 +123,8 @@ def train_alone(
             batch = [encoded[i] for i in chosen]
             optimizer.param_groups[0]["lr"] = rate(step)
             optimizer.zero_grad(set_to_none=True)
-            adapters = [*beneath, *(adapter.adapter(keys) for adapter in lone)]
+            below = acting(beneath, [job.name] * len(chosen))
+            adapters = [*below, *(adapter.adapter(keys) for adapter in lone)]
             batch_loss(backbone, batch, adapters).backward()
             recipe.penalize(parameters)
             torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
