@@ -1,0 +1,173 @@
+"""lora-bank: who becomes an anchor, what is merged with which weights (against peft), and its files."""
+
+import copy
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lampbench_methods.lora_bank import LoraBank, mixture
+from support import load_backbone, task
+
+from lampbench.adapters import acting
+from lampbench.backbone import PassWindow, attached
+from lampbench.core import HistoryItem, InputError, LabelledUser, RunContext, User, config_from
+from lampbench.retrieval import clusters, user_vector
+
+FAST = {"bank_rank": 3, "bank_epochs": 1, "bank_learning_rate": 0.1, "rank": 2, "learning_rate": 0.1, "alpha": 4.0}
+WORDS = {"cats": "cat kitten purr meow", "ships": "harbour sail anchor deck"}
+
+
+def build(backbone: Any, **settings: Any) -> LoraBank:
+    config = config_from(LoraBank.Config, {**FAST, "least_items": 1, **settings}, "lora-bank")
+    config = LoraBank.resolve(config, task("lamp5"), RunContext("folder", backbone.shape, "lora-bank"))
+    return LoraBank(task=task("lamp5"), config=config, seed=0, backbone=backbone)
+
+
+def person(name: str, topic: str, items: int) -> User:
+    words = WORDS[topic].split()
+    texts = [" ".join(words[(i + j) % 4] for j in range(3)) for i in range(items)]
+    return User(name, tuple(HistoryItem(f"{name}-{i}", f"{text} again", text) for i, text in enumerate(texts)))
+
+
+def shared(*people: User) -> list[LabelledUser]:
+    return [LabelledUser(user, ()) for user in people]
+
+
+def bank_of(method: LoraBank, folder: Path) -> list[str]:
+    method.save_shared(folder)
+    return [entry["user"] for entry in json.loads((folder / "bank.json").read_text())]
+
+
+PEOPLE = shared(
+    *(person(f"cat {n}", "cats", n) for n in (1, 4, 2)),
+    *(person(f"ship {n}", "ships", n) for n in (2, 1, 3)),
+    User("silent", ()),
+)
+
+
+def test_of_each_cluster_the_user_with_the_longest_history_is_an_anchor(tmp_path: Path) -> None:
+    backbone, said = load_backbone(), []
+    for least, expected in ((2, {"cat 4", "ship 3"}), (3, {"cat 4"}), (10, {"cat 4", "ship 3"})):
+        method = build(backbone, anchors=2, least_items=least)
+        method.say = said.append
+        method.fit_shared(PEOPLE)
+        folder = tmp_path / str(least)
+        folder.mkdir()
+        assert set(bank_of(method, folder)) == expected
+    assert sum("no shared user has more than 10 history items" in line for line in said) == 1
+    with pytest.raises(InputError, match="the data has none; use a protocol with a train split"):
+        method.fit_shared(PEOPLE[-1:])
+
+
+def test_a_user_gets_the_anchors_alike_and_the_nearest_weighs_most(tmp_path: Path) -> None:
+    method = build(load_backbone(), anchors=2)
+    method.fit_shared(PEOPLE)
+    anchors = bank_of(method, tmp_path)
+    method.adapt([person("new", "ships", 3)])
+    method.save_user("new", tmp_path)
+    found = json.loads((tmp_path / "mixture.json").read_text())
+    assert [anchors[number] for number, _ in found] == ["ship 3", "cat 4"]
+    first, second = (weight for _, weight in found)
+    assert first > second > 0
+    assert first + second == pytest.approx(1)
+
+
+def test_weights_are_shares_of_the_similarities() -> None:
+    near = np.array([0.2, 0.6, -0.5, 0.2])
+    assert mixture(near, 2) == ((1, pytest.approx(0.75)), (0, pytest.approx(0.25)))
+    assert mixture(near, 2, swapped=True) == ((1, pytest.approx(0.25)), (0, pytest.approx(0.75)))
+    assert [weight for _, weight in mixture(near, 9)] == pytest.approx([0.6, 0.2, 0.2, 0])
+    assert mixture(np.array([-0.1, -0.2]), 2) == ((0, 0.5), (1, 0.5))
+
+
+def test_clusters_separate_groups_and_do_not_outnumber_different_vectors() -> None:
+    draw = np.random.default_rng(0)
+    groups = np.repeat([0, 1, 2], 20)
+    vectors = 10.0 * np.eye(8)[groups] + draw.normal(size=(60, 8))
+    labels = clusters(vectors, 3, seed=5)
+    assert len({(int(label), int(group)) for label, group in zip(labels, groups, strict=True)}) == 3
+    assert (labels == clusters(vectors, 3, seed=5)).all()
+    assert set(clusters(np.ones((4, 2)), 3, seed=0).tolist()) == {0}
+
+
+def test_a_users_vector_is_the_mean_over_items_whatever_their_length() -> None:
+    class Lengths:
+        def encode(self, texts: Sequence[str]) -> np.ndarray:
+            return np.array([[len(text), 1.0] for text in texts], dtype=np.float32)
+
+    user = person("new", "cats", 4)
+    lengths = [len(task("lamp5").document(item)) for item in user.history]
+    np.testing.assert_allclose(user_vector(task("lamp5"), user, Lengths()), [np.mean(lengths), 1.0])
+
+
+def logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model(input_ids=ids).logits
+    return found
+
+
+def test_what_acts_on_a_user_is_what_peft_makes_of_the_saved_files(tmp_path: Path) -> None:
+    """A and B averaged apart are peft's linear combination with squared weights; the user's own LoRA is added to it."""
+    from peft import PeftModel
+
+    backbone = load_backbone()
+    backbone.model.double()
+    method = build(backbone, anchors=2)
+    plain = copy.deepcopy(backbone.model)
+    method.fit_shared(PEOPLE)
+    method.adapt([user := person("new", "ships", 3)])
+    (own := tmp_path / "own").mkdir()
+    method.save_shared(tmp_path)
+    method.save_user(user.id, own)
+    chosen = json.loads((own / "mixture.json").read_text())
+
+    model: Any = PeftModel.from_pretrained(plain, str(own), adapter_name="own")
+    for number, _ in chosen:
+        model.load_adapter(str(tmp_path / str(number)), adapter_name=str(number))
+    names, weights = [str(number) for number, _ in chosen], [weight**2 for _, weight in chosen]
+    model.add_weighted_adapter(names, weights, "merged", combination_type="linear")
+    model.base_model.set_adapter(["merged", "own"])
+    # The new adapter's dropout is in training mode.
+    model.eval()
+
+    ids = torch.tensor([backbone.encoder.prompt(task("lamp5").prompt("sail deck", "q"), 8)])
+    adapters = [*method.beneath(), method.adapter().frozen(backbone, [method.adapter().load(own, backbone)])]
+    zero = torch.zeros(1, dtype=torch.long)
+    window = PassWindow(zero, zero + ids.shape[1], zero, ids.shape[1])
+    with attached(acting(adapters, [user.id]), backbone.layers, window):
+        found = logits(backbone.model, ids)
+    # peft holds the weights in float32.
+    torch.testing.assert_close(found, logits(model, ids), rtol=0, atol=1e-5)
+    with model.disable_adapter():
+        assert (found - logits(model, ids)).abs().max() > 1e-2
+
+
+def test_files_of_another_bank_are_refused(tmp_path: Path) -> None:
+    method = build(load_backbone(), anchors=2)
+    method.fit_shared(PEOPLE)
+    method.adapt([user := person("new", "ships", 3)])
+    (own := tmp_path / "own").mkdir()
+    method.save_shared(tmp_path)
+    method.save_user(user.id, own)
+    (own / "mixture.json").write_text("[[2, 1.0]]")
+    with pytest.raises(InputError, match=r"mixture\.json: expected anchors from 0 to 1 with finite weights, found 2"):
+        method.load_user(user, own)
+    (own / "mixture.json").write_text("{")
+    with pytest.raises(InputError, match=r"mixture\.json: not a mixture of anchors"):
+        method.load_user(user, own)
+    index = json.loads((tmp_path / "bank.json").read_text())
+    (tmp_path / "bank.json").write_text(json.dumps(index[:1]))
+    with pytest.raises(InputError, match=r"expected one vector per anchor \(1\), found \(2, "):
+        method.load_shared(tmp_path, [])
+
+
+def test_counts_on_llama_2_7b(llama_shaped: Any) -> None:
+    """All linear maps of 32 layers: one anchor's LoRA of rank 8, and the user's of rank 4."""
+    inputs_and_outputs = 4 * (4096 + 4096) + 3 * (4096 + 11008)
+    maps = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
+    counts = build(llama_shaped, bank_rank=8, rank=4, targets=maps).parameters()
+    assert (counts.shared, counts.per_user) == (32 * 8 * inputs_and_outputs, 32 * 4 * inputs_and_outputs)
