@@ -118,24 +118,23 @@ class Anchor:
 class LoraBank(AdapterMethod):
     """MTA: the LoRAs of the nearest shared users, merged, and a small LoRA of the user's own on top.
 
-    Anchors are shared users who represent clusters: in each cluster of user vectors, the one with the longest history.
-    A LoRA is trained on each anchor's history alone. For a user, the LoRAs of the nearest anchors (by the cosine of user
-    vectors) are merged: A and B are averaged separately, with the similarities as weights. The result is frozen beneath a
-    small LoRA that is trained on the user's history. The base model stays shared.
+    Shared users are clustered by user vectors, and the one with the longest history in each cluster is an anchor. A LoRA
+    is trained on each anchor's history alone. For a user, the LoRAs of the nearest anchors (by the cosine of user vectors)
+    are merged: A and B are averaged apart, with the similarities as weights. The result is frozen beneath a small LoRA
+    that is trained on the user's history. All users share the base model.
 
-    Published: 50 clusters; anchors have more than 10 items; two nearest anchors; all settings marked as such; anchors of
-    DeBERTa-v3-large, similarity of BGE-small on the first 512 tokens of a history; a learning rate that falls along a
-    cosine; prompts with one retrieved item. Chosen here: one user vector for both, the mean of the items' vectors, by
-    default of the model's own token embeddings, since they need no other model and no forward pass, and do not depend on
-    what else is in a batch; a rate that falls linearly; plain prompts, as for ``user-lora``; no warm-up of the user's few
-    steps. The released code swaps the two weights; ``swapped=yes`` does as well.
+    Published beside the settings: anchors by vectors of DeBERTa-v3-large, similarity by BGE-small on the first 512 tokens
+    of a history, learning rates on a cosine, and prompts with one retrieved item. Chosen here: one vector for both, the
+    mean over items, by default of the model's own token embeddings (no other model, no forward pass, the same in any
+    batch); linear rates; plain prompts, as for ``user-lora``; no warm-up of a user's few steps. The released code swaps
+    the two weights, as ``swapped=yes`` does.
 
-    ``parameters`` counts one anchor's LoRA as the shared stage's, as each is trained alone.
+    ``parameters`` counts one anchor's LoRA for the shared stage, since each is trained alone.
     """
 
     Config = LoraBankConfig
     config: Any
-    paper = "Li et al., MTA (Merge-then-Adapt), 2025; anchors as in Tan et al., PER-PCS, EMNLP 2024"
+    paper = "Li et al., MTA, ACL 2026; anchors as in Tan et al., PER-PCS, EMNLP 2024"
 
     def setup(self) -> None:
         """Start with an empty bank."""
