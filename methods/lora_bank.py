@@ -7,35 +7,48 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from lampbench_methods.anchors import (
+    Anchor,
+    TokenEmbeddings,
+    choose_anchors,
+    cosines,
+    load_anchors,
+    read_json,
+    save_anchors,
+)
 from lampbench_methods.lora import RANKS_TO_TRY, LoraTrainingConfig
+from lampbench_methods.user_lora import USER_EPOCHS, UserLoraConfig
 
 from lampbench import AdapterMethod, InputError, LabelledUser, Parameters, Task, User, setting
-from lampbench.adapters import LoraSpec, PerUser, Recipe, State, TrainingJob
-from lampbench.backbone import TransformersBackbone
+from lampbench.adapters import GateSpec, LoraSpec, PerUser, Recipe, State, TrainingJob, mean_inputs
 from lampbench.core import RunContext, derive_seed
 from lampbench.hub import find_model
-from lampbench.retrieval import DenseEncoder, TextEncoder, clusters, user_vector
+from lampbench.retrieval import DenseEncoder, TextEncoder, user_vector
 
-_INDEX, _VECTORS, _MIXTURE = "bank.json", "vectors.safetensors", "mixture.json"
+_MIXTURE = "mixture.json"
 
-# As in MTA's released code, but for the clip, which it does not name and is OPPU's.
+# As in the released code of MTA and PER-PCS, but for the clip of LoRAs, which MTA's does not name and is OPPU's.
 PUBLISHED: Mapping[str, Any] = {
     "anchors": 50,
     "least_items": 10,
-    "top": 2,
     "bank_rank": 8,
-    "bank_epochs": 3,
     "bank_learning_rate": 1e-4,
-    "bank_batch_size": 2,
+    "gate_learning_rate": 2e-5,
+    "gate_steps": 200,
     "rank": 4,
     "epochs": 1,
     "learning_rate": 5e-5,
     "batch_size": 8,
     "clip": 0.3,
+}
+# What differs: of MTA, and of PER-PCS, whose anchors are trained as OPPU's users.
+PUBLISHED_OF_MODE: Mapping[str, Mapping[str, Any]] = {
+    "merge": {"top": 2, "bank_epochs": 3, "bank_batch_size": 2},
+    "pieces": {"top": 3, "bank_epochs": USER_EPOCHS, "bank_batch_size": 16},
 }
 
 # Number of an anchor in the bank, and its weight.
@@ -48,8 +61,12 @@ class LoraBankConfig(LoraTrainingConfig):
 
     published = PUBLISHED
     user_epochs_in = "epochs"
+    mode: Literal["merge", "pieces"] = setting(
+        "merge", "merge (MTA): the nearest anchors' LoRAs, and one of the user's own on top; pieces (PER-PCS): each "
+        "module's LoRA from the anchors whose gates fit the user's texts",
+    )  # fmt: skip
     targets: tuple[str, ...] | None = setting(
-        None, "modules that get a LoRA (default and published: all linear maps of the layers)"
+        None, "modules that get a LoRA (default: all linear maps of the layers; pieces: q_proj, v_proj)"
     )
     anchors: int | None = setting(None, "how many clusters of shared users; each gives one anchor at most")
     least_items: int | None = setting(None, "an anchor has more history items than this, if any shared user has")
@@ -59,90 +76,73 @@ class LoraBankConfig(LoraTrainingConfig):
     )  # fmt: skip
     encoder_revision: str | None = setting(None, "the encoder's revision; found by itself")
     bank_rank: int | None = setting(None, "rank of an anchor's LoRA")
-    bank_epochs: int | None = setting(None, "epochs over an anchor's history")
+    bank_epochs: int | None = setting(None, "epochs over an anchor's history (published: merge 3; pieces as oppu: 2)")
     bank_learning_rate: float | None = setting(None, "AdamW learning rate of an anchor's LoRA")
-    bank_batch_size: int | None = setting(None, "training examples per step of an anchor")
+    bank_batch_size: int | None = setting(
+        None, "training examples per step of an anchor (published: merge 2; pieces as oppu: 16)"
+    )
     bank_warmup_ratio: float = setting(0.1, "part of an anchor's steps in which the learning rate rises")
-    top: int | None = setting(None, "how many of the nearest anchors are merged")
-    swapped: bool = setting(False, "gives the nearest anchor the smallest weight, as MTA's released code does")
-    rank: int | None = setting(None, "rank of the user's own LoRA")
-    epochs: int | None = setting(None, "epochs over the user's history")
-    warmup_ratio: float = setting(0.0, "part of the user's steps in which the learning rate rises (not published)")
+    top: int | None = setting(None, "how many anchors a user's LoRA is made of (published: merge 2, pieces 3)")
+    swapped: bool = setting(False, "merge: gives the nearest anchor the smallest weight, as MTA's released code does")
+    gate_learning_rate: float | None = setting(None, "pieces: AdamW learning rate of gates")
+    gate_steps: int | None = setting(None, "pieces: training steps of gates")
+    rank: int | None = setting(None, "merge: rank of the user's own LoRA")
+    epochs: int | None = setting(None, "merge: epochs over the user's history")
+    warmup_ratio: float = setting(0.0, "merge: part of the user's steps in which the learning rate rises")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("anchors", "least_items", "top"):
+        for name in ("anchors", "least_items", "top", "gate_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, found {value}")
-        if self.bank_learning_rate is not None and self.bank_learning_rate <= 0:
-            raise ValueError(f"bank_learning_rate must be above 0, found {self.bank_learning_rate}")
+        for name in ("bank_learning_rate", "gate_learning_rate"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be above 0, found {value}")
         if not 0 <= self.bank_warmup_ratio <= 1:
             raise ValueError(f"bank_warmup_ratio must be from 0 to 1, found {self.bank_warmup_ratio}")
 
-    def lora(self, rank: int | None) -> LoraSpec:
-        """A LoRA on the targets; raises ValueError if they or the rank are still None."""
-        if self.targets is None or rank is None:
-            raise ValueError("some settings are None; let AdapterMethod.resolve fill them")
-        return LoraSpec(rank, self.alpha, self.dropout, self.targets)
-
-    def bank_recipe(self) -> Recipe:
-        """How an anchor's LoRA is trained; raises ValueError if a setting is still None."""
-        if self.bank_learning_rate is None or self.bank_batch_size is None:
-            raise ValueError("some settings are None; let AdapterMethod.resolve fill them")
-        return replace(
-            self.recipe(self.bank_epochs),
-            learning_rate=self.bank_learning_rate,
-            batch_size=self.bank_batch_size,
-            warmup_ratio=self.bank_warmup_ratio,
-        )
-
-
-@dataclass(frozen=True)
-class Anchor:
-    """A shared user whose LoRA is in the bank.
-
-    Attributes:
-        user: The user's id.
-        items: Of the history.
-        vector: Of the user, float64.
-        state: The user's LoRA.
-    """
-
-    user: str
-    items: int
-    vector: np.ndarray
-    state: State
+    def user_steps(self, items: int) -> int | None:
+        """Optimizer steps of a user; None if nothing is trained per user."""
+        return super().user_steps(items) if self.mode == "merge" else None
 
 
 class LoraBank(AdapterMethod):
-    """MTA: the LoRAs of the nearest shared users, merged, and a small LoRA of the user's own on top.
+    """A bank of shared users' LoRAs, of which each user's is made: merged (MTA), or module by module (PER-PCS).
 
-    Shared users are clustered by user vectors, and the one with the longest history in each cluster is an anchor. A LoRA
-    is trained on each anchor's history alone. For a user, the LoRAs of the nearest anchors (by the cosine of user vectors)
-    are merged: A and B are averaged apart, with the similarities as weights. The result is frozen beneath a small LoRA
-    that is trained on the user's history. All users share the base model.
+    Shared users are clustered by user vectors, and the one with the longest history in each cluster is an anchor. A
+    LoRA is trained on each anchor's history alone.
 
-    Published beside the settings: anchors by vectors of DeBERTa-v3-large, similarity by BGE-small on the first 512 tokens
-    of a history, learning rates on a cosine, and prompts with one retrieved item. Chosen here: one vector for both, the
-    mean over items, by default of the model's own token embeddings (no other model, no forward pass, the same in any
-    batch); linear rates; plain prompts, as for ``user-lora``; no warm-up of a user's few steps. The released code swaps
-    the two weights, as ``swapped=yes`` does.
+    ``mode=merge``: the LoRAs of the anchors nearest to the user (by the cosine of user vectors) are merged: A and B are
+    averaged apart, with the similarities as weights. The result is frozen beneath a small LoRA that is trained on the
+    user's history. All users share the base model. MTA's released code swaps the two weights, as ``swapped=yes`` does.
+
+    ``mode=pieces``: a gate per module is trained for each anchor, after its LoRA. Each module then gets the average of
+    the LoRAs of those anchors whose gates are most like what the module reads of the user's texts. Nothing is trained
+    for the user.
+
+    Published beside the settings: anchors by vectors of DeBERTa-v3-large; for MTA similarity by BGE-small on the first
+    512 tokens of a history, learning rates on a cosine, and prompts with one retrieved item; for PER-PCS a model that
+    knows the task, and pieces that are chosen for each batch of texts and then averaged. Chosen here: one user vector,
+    the mean over items, by default of the model's own token embeddings (no other model, no forward pass, the same in
+    any batch); linear rates; plain prompts and the plain model, as for ``user-lora``; no warm-up of a user's few steps;
+    one choice of pieces from all texts.
 
     ``parameters`` counts one anchor's LoRA for the shared stage, since each is trained alone.
     """
 
     Config = LoraBankConfig
     config: Any
-    paper = "Li et al., MTA, ACL 2026; anchors as in Tan et al., PER-PCS, EMNLP 2024"
+    paper = "Li et al., MTA, ACL 2026 (mode=merge); Tan et al., PER-PCS, EMNLP 2024 (mode=pieces)"
 
     def setup(self) -> None:
         """Start with an empty bank."""
         super().setup()
-        self._bank: list[Anchor] = []
+        self._anchors: list[Anchor] = []
         self._mixtures: dict[str, Mixture] = {}
         self._merged: PerUser | None = None
-        self._encoder: TextEncoder = _Embeddings(self.backbone)
+        self._encoder: TextEncoder = TokenEmbeddings(self.backbone)
         if self.config.encoder is not None:
             source = find_model(self.config.encoder, self.config.encoder_revision)
             self._encoder = DenseEncoder(source, self.backbone.device)
@@ -151,42 +151,61 @@ class LoraBank(AdapterMethod):
     def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
         """Fill fields that are None from the preset, name the backbone's own modules, and the encoder's revision."""
         config, shape = super().resolve(config, task, context), context.shape
+        of_mode = PUBLISHED_OF_MODE[config.mode].items()
+        config = replace(config, **{name: value for name, value in of_mode if getattr(config, name) is None})
         if config.encoder is not None:
             config = replace(config, encoder_revision=find_model(config.encoder, config.encoder_revision).revision)
-        if config.targets is None and shape is not None and shape.linear_maps:
-            own = (name for name in shape.linear_maps if name not in shape.shared_maps)
-            config = replace(config, targets=tuple(own))
-        return config if config.targets is None else config.on(context)
+        if config.targets is not None:
+            return config.on(context)
+        if shape is None:
+            return config
+        if config.mode == "pieces":
+            return replace(config, targets=UserLoraConfig().on(context).targets)
+        own = tuple(name for name in shape.linear_maps if name not in shape.shared_maps)
+        return replace(config, targets=own or None)
 
     @classmethod
     def search_space(cls, task: Task, context: RunContext) -> Mapping[str, Sequence[Any]]:
-        """How many anchors there are and are merged, and the rank of the user's own LoRA."""
+        """How many anchors there are, of how many a LoRA is made, and the rank of the user's own."""
         return {"anchors": (10, 25, 50), "top": (1, 2, 3), "rank": RANKS_TO_TRY}
 
     def fit_shared(self, users: Sequence[LabelledUser]) -> None:
-        """Choose the anchors, and train a LoRA on each anchor's history."""
+        """Choose the anchors, and train a LoRA, and perhaps gates, on each anchor's history."""
         people = [shared.user for shared in users if shared.user.history]
         if not people:
             raise InputError(
                 "lora-bank: anchors are shared users with a history, but the data has none; use a protocol with a "
                 "train split"
             )
+        config, spec = self.config, self._bank_lora()
         vectors = {user.id: user_vector(self.task, user, self._encoder) for user in people}
-        anchors = self._anchors(people, np.stack(list(vectors.values())))
-        spec, jobs = self._bank_spec(), []
-        for user in anchors:
-            seed = derive_seed(self.seed, "anchor", user.id)
-            jobs.append(TrainingJob(user.id, seed, self.examples(user), [spec.fresh(self.backbone, seed)]))
-        states = dict(self.train_each(jobs, spec, self.config.bank_recipe()))
-        self._bank = [Anchor(user.id, len(user.history), vectors[user.id], states[user.id]) for user in anchors]
+        seed = derive_seed(self.seed, "clusters")
+        chosen = choose_anchors(people, vectors, config.anchors, config.least_items, seed, self.say)
+        starts = {user.id: spec.fresh(self.backbone, derive_seed(self.seed, "anchor", user.id)) for user in chosen}
+        recipe = replace(
+            config.recipe(config.bank_epochs),
+            learning_rate=config.bank_learning_rate,
+            batch_size=config.bank_batch_size,
+            warmup_ratio=config.bank_warmup_ratio,
+        )
+        states = dict(self.train_each(self._jobs(chosen, starts), spec, recipe))
+        gated = self._bank_spec()
+        if isinstance(gated, GateSpec):
+            closed = {user: gated.before(self.backbone, state) for user, state in states.items()}
+            steps: int = config.gate_steps
+            # Every epoch has a step at least.
+            recipe = Recipe(
+                steps, config.gate_learning_rate, 0.0, 0.0, config.clip, recipe.batch_size, most_steps=steps
+            )
+            states = dict(self.train_each(self._jobs(chosen, closed), gated, recipe))
+        self._anchors = [Anchor(user.id, len(user.history), vectors[user.id], states[user.id]) for user in chosen]
 
     def adapter(self) -> LoraSpec:
-        """The user's own LoRA."""
-        spec: LoraSpec = self.config.lora(self.config.rank)
-        return spec
+        """The user's own LoRA, or the one that is made of pieces."""
+        return self._lora(self.config.rank) if self._merges else self._bank_lora()
 
     def recipe(self) -> Recipe:
-        """How it is trained."""
+        """How the user's own LoRA is trained."""
         recipe: Recipe = self.config.recipe(self.config.epochs)
         return recipe
 
@@ -194,7 +213,7 @@ class LoraBank(AdapterMethod):
         """Each user's merged LoRA."""
         if self._merged is None and self._mixtures:
             states = {user: self._mixed(mixture) for user, mixture in self._mixtures.items()}
-            self._merged = self._bank_spec().per_user(self.backbone, states)
+            self._merged = self._bank_lora().per_user(self.backbone, states)
         return [] if self._merged is None else [self._merged]
 
     def unadapted(self) -> Sequence[PerUser]:
@@ -202,98 +221,75 @@ class LoraBank(AdapterMethod):
         return ()
 
     def adapt(self, users: Sequence[User]) -> None:
-        """Merge the LoRAs of each user's nearest anchors, and train the user's own on top."""
-        for user in users:
-            self._mix(user.id, self._nearest(user))
-        super().adapt(users)
+        """Merge the nearest anchors' LoRAs and train the user's own on top, or assemble it of pieces."""
+        if self._merges:
+            for user in users:
+                similarities = cosines(self._anchors, user_vector(self.task, user, self._encoder))
+                self._mix(user.id, mixture(similarities, self.config.top, swapped=self.config.swapped))
+            super().adapt(users)
+            return
+        for done, user in enumerate(users, start=1):
+            inputs = mean_inputs(self.backbone, self._bank_lora(), self.examples(user))
+            self._states[user.id] = assembled(inputs, [anchor.state for anchor in self._anchors], self.config.top)
+            self._users[user.id] = user
+            self.keep_user(user.id)
+            self.progress(done, len(users))
 
     def forget(self, user_id: str) -> None:
-        """Drop the user's LoRA, the mixture beneath it, and the history."""
+        """Drop the user's LoRA, what lies beneath it, and the history."""
         super().forget(user_id)
         self._mixtures.pop(user_id, None)
         self._merged = None
 
+    def moved(self, user_id: str) -> bool | None:
+        """Whether the user's own LoRA was moved by training; None if nothing is trained."""
+        return super().moved(user_id) if self._merges else None
+
     def save_user(self, user_id: str, folder: Path) -> None:
-        """Write the user's own LoRA as a PEFT folder, and which anchors were merged, with their weights."""
+        """Write the user's LoRA as a PEFT folder, and which anchors lie beneath it, with their weights."""
         super().save_user(user_id, folder)
-        (folder / _MIXTURE).write_text(json.dumps(self._mixtures[user_id]), encoding="utf-8")
+        if self._merges:
+            (folder / _MIXTURE).write_text(json.dumps(self._mixtures[user_id]), encoding="utf-8")
 
     def load_user(self, user: User, folder: Path) -> None:
         """Read them; raises InputError for anchors that the bank does not have."""
         super().load_user(user, folder)
-        found = _read(folder / _MIXTURE, "a mixture of anchors")
-        try:
-            mixture = tuple((int(number), float(weight)) for number, weight in found)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{folder / _MIXTURE}: not a mixture of anchors: {error}") from error
-        for number, weight in mixture:
-            if not 0 <= number < len(self._bank) or not math.isfinite(weight):
-                raise InputError(
-                    f"{folder / _MIXTURE}: expected anchors from 0 to {len(self._bank) - 1} with finite weights, "
-                    f"found {number} with {weight}"
-                )
-        self._mix(user.id, mixture)
+        if self._merges:
+            self._mix(user.id, _read_mixture(folder / _MIXTURE, len(self._anchors)))
 
     def save_shared(self, folder: Path) -> None:
-        """Write ``bank.json``, the anchors; ``vectors.safetensors``, theirs; and a PEFT folder for each."""
-        from safetensors.torch import save_file
-
-        index = [{"user": anchor.user, "items": anchor.items} for anchor in self._bank]
-        (folder / _INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
-        vectors = np.stack([anchor.vector for anchor in self._bank])
-        save_file({"vectors": torch.from_numpy(vectors)}, folder / _VECTORS)
-        for number, anchor in enumerate(self._bank):
-            own = folder / str(number)
-            own.mkdir()
-            self._bank_spec().save(anchor.state, own, self.backbone)
+        """Write the anchors: ``bank.json``, ``vectors.safetensors``, and a PEFT folder for each, perhaps with gates."""
+        save_anchors(self._anchors, self._bank_spec(), folder, self.backbone)
 
     def load_shared(self, folder: Path, users: Sequence[LabelledUser]) -> None:
-        """Read them; raises InputError for other files."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        index = _read(folder / _INDEX, "an index of anchors")
-        try:
-            vectors = load_file(folder / _VECTORS)["vectors"].double().numpy()
-            named = [(str(entry["user"]), int(entry["items"])) for entry in index]
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{folder}: not a bank ({_INDEX}, {_VECTORS}): {error!r}") from error
-        if vectors.ndim != 2 or len(vectors) != len(named):
-            raise InputError(f"{folder}: expected one vector per anchor ({len(named)}), found {vectors.shape}")
-        spec = self._bank_spec()
-        self._bank = [
-            Anchor(user, items, vectors[number], spec.load(folder / str(number), self.backbone))
-            for number, (user, items) in enumerate(named)
-        ]
+        """Read them."""
+        self._anchors = load_anchors(self._bank_spec(), folder, self.backbone)
 
     def parameters(self) -> Parameters:
-        """One anchor's LoRA, and one user's."""
-        shared, own = (spec.parameter_count(self.backbone) for spec in (self._bank_spec(), self.adapter()))
-        return Parameters(shared, own)
+        """One anchor's LoRA, and what is trained for one user."""
+        own = self.adapter().parameter_count(self.backbone) if self._merges else 0
+        return Parameters(self._bank_lora().parameter_count(self.backbone), own)
 
-    def _bank_spec(self) -> LoraSpec:
-        spec: LoraSpec = self.config.lora(self.config.bank_rank)
+    @property
+    def _merges(self) -> bool:
+        return bool(self.config.mode == "merge")
+
+    def _lora(self, rank: int) -> LoraSpec:
+        spec: LoraSpec = replace(self.config, rank=rank).spec(self.config.targets)
         return spec
 
-    def _anchors(self, users: Sequence[User], vectors: np.ndarray) -> list[User]:
-        """Of each cluster, the user with the longest history; of equals, the first."""
-        clustered = clusters(vectors, self.config.anchors, derive_seed(self.seed, "clusters"))
-        longest: dict[int, User] = {}
-        for label, user in zip(clustered.tolist(), users, strict=True):
-            if label not in longest or len(user.history) > len(longest[label].history):
-                longest[label] = user
-        found, least = list(longest.values()), self.config.least_items
-        enough = [user for user in found if len(user.history) > least]
-        if not enough:
-            self.say(f"lora-bank: no shared user has more than {least} history items; anchors may have fewer")
-        chosen = enough or found
-        self.say(f"lora-bank: {len(chosen)} anchors from {len(found)} clusters of {len(users)} shared users")
-        return chosen
+    def _bank_lora(self) -> LoraSpec:
+        return self._lora(self.config.bank_rank)
 
-    def _nearest(self, user: User) -> Mixture:
-        """The nearest anchors, and the weights by which their LoRAs are averaged."""
-        own, vectors = user_vector(self.task, user, self._encoder), np.stack([anchor.vector for anchor in self._bank])
-        return mixture(_cosines(vectors, own), self.config.top, swapped=self.config.swapped)
+    def _bank_spec(self) -> LoraSpec | GateSpec:
+        """What an anchor's state is of."""
+        return self._bank_lora() if self._merges else GateSpec(self._bank_lora())
+
+    def _jobs(self, users: Sequence[User], starts: Mapping[str, State]) -> list[TrainingJob]:
+        return [
+            TrainingJob(user.id, derive_seed(self.seed, "anchor", user.id), self.examples(user), [starts[user.id]])
+            for user in users
+        ]
 
     def _mix(self, user_id: str, chosen: Mixture) -> None:
         self._mixtures[user_id] = chosen
@@ -301,25 +297,8 @@ class LoraBank(AdapterMethod):
 
     def _mixed(self, chosen: Mixture) -> State:
         """The average of anchors' LoRAs, of A and of B apart."""
-        parts = [(self._bank[number].state, weight) for number, weight in chosen]
-        return {name: torch.stack([weight * state[name] for state, weight in parts]).sum(0) for name in parts[0][0]}
-
-
-class _Embeddings:
-    """The mean of a model's own token embeddings as a text's vector."""
-
-    def __init__(self, backbone: TransformersBackbone) -> None:
-        self._backbone = backbone
-
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Vectors of shape (texts, width), float64; zero for a text without tokens."""
-        weights = self._backbone.model.get_input_embeddings().weight
-        rows = []
-        for text in texts:
-            ids = self._backbone.tokenizer(text, add_special_tokens=False).input_ids
-            total = weights[torch.tensor(ids, dtype=torch.long, device=weights.device)].double().sum(0)
-            rows.append((total / max(1, len(ids))).cpu().numpy())
-        return np.stack(rows)
+        parts = [(self._anchors[number].state, weight) for number, weight in chosen]
+        return {name: _average([(state[name], weight) for state, weight in parts]) for name in parts[0][0]}
 
 
 def mixture(similarities: np.ndarray, top: int, *, swapped: bool = False) -> Mixture:
@@ -340,15 +319,42 @@ def mixture(similarities: np.ndarray, top: int, *, swapped: bool = False) -> Mix
     return tuple(zip(numbers.tolist(), shares.tolist(), strict=True))
 
 
-def _cosines(vectors: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """The cosine of each of ``vectors`` with ``own``; 0 for a vector of length 0."""
-    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(own)
-    products: np.ndarray = (vectors * own).sum(axis=1)
-    return np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+def assembled(inputs: Mapping[str, torch.Tensor], anchors: Sequence[State], top: int) -> State:
+    """A LoRA of which each module is the average of the anchors' whose gates are most like the module's inputs.
+
+    An anchor's score is the product of the mean normalized input and the normalized gate over the root of their width.
+    The weights of the ``top`` anchors are the softmax of their scores; A and B are averaged apart.
+
+    Args:
+        inputs: The mean normalized inputs, by the modules' names.
+        anchors: LoRA and gates of each.
+        top: Anchors per module; all if there are fewer.
+    """
+    state: dict[str, torch.Tensor] = {}
+    for name, mean in inputs.items():
+        gates = torch.stack([anchor[f"{name}.lora_gate"].double() for anchor in anchors])
+        scores = torch.nn.functional.layer_norm(gates, mean.shape) @ mean / math.sqrt(len(mean))
+        best = scores.argsort(descending=True, stable=True)[:top]
+        weights = scores[best].softmax(0).tolist()
+        for part in (f"{name}.lora_A.weight", f"{name}.lora_B.weight"):
+            chosen = [anchors[number][part] for number in best.tolist()]
+            state[part] = _average(list(zip(chosen, weights, strict=True)))
+    return state
 
 
-def _read(path: Path, what: str) -> Any:
+def _average(parts: Sequence[tuple[torch.Tensor, float]]) -> torch.Tensor:
+    return torch.stack([weight * tensor for tensor, weight in parts]).sum(0)
+
+
+def _read_mixture(path: Path, anchors: int) -> Mixture:
+    found = read_json(path, "a mixture of anchors")
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not {what}: {error}") from error
+        chosen = tuple((int(number), float(weight)) for number, weight in found)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a mixture of anchors: {error}") from error
+    for number, weight in chosen:
+        if not 0 <= number < anchors or not math.isfinite(weight):
+            raise InputError(
+                f"{path}: expected anchors from 0 to {anchors - 1} with finite weights, found {number} with {weight}"
+            )
+    return chosen

@@ -2,6 +2,7 @@
 
 from lampbench.adapters._dropout import dropout_mask, row_key
 from lampbench.adapters._engine import train_together
+from lampbench.adapters._gates import GateSpec, mean_inputs
 from lampbench.adapters._heads import EditedHeads, HeadEdits, HeadSpec
 from lampbench.adapters._intervention import (
     KINDS,
@@ -32,6 +33,7 @@ __all__ = [
     "Edits",
     "EngineOptions",
     "EvaluatedBank",
+    "GateSpec",
     "HeadEdits",
     "HeadSpec",
     "Intervention",
@@ -58,6 +60,7 @@ __all__ = [
     "edit_parameters",
     "family_targets",
     "identity_edit",
+    "mean_inputs",
     "random_edit",
     "row_key",
     "train_alone",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lampbench_methods.lora_bank import LoraBank, mixture
+from lampbench_methods.lora_bank import LoraBank, assembled, mixture
 from support import load_backbone, task
 
 from lampbench.adapters import acting
@@ -171,3 +171,51 @@ def test_counts_on_llama_2_7b(llama_shaped: Any) -> None:
     maps = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
     counts = build(llama_shaped, bank_rank=8, rank=4, targets=maps).parameters()
     assert (counts.shared, counts.per_user) == (32 * 8 * inputs_and_outputs, 32 * 4 * inputs_and_outputs)
+
+
+def test_pieces_are_the_softmax_of_the_best_scores_in_each_module() -> None:
+    draw = torch.Generator().manual_seed(0)
+    names, width = ("first", "second"), 6
+    shapes = {"lora_A.weight": (2, width), "lora_B.weight": (5, 2), "lora_gate": (width,)}
+    anchors = [
+        {f"{name}.{part}": torch.randn(shape, dtype=torch.float64, generator=draw) for name in names
+         for part, shape in shapes.items()}
+        for _ in range(4)
+    ]  # fmt: skip
+    inputs = {name: torch.randn(width, dtype=torch.float64, generator=draw) for name in names}
+    found = assembled(inputs, anchors, 3)
+    chosen = set()
+    for name in names:
+        scores = []
+        for anchor in anchors:
+            gate = anchor[f"{name}.lora_gate"].numpy()
+            normal = (gate - gate.mean()) / np.sqrt(gate.var() + 1e-5)
+            scores.append(float((normal * inputs[name].numpy()).sum() / np.sqrt(width)))
+        best = sorted(range(4), key=lambda number: -scores[number])[:3]
+        chosen.add(tuple(best))
+        shares = np.exp([scores[number] for number in best])
+        shares /= shares.sum()
+        for part in ("lora_A.weight", "lora_B.weight"):
+            expected = sum(share * anchors[n][f"{name}.{part}"].numpy() for n, share in zip(best, shares, strict=True))
+            np.testing.assert_allclose(found[f"{name}.{part}"].numpy(), expected, atol=1e-12)
+    assert len(chosen) == 2
+
+
+def test_a_user_of_pieces_trains_nothing_and_keeps_a_lora_that_peft_reads(tmp_path: Path) -> None:
+    pieces = {"anchors": 2, "mode": "pieces", "bank_batch_size": 1, "gate_learning_rate": 0.1, "gate_steps": 3}
+    method = build(load_backbone(), **pieces)
+    assert method.config.targets == ("q_proj", "v_proj")
+    method.fit_shared(PEOPLE)
+    method.adapt([user := person("new", "ships", 3)])
+    assert method.parameters().per_user == 0
+    (own := tmp_path / "own").mkdir()
+    method.save_user(user.id, own)
+    method.save_shared(tmp_path)
+    state = method.adapter().load(own, method.backbone)
+    again = build(load_backbone(), **pieces)
+    again.load_shared(tmp_path, [])
+    again.adapt([user])
+    (fresh := tmp_path / "fresh").mkdir()
+    again.save_user(user.id, fresh)
+    assert all(torch.equal(part, state[name]) for name, part in again.adapter().load(fresh, again.backbone).items())
+    assert any(part.any() for name, part in state.items() if "lora_B" in name)

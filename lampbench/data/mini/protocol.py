@@ -53,6 +53,8 @@ class MiniProtocol(FileProtocol):
             "bank_epochs": 2,
             "bank_learning_rate": 2e-2,
             "bank_batch_size": 8,
+            "gate_learning_rate": 2e-4,
+            "gate_steps": 20,
             "epochs": 2,
         },
         "reft": {**_INTERVENTIONS, "rank": 16, "start": "identity", "epochs": 4},
