@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from lampbench.backbone import TransformersBackbone
 from lampbench.retrieval import clusters
 
 _INDEX, _VECTORS = "bank.json", "vectors.safetensors"
+
+# Number of an anchor, and its weight.
+Mixture = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ def load_anchors(spec: AdapterSpec, folder: Path, backbone: TransformersBackbone
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    index = read_json(folder / _INDEX, "an index of anchors")
+    index = _read(folder / _INDEX, "an index of anchors")
     try:
         vectors = load_file(folder / _VECTORS)["vectors"].double().numpy()
         named = [(str(entry["user"]), int(entry["items"])) for entry in index]
@@ -126,8 +130,42 @@ def load_anchors(spec: AdapterSpec, folder: Path, backbone: TransformersBackbone
     ]
 
 
-def read_json(path: Path, what: str) -> Any:
-    """What a JSON file holds; raises InputError, which says that it is not ``what``."""
+def mixture(similarities: np.ndarray, top: int, *, swapped: bool = False) -> Mixture:
+    """The ``top`` largest similarities by number, each with its share of their sum; of equals, the first.
+
+    Similarities below 0 count as 0; if all do, the shares are equal.
+
+    Args:
+        similarities: One per anchor.
+        top: How many; all if there are fewer.
+        swapped: Give the shares in reverse, the smallest to the most similar.
+    """
+    numbers = np.argsort(-similarities, kind="stable")[:top]
+    shares = similarities[numbers].clip(min=0)
+    shares = shares / shares.sum() if shares.any() else np.full(len(numbers), 1 / len(numbers))
+    if swapped:
+        shares = shares[::-1]
+    return tuple(zip(numbers.tolist(), shares.tolist(), strict=True))
+
+
+def read_mixture(path: Path, anchors: int) -> Mixture:
+    """The mixture that a JSON file holds; raises InputError if it is none of so many ``anchors``."""
+    found = _read(path, "a mixture of anchors")
+    try:
+        chosen = tuple((int(number), float(weight)) for number, weight in found)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a mixture of anchors: {error}") from error
+    if not chosen:
+        raise InputError(f"{path}: a mixture without anchors")
+    for number, weight in chosen:
+        if not 0 <= number < anchors or not math.isfinite(weight):
+            raise InputError(
+                f"{path}: expected anchors from 0 to {anchors - 1} with finite weights, found {number} with {weight}"
+            )
+    return chosen
+
+
+def _read(path: Path, what: str) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +14,13 @@ import numpy as np
 import torch
 from lampbench_methods.anchors import (
     Anchor,
+    Mixture,
     TokenEmbeddings,
     choose_anchors,
     cosines,
     load_anchors,
-    read_json,
+    mixture,
+    read_mixture,
     save_anchors,
 )
 from lampbench_methods.lora import RANKS_TO_TRY, LoraTrainingConfig
@@ -30,6 +33,8 @@ from lampbench.hub import find_model
 from lampbench.retrieval import DenseEncoder, TextEncoder, user_vector
 
 _MIXTURE = "mixture.json"
+# Between two snapshots of the bank.
+_SECONDS = 60.0
 
 # As in the released code of MTA and PER-PCS, but for the clip of LoRAs, which MTA's does not name and is OPPU's.
 PUBLISHED: Mapping[str, Any] = {
@@ -50,9 +55,6 @@ PUBLISHED_OF_MODE: Mapping[str, Mapping[str, Any]] = {
     "merge": {"top": 2, "bank_epochs": 3, "bank_batch_size": 2},
     "pieces": {"top": 3, "bank_epochs": USER_EPOCHS, "bank_batch_size": 16},
 }
-
-# Number of an anchor in the bank, and its weight.
-Mixture = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
@@ -177,28 +179,11 @@ class LoraBank(AdapterMethod):
                 "lora-bank: anchors are shared users with a history, but the data has none; use a protocol with a "
                 "train split"
             )
-        config, spec = self.config, self._bank_lora()
         vectors = {user.id: user_vector(self.task, user, self._encoder) for user in people}
-        seed = derive_seed(self.seed, "clusters")
-        chosen = choose_anchors(people, vectors, config.anchors, config.least_items, seed, self.say)
-        starts = {user.id: spec.fresh(self.backbone, derive_seed(self.seed, "anchor", user.id)) for user in chosen}
-        recipe = replace(
-            config.recipe(config.bank_epochs),
-            learning_rate=config.bank_learning_rate,
-            batch_size=config.bank_batch_size,
-            warmup_ratio=config.bank_warmup_ratio,
-        )
-        states = dict(self.train_each(self._jobs(chosen, starts), spec, recipe))
-        gated = self._bank_spec()
-        if isinstance(gated, GateSpec):
-            closed = {user: gated.before(self.backbone, state) for user, state in states.items()}
-            steps: int = config.gate_steps
-            # Every epoch has a step at least.
-            recipe = Recipe(
-                steps, config.gate_learning_rate, 0.0, 0.0, config.clip, recipe.batch_size, most_steps=steps
-            )
-            states = dict(self.train_each(self._jobs(chosen, closed), gated, recipe))
-        self._anchors = [Anchor(user.id, len(user.history), vectors[user.id], states[user.id]) for user in chosen]
+        count, least, seed = self.config.anchors, self.config.least_items, derive_seed(self.seed, "clusters")
+        chosen = choose_anchors(people, vectors, count, least, seed, self.say)
+        anchors = self._with_loras(chosen, vectors)
+        self._anchors = anchors if self._merges else self._with_gates(chosen, anchors)
 
     def adapter(self) -> LoraSpec:
         """The user's own LoRA, or the one that is made of pieces."""
@@ -255,7 +240,7 @@ class LoraBank(AdapterMethod):
         """Read them; raises InputError for anchors that the bank does not have."""
         super().load_user(user, folder)
         if self._merges:
-            self._mix(user.id, _read_mixture(folder / _MIXTURE, len(self._anchors)))
+            self._mix(user.id, read_mixture(folder / _MIXTURE, len(self._anchors)))
 
     def save_shared(self, folder: Path) -> None:
         """Write the anchors: ``bank.json``, ``vectors.safetensors``, and a PEFT folder for each, perhaps with gates."""
@@ -285,11 +270,45 @@ class LoraBank(AdapterMethod):
         """What an anchor's state is of."""
         return self._bank_lora() if self._merges else GateSpec(self._bank_lora())
 
+    def _with_loras(self, users: Sequence[User], vectors: Mapping[str, np.ndarray]) -> list[Anchor]:
+        """A LoRA trained on each anchor's history; an interrupted stage keeps those that were finished."""
+        config, spec, found = self.config, self._bank_lora(), dict[str, Anchor]()
+        if self.kept is not None:
+            found = {anchor.user: anchor for anchor in load_anchors(spec, self.kept, self.backbone)}
+        waiting = {user.id: user for user in users if user.id not in found}
+        starts = {user: spec.fresh(self.backbone, self._seed_of(user)) for user in waiting}
+        recipe = replace(
+            config.recipe(config.bank_epochs),
+            learning_rate=config.bank_learning_rate,
+            batch_size=config.bank_batch_size,
+            warmup_ratio=config.bank_warmup_ratio,
+        )
+        begun = time.monotonic()
+        for user, state in self.train_each(self._jobs(list(waiting.values()), starts), spec, recipe):
+            found[user] = Anchor(user, len(waiting[user].history), vectors[user], state)
+            gates_next = len(found) == len(users) and not self._merges
+            if gates_next or time.monotonic() - begun > _SECONDS:
+                self.keep(lambda folder: save_anchors(list(found.values()), spec, folder, self.backbone))
+                begun = time.monotonic()
+        return [found[user.id] for user in users]
+
+    def _with_gates(self, users: Sequence[User], anchors: Sequence[Anchor]) -> list[Anchor]:
+        """The anchors with gates, trained before their LoRAs."""
+        config, spec = self.config, GateSpec(self._bank_lora())
+        starts = {anchor.user: spec.before(self.backbone, anchor.state) for anchor in anchors}
+        steps: int = config.gate_steps
+        # Every epoch has a step at least.
+        recipe = Recipe(
+            steps, config.gate_learning_rate, 0.0, 0.0, config.clip, config.bank_batch_size, most_steps=steps
+        )
+        states = dict(self.train_each(self._jobs(users, starts), spec, recipe))
+        return [replace(anchor, state=states[anchor.user]) for anchor in anchors]
+
     def _jobs(self, users: Sequence[User], starts: Mapping[str, State]) -> list[TrainingJob]:
-        return [
-            TrainingJob(user.id, derive_seed(self.seed, "anchor", user.id), self.examples(user), [starts[user.id]])
-            for user in users
-        ]
+        return [TrainingJob(user.id, self._seed_of(user.id), self.examples(user), [starts[user.id]]) for user in users]
+
+    def _seed_of(self, anchor: str) -> int:
+        return derive_seed(self.seed, "anchor", anchor)
 
     def _mix(self, user_id: str, chosen: Mixture) -> None:
         self._mixtures[user_id] = chosen
@@ -299,24 +318,6 @@ class LoraBank(AdapterMethod):
         """The average of anchors' LoRAs, of A and of B apart."""
         parts = [(self._anchors[number].state, weight) for number, weight in chosen]
         return {name: _average([(state[name], weight) for state, weight in parts]) for name in parts[0][0]}
-
-
-def mixture(similarities: np.ndarray, top: int, *, swapped: bool = False) -> Mixture:
-    """The ``top`` largest similarities by number, each with its share of their sum; of equals, the first.
-
-    Similarities below 0 count as 0; if all do, the shares are equal.
-
-    Args:
-        similarities: One per anchor.
-        top: How many; all if there are fewer.
-        swapped: Give the shares in reverse, the smallest to the most similar.
-    """
-    numbers = np.argsort(-similarities, kind="stable")[:top]
-    shares = similarities[numbers].clip(min=0)
-    shares = shares / shares.sum() if shares.any() else np.full(len(numbers), 1 / len(numbers))
-    if swapped:
-        shares = shares[::-1]
-    return tuple(zip(numbers.tolist(), shares.tolist(), strict=True))
 
 
 def assembled(inputs: Mapping[str, torch.Tensor], anchors: Sequence[State], top: int) -> State:
@@ -344,17 +345,3 @@ def assembled(inputs: Mapping[str, torch.Tensor], anchors: Sequence[State], top:
 
 def _average(parts: Sequence[tuple[torch.Tensor, float]]) -> torch.Tensor:
     return torch.stack([weight * tensor for tensor, weight in parts]).sum(0)
-
-
-def _read_mixture(path: Path, anchors: int) -> Mixture:
-    found = read_json(path, "a mixture of anchors")
-    try:
-        chosen = tuple((int(number), float(weight)) for number, weight in found)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: not a mixture of anchors: {error}") from error
-    for number, weight in chosen:
-        if not 0 <= number < anchors or not math.isfinite(weight):
-            raise InputError(
-                f"{path}: expected anchors from 0 to {anchors - 1} with finite weights, found {number} with {weight}"
-            )
-    return chosen

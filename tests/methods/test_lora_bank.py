@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lampbench_methods.lora_bank import LoraBank, assembled, mixture
+from lampbench_methods.anchors import mixture
+from lampbench_methods.lora_bank import LoraBank, assembled
 from support import load_backbone, task
 
 from lampbench.adapters import acting
 from lampbench.backbone import PassWindow, attached
 from lampbench.core import HistoryItem, InputError, LabelledUser, RunContext, User, config_from
 from lampbench.retrieval import clusters, user_vector
+from lampbench.testing import contents
 
 FAST = {"bank_rank": 3, "bank_epochs": 1, "bank_learning_rate": 0.1, "rank": 2, "learning_rate": 0.1, "alpha": 4.0}
 WORDS = {"cats": "cat kitten purr meow", "ships": "harbour sail anchor deck"}
@@ -199,6 +201,24 @@ def test_pieces_are_the_softmax_of_the_best_scores_in_each_module() -> None:
             expected = sum(share * anchors[n][f"{name}.{part}"].numpy() for n, share in zip(best, shares, strict=True))
             np.testing.assert_allclose(found[f"{name}.{part}"].numpy(), expected, atol=1e-12)
     assert len(chosen) == 2
+
+
+def test_loras_of_an_interrupted_bank_are_not_trained_again(tmp_path: Path) -> None:
+    """A snapshot is kept before the gates are trained."""
+    backbone, settings = load_backbone(), {"anchors": 2, "mode": "pieces", "bank_batch_size": 1, "gate_steps": 1}
+    first, second = build(backbone, **settings), build(backbone, **settings)
+    folders = [tmp_path / name for name in ("snapshot", "first", "second")]
+    for folder in folders:
+        folder.mkdir()
+    first.keep = lambda write: write(folders[0])
+    first.fit_shared(PEOPLE)
+    tokens = backbone.usage.train_tokens
+    second.kept = folders[0]
+    second.fit_shared(PEOPLE)
+    assert 0 < backbone.usage.train_tokens - tokens < tokens
+    first.save_shared(folders[1])
+    second.save_shared(folders[2])
+    assert contents(folders[1]) == contents(folders[2])
 
 
 def test_a_user_of_pieces_trains_nothing_and_keeps_a_lora_that_peft_reads(tmp_path: Path) -> None:
