@@ -94,7 +94,9 @@ def cosines(anchors: Sequence[Anchor], vector: np.ndarray) -> np.ndarray:
     vectors = np.stack([anchor.vector for anchor in anchors])
     products: np.ndarray = (vectors * vector).sum(axis=1)
     lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(vector)
-    return np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    found = np.zeros_like(products)
+    np.divide(products, lengths, out=found, where=lengths > 0)
+    return found
 
 
 def save_anchors(anchors: Sequence[Anchor], spec: AdapterSpec, folder: Path, backbone: TransformersBackbone) -> None:

@@ -52,7 +52,8 @@ PEOPLE = shared(
 
 
 def test_of_each_cluster_the_user_with_the_longest_history_is_an_anchor(tmp_path: Path) -> None:
-    backbone, said = load_backbone(), []
+    backbone = load_backbone()
+    said: list[str] = []
     for least, expected in ((2, {"cat 4", "ship 3"}), (3, {"cat 4"}), (10, {"cat 4", "ship 3"})):
         method = build(backbone, anchors=2, least_items=least)
         method.say = said.append
@@ -80,10 +81,15 @@ def test_a_user_gets_the_anchors_alike_and_the_nearest_weighs_most(tmp_path: Pat
 
 def test_weights_are_shares_of_the_similarities() -> None:
     near = np.array([0.2, 0.6, -0.5, 0.2])
-    assert mixture(near, 2) == ((1, pytest.approx(0.75)), (0, pytest.approx(0.25)))
-    assert mixture(near, 2, swapped=True) == ((1, pytest.approx(0.25)), (0, pytest.approx(0.75)))
-    assert [weight for _, weight in mixture(near, 9)] == pytest.approx([0.6, 0.2, 0.2, 0])
-    assert mixture(np.array([-0.1, -0.2]), 2) == ((0, 0.5), (1, 0.5))
+    cases = [
+        (mixture(near, 2), [1, 0], [0.75, 0.25]),
+        (mixture(near, 2, swapped=True), [1, 0], [0.25, 0.75]),
+        (mixture(near, 9), [1, 0, 3, 2], [0.6, 0.2, 0.2, 0]),
+        (mixture(np.array([-0.1, -0.2]), 2), [0, 1], [0.5, 0.5]),
+    ]
+    for found, numbers, weights in cases:
+        assert [number for number, _ in found] == numbers
+        assert [weight for _, weight in found] == pytest.approx(weights)
 
 
 def test_clusters_separate_groups_and_do_not_outnumber_different_vectors() -> None:
@@ -103,7 +109,7 @@ def test_a_users_vector_is_the_mean_over_items_whatever_their_length() -> None:
 
     user = person("new", "cats", 4)
     lengths = [len(task("lamp5").document(item)) for item in user.history]
-    np.testing.assert_allclose(user_vector(task("lamp5"), user, Lengths()), [np.mean(lengths), 1.0])
+    np.testing.assert_allclose(user_vector(task("lamp5"), user, Lengths()), [sum(lengths) / 4, 1.0])
 
 
 def logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
@@ -137,7 +143,7 @@ def test_what_acts_on_a_user_is_what_peft_makes_of_the_saved_files(tmp_path: Pat
     model.eval()
 
     ids = torch.tensor([backbone.encoder.prompt(task("lamp5").prompt("sail deck", "q"), 8)])
-    adapters = [*method.beneath(), method.adapter().frozen(backbone, [method.adapter().load(own, backbone)])]
+    adapters: list[Any] = [*method.beneath(), method.adapter().frozen(backbone, [method.adapter().load(own, backbone)])]
     zero = torch.zeros(1, dtype=torch.long)
     window = PassWindow(zero, zero + ids.shape[1], zero, ids.shape[1])
     with attached(acting(adapters, [user.id]), backbone.layers, window):
