@@ -90,6 +90,8 @@ class LoraBankConfig(LoraTrainingConfig):
     gate_steps: int | None = setting(None, "pieces: training steps of gates")
     rank: int | None = setting(None, "merge: rank of the user's own LoRA")
     epochs: int | None = setting(None, "merge: epochs over the user's history")
+    learning_rate: float | None = setting(None, "merge: AdamW learning rate of the user's own LoRA")
+    batch_size: int | None = setting(None, "merge: training examples per step of the user's own LoRA")
     warmup_ratio: float = setting(0.0, "merge: part of the user's steps in which the learning rate rises")
 
     def __post_init__(self) -> None:
