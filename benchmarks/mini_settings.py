@@ -49,6 +49,14 @@ SPACES: dict[str, dict[str, list[Any]]] = {
         "alpha": [0.1, 0.3, 1.0, 3.0],
         "layer": [2, 3, 4],
     },
+    "lora-bank": {
+        "learning_rate": [0.005, 0.01, 0.02],
+        "bank_learning_rate": [0.005, 0.01, 0.02],
+        "anchors": [6, 12, 24],
+        "top": [1, 2, 3],
+        "rank": [4, 8],
+        "epochs": [1, 2, 4],
+    },
     "cope": {"alpha": [0.05, 0.1, 0.2, 0.3, 0.5], "plausible": [0.05, 0.1, 0.3]},
 }
 

@@ -2,6 +2,7 @@
 
 from lampbench.adapters._dropout import dropout_mask, row_key
 from lampbench.adapters._engine import train_together
+from lampbench.adapters._gates import GateSpec, mean_inputs
 from lampbench.adapters._heads import EditedHeads, HeadEdits, HeadSpec
 from lampbench.adapters._intervention import (
     KINDS,
@@ -18,7 +19,7 @@ from lampbench.adapters._intervention_spec import InterventionSpec, check_stream
 from lampbench.adapters._lora_spec import LoraSpec, family_targets
 from lampbench.adapters._memory import Capacity, EngineOptions, PassRoom, capacity
 from lampbench.adapters._optimizer import Snapshots, StackedAdamW
-from lampbench.adapters._spec import AdapterSpec, Bank, EvaluatedBank, SoloAdapter, State, differ
+from lampbench.adapters._spec import AdapterSpec, Bank, EvaluatedBank, PerUser, SoloAdapter, State, acting, differ
 from lampbench.adapters._steering import Steering
 from lampbench.adapters._training import Recipe, TrainingJob, batch_loss, train_alone
 
@@ -32,6 +33,7 @@ __all__ = [
     "Edits",
     "EngineOptions",
     "EvaluatedBank",
+    "GateSpec",
     "HeadEdits",
     "HeadSpec",
     "Intervention",
@@ -40,6 +42,7 @@ __all__ = [
     "Kind",
     "LoraSpec",
     "PassRoom",
+    "PerUser",
     "Positions",
     "Recipe",
     "Snapshots",
@@ -48,6 +51,7 @@ __all__ = [
     "State",
     "Steering",
     "TrainingJob",
+    "acting",
     "batch_loss",
     "capacity",
     "check_streams",
@@ -56,6 +60,7 @@ __all__ = [
     "edit_parameters",
     "family_targets",
     "identity_edit",
+    "mean_inputs",
     "random_edit",
     "row_key",
     "train_alone",

@@ -19,7 +19,7 @@ from lampbench.adapters._dropout import row_key
 from lampbench.adapters._memory import ConstantStore, EngineOptions, capacity, free_memory
 from lampbench.adapters._optimizer import Snapshots, StackedAdamW
 from lampbench.adapters._passes import Passes, TrainingRow
-from lampbench.adapters._spec import AdapterSpec, Bank, State
+from lampbench.adapters._spec import AdapterSpec, Bank, PerUser, State
 from lampbench.adapters._training import Recipe, TrainingJob
 from lampbench.backbone import Adapter, TransformersBackbone
 from lampbench.core import LampBenchError, is_out_of_memory
@@ -36,7 +36,7 @@ def train_together(
     specs: Sequence[AdapterSpec],
     recipe: Recipe,
     *,
-    beneath: Sequence[Adapter] = (),
+    beneath: Sequence[Adapter | PerUser] = (),
     options: EngineOptions | None = None,
     snapshots: Snapshots | None = None,
     progress: Callable[[float, int], None] = lambda done, total: None,
@@ -81,7 +81,7 @@ class _Seat:
         weight = 1 / sum(len(self.encoded[i][1]) for i in chosen)
         keys = [row_key(self.job.seed, self.step, i) for i in chosen]
         return [
-            TrainingRow(self.slot, self.examples[i], *self.encoded[i], weight, key)
+            TrainingRow(self.slot, self.examples[i], *self.encoded[i], weight, key, self.job.name)
             for i, key in zip(chosen, keys, strict=True)
         ]
 
@@ -98,7 +98,7 @@ class _Engine:
     jobs: Sequence[TrainingJob]
     specs: Sequence[AdapterSpec]
     recipe: Recipe
-    beneath: Sequence[Adapter]
+    beneath: Sequence[Adapter | PerUser]
     options: EngineOptions
     snapshots: Snapshots | None
     progress: Callable[[float, int], None]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +57,17 @@ class AdapterSpec(ABC):
                 acts on every prompt.
         """
 
+    def per_user(self, backbone: TransformersBackbone, states: Mapping[str, State]) -> PerUser:
+        """Trained adapters that are not trained any further, for what acts beneath others.
+
+        Args:
+            backbone: What they act on.
+            states: User's id -> parameters. Rows of other users are left as they are, so ``neutral`` must be possible.
+        """
+        everyone = [*states.values(), self.neutral(backbone)]
+        stacked = self.frozen(backbone, everyone, range(len(everyone)))
+        return PerUser(stacked, {user: number for number, user in enumerate(states)}, self.adapted_modules(backbone))
+
     @abstractmethod
     def parameter_count(self, backbone: TransformersBackbone) -> int:
         """Trainable parameters of one user's adapter."""
@@ -83,6 +95,34 @@ class AdapterSpec(ABC):
     @abstractmethod
     def load(self, folder: Path, backbone: TransformersBackbone) -> State:
         """Read what ``save`` wrote; raises InputError for other files."""
+
+
+@dataclass(frozen=True)
+class PerUser:
+    """Frozen adapters of one kind, a user's own on each row: made by ``AdapterSpec.per_user``.
+
+    Attributes:
+        stacked: All of them; the last one changes nothing.
+        numbers: User's id -> number in ``stacked``.
+        modules: What they act on inside decoder layers.
+    """
+
+    stacked: Adapter
+    numbers: Mapping[str, int]
+    modules: Sequence[nn.Module]
+
+    def on(self, users: Sequence[str | None]) -> Adapter:
+        """What acts on a pass whose row i belongs to ``users[i]``; on None, and on unknown users, nothing acts."""
+        stacked: Any = self.stacked
+        nobody = len(self.numbers)
+        numbers = [nobody if user is None else self.numbers.get(user, nobody) for user in users]
+        adapter: Adapter = replace(stacked, users=stacked.users.new_tensor(numbers))
+        return adapter
+
+
+def acting(adapters: Sequence[Adapter | PerUser], users: Sequence[str | None]) -> list[Adapter]:
+    """The adapters of a pass whose row i belongs to ``users[i]``, or to no known user."""
+    return [adapter.on(users) if isinstance(adapter, PerUser) else adapter for adapter in adapters]
 
 
 class SoloAdapter(ABC):

@@ -11,10 +11,12 @@ from typing import Any
 from lampbench.adapters import (
     AdapterSpec,
     EngineOptions,
+    PerUser,
     Recipe,
     Snapshots,
     State,
     TrainingJob,
+    acting,
     differ,
     train_alone,
     train_together,
@@ -82,11 +84,11 @@ class AdapterMethod(Method):
         """Where a user's adapter begins; by default untrained, random by the user's ``seed``."""
         return self.adapter().fresh(self.backbone, seed)
 
-    def beneath(self) -> Sequence[Adapter]:
-        """Frozen adapters of the shared stage that act before the user's own."""
+    def beneath(self) -> Sequence[Adapter | PerUser]:
+        """Frozen adapters that act before the user's own: the same for all, or ``PerUser``."""
         return ()
 
-    def unadapted(self) -> Sequence[Adapter]:
+    def unadapted(self) -> Sequence[Adapter | PerUser]:
         """The adapter of a user who was never adapted, or was forgotten."""
         return self.beneath()
 
@@ -114,7 +116,7 @@ class AdapterMethod(Method):
             seed = derive_seed(self.seed, "user", user.id)
             jobs.append(TrainingJob(user.id, seed, self.examples(user), [self.start(seed)]))
         by_id = {user.id: user for user in users}
-        for name, state in self._trained(jobs):
+        for name, state in self.train_each(jobs, self.adapter(), self.recipe(), self.beneath()):
             self._states[name], self._users[name] = state, by_id[name]
             self.keep_user(name)
 
@@ -191,9 +193,21 @@ class AdapterMethod(Method):
         )  # fmt: skip
         return states
 
-    def _trained(self, jobs: Sequence[TrainingJob]) -> Iterator[tuple[str, State]]:
-        """Every user's adapter, as soon as that user is done."""
-        spec, recipe, beneath = self.adapter(), self.recipe(), self.beneath()
+    def train_each(
+        self,
+        jobs: Sequence[TrainingJob],
+        spec: AdapterSpec,
+        recipe: Recipe,
+        beneath: Sequence[Adapter | PerUser] = (),
+    ) -> Iterator[tuple[str, State]]:
+        """Train an adapter for each job on that job's examples alone; each comes out as soon as it is done.
+
+        Args:
+            jobs: Users by their ids.
+            spec: Of every adapter.
+            recipe: How they are trained.
+            beneath: Frozen adapters that act before them.
+        """
         if self.engine == "solo":
             for done, job in enumerate(jobs, start=1):
                 (state,) = train_alone(self.backbone, job, [spec], recipe, beneath=beneath)
@@ -216,14 +230,16 @@ class AdapterMethod(Method):
         return list(by_user.values())
 
     def _answers(
-        self, queries: Sequence[Query], adapters: Sequence[Adapter], contrast: Contrast | None = None
+        self, queries: Sequence[Query], adapters: Sequence[Adapter | PerUser], contrast: Contrast | None = None
     ) -> dict[str, str]:
         prompts = []
+        # With a contrast, each prompt is also read by the unadapted model, which is nobody's.
+        rows = [*(query.user_id for query in queries), *[None] * (0 if contrast is None else len(queries))]
         for query in queries:
             user = self._users.get(query.user_id)
             prompt = self.task.prompt(query.text, query.id)
             prompts.append(prompt if user is None else prompt.with_context(self.context(user, query)))
-        written = self.backbone.answer(self.task, prompts, adapters, contrast)
+        written = self.backbone.answer(self.task, prompts, acting(adapters, rows), contrast)
         return dict(zip([query.id for query in queries], written, strict=True))
 
     def _example(self, user: User, number: int) -> Pair:

@@ -13,7 +13,7 @@ from lampbench.tune import Space, read_space, space_of
 
 LLAMA = BackboneShape(layers=32, width=4096, context=4096)
 SMALL = BackboneShape(layers=2, width=8, context=256)
-WITH_SPACE = ("perfit", "reft", "lora", "user-lora", "oppu", "cope", "style-vector", "lofit")
+WITH_SPACE = ("perfit", "reft", "lora", "user-lora", "oppu", "cope", "style-vector", "lofit", "lora-bank")
 
 
 @dataclass(frozen=True)

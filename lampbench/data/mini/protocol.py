@@ -46,6 +46,17 @@ class MiniProtocol(FileProtocol):
             "head_epochs": 1,
             "epochs": 4,
         },
+        "lora-bank": {
+            **_LORA,
+            "anchors": 12,
+            "least_items": 5,
+            "bank_epochs": 2,
+            "bank_learning_rate": 2e-2,
+            "bank_batch_size": 8,
+            "gate_learning_rate": 2e-4,
+            "gate_steps": 20,
+            "epochs": 2,
+        },
         "reft": {**_INTERVENTIONS, "rank": 16, "start": "identity", "epochs": 4},
         "perfit": {
             **_INTERVENTIONS,
