@@ -50,6 +50,7 @@ class TrainingRow:
         prompt, target: Token ids; the target ends with EOS.
         weight: Of each target token's loss: one over the target tokens of the user's batch.
         dropout_key: What its masks are drawn from.
+        given: What adapters are told about the example, if anything.
     """
 
     slot: int
@@ -58,6 +59,7 @@ class TrainingRow:
     target: Sequence[int]
     weight: float
     dropout_key: int
+    given: Tensor | None = None
 
     @cached_property
     def ids(self) -> list[int]:

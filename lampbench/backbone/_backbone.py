@@ -230,6 +230,15 @@ class TransformersBackbone:
         changed_backbone.layers = find_layers(model, self.info.shape.layers)
         return changed_backbone
 
+    def with_prefix(self, length: int) -> TransformersBackbone:
+        """This backbone with ``length`` places for the vectors of a prefix before every prompt.
+
+        They must be filled by an adapter; see ``PromptEncoder.prefix``.
+        """
+        prefixed = copy.copy(self)
+        prefixed.encoder = self.encoder.with_prefix(length)
+        return prefixed
+
     @torch.inference_mode()
     def last_states(self, rows: Sequence[Sequence[int]], layers: Sequence[int]) -> Tensor:
         """The residual stream at each row's last token, after each of ``layers``; nothing above them is computed.
@@ -338,6 +347,7 @@ class TransformersBackbone:
                     seeds=[seeds[i] for i in batch],
                     penalties=self.decoding.penalties,
                     contrast=contrast,
+                    places=self.encoder.prefix,
                     step=step,
                 )
             for i, own in zip(batch, written, strict=True):
