@@ -270,6 +270,26 @@ class TransformersBackbone:
             )
         return states
 
+    @torch.inference_mode()
+    def mean_embeddings(self, texts: Sequence[str], longest: int) -> Tensor:
+        """The mean of what the model's embedding module returns for each text, without special tokens.
+
+        Args:
+            texts: Each is computed alone.
+            longest: How many of a text's first tokens are read.
+
+        Returns:
+            Shape (texts, width), float32 (float64 on a float64 backbone), on the CPU; zeros for a text without tokens.
+        """
+        embed = self.model.get_input_embeddings()
+        wide = torch.promote_types(embed.weight.dtype, torch.float32)
+        means = torch.zeros(len(texts), embed.weight.shape[1], dtype=wide)
+        for number, text in enumerate(texts):
+            ids = self.tokenizer(text, add_special_tokens=False).input_ids[:longest]
+            if ids:
+                means[number] = embed(torch.tensor(ids, device=self.model.device)).to(wide).mean(0)
+        return means
+
     def _read(self, rows: Sequence[Sequence[int]]) -> None:
         """One forward pass over prompts, without a cache."""
         ids, mask, positions = left_pad(rows, self.pad, self.model.device)

@@ -109,7 +109,7 @@ class AdapterMethod(Method):
         """What adapters are told about each of ``examples(user)`` by its number; None if they depend on none of it."""
         return None
 
-    def acting(self, states: Sequence[State], users: Sequence[int] | None, queries: Sequence[Query]) -> Adapter:
+    def at_work(self, states: Sequence[State], users: Sequence[int] | None, queries: Sequence[Query]) -> Adapter:
         """The adapters of users on ``queries``, as ``AdapterSpec.frozen`` makes them."""
         return self.adapter().frozen(self.backbone, states, users)
 
@@ -140,7 +140,7 @@ class AdapterMethod(Method):
                 # The unadapted model reads every prompt in the same batch.
                 states, whose = [*states, self.unadapted_state()], [*whose, *[len(states)] * len(own)]
             users = None if len(states) == 1 else whose
-            adapters = [*self.beneath(), self.acting(states, users, own)]
+            adapters = [*self.beneath(), self.at_work(states, users, own)]
             answers |= self._answers(own, adapters, self.contrast)
         unknown = [query for query in queries if query.user_id not in self._states]
         if unknown:
