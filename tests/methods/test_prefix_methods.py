@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from support import dataset, load_backbone, task
 from torch.nn.functional import gelu
 
-from lampbench.adapters import NetworkPrefixSpec, Recipe, TrainingJob, one_each, train_alone, train_together
+from lampbench.adapters import NetworkPrefixSpec, Recipe, TrainingJob, train_alone, train_together
 from lampbench.core import HistoryItem, InputError, Query, RunContext, User, config_from
 
 FAST = {"learning_rate": 0.05, "batch_size": 4, "clip": 1.0, "start": "words"}

@@ -46,6 +46,8 @@ class MiniProtocol(FileProtocol):
             "head_epochs": 1,
             "epochs": 4,
         },
+        # Tried on a few users alone, not searched for.
+        "user-prefix": {"start": "words", "learning_rate": 1e-2, "batch_size": 8, "clip": 1.0},
         "reft": {**_INTERVENTIONS, "rank": 16, "start": "identity", "epochs": 4},
         "perfit": {
             **_INTERVENTIONS,
