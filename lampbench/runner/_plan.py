@@ -55,6 +55,7 @@ class Plan:
         data_seconds: How long reading the data took.
         backbone: None for a method that uses no language model.
         decoding: How the backbone is asked; None without one.
+        joint: Whether the shared stage reads the histories of all evaluated users.
     """
 
     method: str
@@ -70,6 +71,7 @@ class Plan:
     run_id: str
     folder: Path
     data_seconds: float
+    joint: bool = False
 
 
 @dataclass(frozen=True)
@@ -182,15 +184,19 @@ class Planner:
         recommended = self._recommended(method, backbone is not None)
         context = RunContext(origin, shape, method, recommended.get(method, {}), recommended)
         config = method_type.resolve(config, task, context)
+        joint = _is_joint(method, method_type, config)
         self._note_few_steps(method, task, config, dataset)
         identity = self._identity(method, method_type, task, dataset, config, backbone, decoding)
+        if joint:
+            # Which users these are, the hash of the protocol and the limit say.
+            identity["joint"] = True
         run_id = digest(identity)[:_RUN_ID_LENGTH]
         # A protocol's settings may be any text.
         protocol = quote(self.settings.protocol, safe=",=")
         folder = self.settings.out / protocol / task.name / method / run_id
         return Plan(
             method, plugin, method_type, task, dataset, config, backbone, decoding, self.settings, identity, run_id,
-            folder, seconds,
+            folder, seconds, joint,
         )  # fmt: skip
 
     def weights(self) -> int:
@@ -380,6 +386,20 @@ class Planner:
         if decoding.chat is not None:
             details["chat"] = chat_identity(decoding.chat, self._tokenizer(), backbone)
         return details
+
+
+def _is_joint(method: str, method_type: type[Method], config: Any) -> bool:
+    """Whether the method declares joint training; raises InputError if it cannot be run as it declares."""
+    joint = method_type.joint(config)
+    if not isinstance(joint, bool):
+        raise InputError(f"the method plug-in {method!r}: joint returned {joint!r}; expected True or False")
+    missing = [name for name in ("fit_joint", "load_shared") if getattr(method_type, name) is getattr(Method, name)]
+    if joint and missing:
+        raise InputError(
+            f"the method plug-in {method!r} declares joint training and does not override {' and '.join(missing)}; "
+            "expected a fit_joint, and a load_shared that restores what it learned"
+        )
+    return joint
 
 
 def load_task(name: str) -> Task:
