@@ -15,6 +15,7 @@ from torch.nn.functional import gelu, linear
 
 from lampbench import AdapterMethod, LabelledUser, Parameters, Query, Task, User, setting
 from lampbench.adapters import (
+    AdapterSpec,
     LoraSpec,
     NetworkPrefixSpec,
     Prefix,
@@ -52,6 +53,11 @@ class UserPrefixConfig(TrainingConfig):
 
     published = PUBLISHED
     user_epochs_in = "user_epochs"
+    mode: Literal["clean", "joint"] = setting(
+        "clean",
+        "whose data trains what all users share: the shared users' queries, or the evaluated users' pooled histories "
+        "(as in the released code)",
+    )
     tokens: int = setting(8, "soft tokens before each prompt")
     records: int = setting(10, "history items that the record prefix is made of, by BM25; 0 for no record prefix")
     bridge: int = setting(4, "rank of a LoRA that the shared users train beside the prefixes; 0 for none")
@@ -79,8 +85,10 @@ class UserPrefix(AdapterMethod):
 
     TAP-PER's released code trains the shared modules (the record network, and a LoRA called bridge) together with
     every ``P_u`` on the pooled histories of the evaluated users. Here the shared users train them, with one ``P_u`` for
-    all, which is where evaluated users start; each of these then trains a ``P_u`` alone, everything else frozen. Other
-    differences: the record network starts at a prefix of zero, a record's age counts from the latest item before
+    all, which is where evaluated users start; each of these then trains a ``P_u`` alone, everything else frozen. With
+    ``mode=joint`` the pooled histories train them instead, which is declared as joint training.
+
+    Other differences: the record network starts at a prefix of zero, a record's age counts from the latest item before
     the query (LaMP's queries have no date), and the backbone has no task LoRA. With ``records=0`` and ``bridge=0``
     this is prompt tuning per user from a shared start.
     """
@@ -110,18 +118,26 @@ class UserPrefix(AdapterMethod):
         """How many soft tokens, how fast they learn, and where they start."""
         return {"tokens": (4, 8, 16), "learning_rate": (1e-3, 3e-3, 1e-2, 3e-2), "start": ("random", "words")}
 
+    @classmethod
+    def joint(cls, config: Any) -> bool:
+        """Whether evaluated users train the shared modules, as in the released code."""
+        return bool(config.mode == "joint")
+
     def fit_shared(self, users: Sequence[LabelledUser]) -> None:
-        """Train the start of all users, the record network, and the bridge."""
-        asked = self._asked(users) if self.config.records else []
-        spec, seed = self._shared_spec(), derive_seed(self.seed, "shared prefix")
-        specs, starts = [spec, *self._bridge_specs()], [spec.fresh(self.backbone, seed)]
-        starts += [own.fresh(self.backbone, derive_seed(self.seed, "bridge")) for own in self._bridge_specs()]
-        if self.config.start == "words":
-            starts[0] = {**starts[0], **self.adapter().worded(self.backbone, self.task.prompt("").text)}
-        recipe = self.config.recipe(self.config.shared_epochs)
-        given = (lambda number: self._features(asked[number])) if asked else None
-        self._shared, *rest = self.train_shared(users, specs, recipe, starts, given)
-        self._bridge = rest[0] if rest else None
+        """Train the start of all users, the record network, and the bridge, unless evaluated users do."""
+        if self.config.mode == "joint":
+            return
+        asked: list[_Asked] = []
+        for user in users if self.config.records else ():
+            reader = self._reader(user.user)
+            asked += [reader.asked(own.query) for own in user.queries]
+        self._act(self.train_shared(users, *self._stage(), self._tell(asked)))
+
+    def fit_joint(self, users: Sequence[User]) -> None:
+        """Train them on the evaluated users' pooled histories."""
+        pairs = [pair for user in users for pair in self.examples(user)]
+        asked = [own for user in users for own in self._reader(user).training()] if self.config.records else []
+        self._act(self.train_pooled(pairs, *self._stage(), self._tell(asked)))
 
     def adapter(self) -> PrefixSpec:
         """The user's own soft tokens."""
@@ -160,8 +176,7 @@ class UserPrefix(AdapterMethod):
         reader = self._readers.get(user.id)
         if reader is None:
             return None
-        asked = [reader.asked(Query(item.id, user.id, item.source), i) for i, item in enumerate(user.history)]
-
+        asked = reader.training()
         return lambda number: self._record_prefixes([asked[number]])[0]
 
     def at_work(self, states: Sequence[State], users: Sequence[int] | None, queries: Sequence[Query]) -> Adapter:
@@ -192,8 +207,7 @@ class UserPrefix(AdapterMethod):
 
     def load_shared(self, folder: Path, users: Sequence[LabelledUser]) -> None:
         """Read it."""
-        found = [spec.load(folder / name, self.backbone) for name, spec, _ in self._shared_parts()]
-        self._shared, self._bridge = found[0], found[1] if len(found) > 1 else None
+        self._act([spec.load(folder / name, self.backbone) for name, spec, _ in self._shared_parts()])
 
     def parameters(self) -> Parameters:
         """The shared modules', and one user's."""
@@ -213,17 +227,27 @@ class UserPrefix(AdapterMethod):
         bridges = [("bridge", spec, self._bridge) for spec in self._bridge_specs()]
         return [("prefix", self._shared_spec(), self._shared), *bridges]
 
-    def _asked(self, users: Sequence[LabelledUser]) -> list[_Asked]:
-        """The shared users' queries, in turn, with their records."""
-        found: list[_Asked] = []
-        for user in users:
-            reader = _Reader(self._make, user.user, self.config.records)
-            found += [reader.asked(own.query) for own in user.queries]
-        return found
+    def _stage(self) -> tuple[list[AdapterSpec], Recipe, list[State]]:
+        """What the shared stage trains, how, and where it starts."""
+        spec, bridges = self._shared_spec(), self._bridge_specs()
+        start = dict(spec.fresh(self.backbone, derive_seed(self.seed, "shared prefix")))
+        if self.config.start == "words":
+            start |= self.adapter().worded(self.backbone, self.task.prompt("").text)
+        starts = [start, *(own.fresh(self.backbone, derive_seed(self.seed, "bridge")) for own in bridges)]
+        return [spec, *bridges], self.config.recipe(self.config.shared_epochs), starts
+
+    def _tell(self, asked: Sequence[_Asked]) -> Callable[[int], Tensor] | None:
+        return (lambda number: self._features(asked[number])) if asked else None
+
+    def _act(self, trained: Sequence[State]) -> None:
+        self._shared, self._bridge = trained[0], trained[1] if len(trained) > 1 else None
 
     def _read(self, users: Sequence[User]) -> None:
         if self.config.records:
-            self._readers.update({user.id: _Reader(self._make, user, self.config.records) for user in users})
+            self._readers.update({user.id: self._reader(user) for user in users})
+
+    def _reader(self, user: User) -> _Reader:
+        return _Reader(self._make, user, self.config.records)
 
     def _record_prefixes(self, asked: Sequence[_Asked]) -> Tensor:
         """Shape (prompts, tokens, width), on the backbone's device."""
@@ -333,6 +357,11 @@ class _Reader:
             days = 0 if latest is None or day is None else max(0, latest - day)
             ages.append((math.log1p(days), math.log1p(max(0, visible - 1 - self._places[record.id]))))
         return _Asked(query.text, records, ages)
+
+    def training(self) -> list[_Asked]:
+        """Each history item as a query, with the records among earlier ones."""
+        user = self._user
+        return [self.asked(Query(item.id, user.id, item.source), i) for i, item in enumerate(user.history)]
 
 
 def _day(item: HistoryItem) -> int | None:

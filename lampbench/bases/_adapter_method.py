@@ -194,6 +194,17 @@ class AdapterMethod(Method):
         pairs = [self._shared_example(user, i) for user in users for i in range(len(user.queries))]
         if not pairs:
             raise InputError("this method has a shared stage, but the data has no shared users (no train split)")
+        return self.train_pooled(pairs, specs, recipe, starts, given)
+
+    def train_pooled(
+        self,
+        pairs: Sequence[Pair],
+        specs: Sequence[AdapterSpec],
+        recipe: Recipe,
+        starts: Sequence[State],
+        given: Callable[[int], Tensor] | None = None,
+    ) -> list[State]:
+        """The same on any examples, whoever's they are."""
         job = TrainingJob("shared", derive_seed(self.seed, "shared"), pairs, starts, given)
         if self.engine == "solo":
             return train_alone(self.backbone, job, specs, recipe, progress=self.progress)

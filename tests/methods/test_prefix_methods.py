@@ -202,6 +202,21 @@ def test_a_record_of_a_training_example_is_an_earlier_item() -> None:
         assert same == [number <= changed for number in range(4)]
 
 
+def test_joint_training_reads_evaluated_users_and_clean_training_shared_ones() -> None:
+    backbone, data = load_backbone(), dataset("lamp5")
+    found = {}
+    for mode in ("clean", "joint"):
+        for some in (0, 1):
+            method = build(UserPrefix, backbone, mode=mode, tokens=2, records=2, bridge=0, shared_epochs=3)
+            assert method.joint(method.config) == (mode == "joint")
+            method.fit_shared(data.shared[some:])
+            if mode == "joint":
+                method.fit_joint(data.users[some:])
+            found[mode, some] = method.start(0)["prompt_embeddings"]
+    assert not torch.equal(found["clean", 0], found["clean", 1])
+    assert not torch.equal(found["joint", 0], found["joint", 1])
+
+
 @pytest.mark.parametrize("settings", [{"records": 0, "bridge": 0}, {"records": 0}, {}], ids=str)
 def test_user_prefix_counts_what_the_paper_counts(llama_shaped: Any, settings: dict[str, Any]) -> None:
     # The released modules on Llama: 201,367,553 in the record network and 32,768 per user; beside them two decays and
