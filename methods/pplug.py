@@ -25,7 +25,15 @@ _BACKBONE = "backbone"
 _READ = 512
 
 # Epochs (but 1 for LaMP-3) and batch size are published; the rest is chosen.
-PUBLISHED: Mapping[str, Any] = {"start": "words", "epochs": 2, "batch_size": 64, "learning_rate": 1e-3, "clip": 1.0}
+PUBLISHED: Mapping[str, Any] = {
+    "epochs": 2,
+    "batch_size": 64,
+    "learning_rate": 1e-3,
+    "clip": 1.0,
+    "tokens": 1,
+    "instruction_tokens": 1,
+    "start": "words",
+}
 
 
 @dataclass(frozen=True)
@@ -40,8 +48,8 @@ class PplugConfig(TrainingConfig):
     )
     encoder_revision: str | None = setting(None, "the encoder's revision; found by itself")
     encoder_width: int | None = setting(None, "the width of the encoder's vectors; found by itself")
-    tokens: int = setting(1, "soft tokens made of the history")
-    instruction_tokens: int = setting(1, "soft tokens before them, the same for all prompts")
+    tokens: int | None = setting(None, "soft tokens made of the history")
+    instruction_tokens: int | None = setting(None, "soft tokens before them, the same for all prompts")
     start: Literal["words", "random"] | None = setting(
         None, "where soft tokens start: the prompt's own first words, or normal with standard deviation 0.02"
     )
@@ -50,8 +58,9 @@ class PplugConfig(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, least in (("tokens", 1), ("instruction_tokens", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, found {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, found {value}")
 
 
 class Pplug(AdapterMethod):
@@ -74,8 +83,7 @@ class Pplug(AdapterMethod):
     def setup(self) -> None:
         """Start with nothing trained, and leave places for the soft tokens."""
         super().setup()
-        config = self.config
-        self.backbone = self.backbone.with_prefix(config.instruction_tokens + config.tokens)
+        self.backbone = self.backbone.with_prefix(self.config.instruction_tokens + self.config.tokens)
         self._encoder: DenseEncoder | None = None
         self._network: State | None = None
         self._histories: dict[str, Tensor] = {}

@@ -46,8 +46,16 @@ class MiniProtocol(FileProtocol):
             "head_epochs": 1,
             "epochs": 4,
         },
-        # Tried on a few users alone, not searched for.
+        # These two were tried with one setting alone, not searched for.
         "user-prefix": {"start": "words", "learning_rate": 1e-2, "batch_size": 8, "clip": 1.0},
+        "pplug": {
+            "tokens": 4,
+            "instruction_tokens": 4,
+            "learning_rate": 1e-2,
+            "batch_size": 8,
+            "clip": 1.0,
+            "epochs": 3,
+        },
         "reft": {**_INTERVENTIONS, "rank": 16, "start": "identity", "epochs": 4},
         "perfit": {
             **_INTERVENTIONS,
