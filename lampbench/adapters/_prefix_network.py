@@ -63,8 +63,11 @@ class NetworkPrefixSpec(AdapterSpec):
     def vectors(self, backbone: TransformersBackbone, state: State, given: Sequence[Tensor]) -> Tensor:
         """The prefixes of prompts, shape (prompts, length, width); each is computed alone."""
         parameters = {name: tensor.to(backbone.device) for name, tensor in state.items()}
-        dtype = master_dtype(backbone)
-        return torch.cat([self.network(parameters, own.to(backbone.device, dtype).unsqueeze(0)) for own in given])
+        device, dtype = backbone.device, master_dtype(backbone)
+        made = torch.empty(len(given), self.network.length, self._width(backbone), dtype=dtype, device=device)
+        for number, own in enumerate(given):
+            made[number] = self.network(parameters, own.to(device, dtype).unsqueeze(0))[0]
+        return made
 
     def bank(self, backbone: TransformersBackbone, slots: int) -> _NetworkBank:
         """The parameters of one network; raises ValueError for more than one."""
