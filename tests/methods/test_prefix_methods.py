@@ -217,6 +217,25 @@ def test_joint_training_reads_evaluated_users_and_clean_training_shared_ones() -
     assert not torch.equal(found["joint", 0], found["joint", 1])
 
 
+def test_both_engines_train_the_same_shared_modules_and_users(tmp_path: Path) -> None:
+    data, found = dataset("lamp5"), {}
+    for engine in UserPrefix.engines:
+        backbone = load_backbone()
+        backbone.model.double()
+        method = build(UserPrefix, backbone, tokens=2, records=2, bridge=2, shared_epochs=2, user_epochs=2)
+        method.engine = engine
+        method.fit_shared(data.shared)
+        method.adapt(data.users)
+        (tmp_path / engine).mkdir()
+        method.save_shared(tmp_path / engine)
+        method.save_user(data.users[0].id, tmp_path / engine / "prefix")
+        files = sorted((tmp_path / engine).rglob("*.safetensors"))
+        found[engine] = [tensor for file in files for _, tensor in sorted(load_file(file).items())]
+    assert len(found["stacked"]) > 8
+    for stacked, solo in zip(found["stacked"], found["solo"], strict=True):
+        torch.testing.assert_close(stacked, solo, atol=1e-10, rtol=0)
+
+
 @pytest.mark.parametrize("settings", [{"records": 0, "bridge": 0}, {"records": 0}, {}], ids=str)
 def test_user_prefix_counts_what_the_paper_counts(llama_shaped: Any, settings: dict[str, Any]) -> None:
     # The released modules on Llama: 201,367,553 in the record network and 32,768 per user; beside them two decays and
