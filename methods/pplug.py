@@ -50,8 +50,8 @@ class PplugConfig(TrainingConfig):
     encoder_width: int | None = setting(None, "the width of the encoder's vectors; found by itself")
     tokens: int | None = setting(None, "soft tokens made of the history")
     instruction_tokens: int | None = setting(None, "soft tokens before them, the same for all prompts")
-    start: Literal["words", "random"] | None = setting(
-        None, "where soft tokens start: the prompt's own first words, or normal with standard deviation 0.02"
+    start: Literal["random", "words"] | None = setting(
+        None, "where soft tokens start: normal with standard deviation 0.02, or the prompt's own first words"
     )
     epochs: int | None = setting(None, "epochs over the shared users' queries")
 

@@ -30,7 +30,7 @@ def tuned(backbone: Any, vectors: torch.Tensor) -> Any:
     from peft import PromptTuningConfig, get_peft_model
 
     config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=len(vectors))
-    model = get_peft_model(backbone.model, config)
+    model: Any = get_peft_model(backbone.model, config)
     model.prompt_encoder["default"].embedding.weight = torch.nn.Parameter(vectors.clone())
     return model
 
@@ -99,7 +99,8 @@ def test_what_is_given_with_an_example_is_added_to_its_users_vectors() -> None:
 @torch.no_grad()
 def written(backbone: Any, state: Any, prompt: Any) -> str:
     """Greedy, by peft's model: one row, no cache, no padding."""
-    model, tokens, stop = tuned(backbone, SPEC.vectors(state)), [], backbone.stop_at_newline()
+    model, stop = tuned(backbone, SPEC.vectors(state)), backbone.stop_at_newline()
+    tokens: list[int] = []
     ids = backbone.with_prefix(0).encoder.prompt(prompt, 40)
     while len(tokens) < 12 and not (tokens and stop[tokens[-1]]):
         tokens.append(int(model(input_ids=torch.tensor([ids + tokens])).logits[0, -1].argmax()))

@@ -136,7 +136,8 @@ def test_a_network_without_what_it_needs_is_refused() -> None:
 @torch.no_grad()
 def greedy(backbone: Any, prefix: torch.Tensor, ids: list[int]) -> str:
     """One row, no cache, no padding."""
-    tokens, stop, embed = [], backbone.stop_at_newline(), backbone.model.get_input_embeddings()
+    tokens: list[int] = []
+    stop, embed = backbone.stop_at_newline(), backbone.model.get_input_embeddings()
     while len(tokens) < 8 and not (tokens and stop[tokens[-1]]):
         rows = torch.cat([prefix, embed(torch.tensor(ids + tokens))]).unsqueeze(0)
         tokens.append(int(backbone.model(inputs_embeds=rows).logits[0, -1].argmax()))
@@ -258,8 +259,7 @@ def test_pplug_answers_from_the_vectors_of_the_history(tmp_path: Path) -> None:
     histories = {user.id: user.history for user in data.users}
 
     def vector(text: str) -> torch.Tensor:
-        mean = mean_embedding(backbone, text, 512)
-        return mean / mean.norm()
+        return torch.nn.functional.normalize(mean_embedding(backbone, text, 512), dim=0)
 
     for query, answer in list(zip(data.queries, answers, strict=True))[:2]:
         folder = tmp_path / query.id
@@ -298,7 +298,11 @@ def test_pplug_with_an_encoder_of_its_own(tmp_path: Path) -> None:
 
 def test_answers_do_not_depend_on_the_batch() -> None:
     data = dataset("lamp5")
-    for kind, epochs in ((UserPrefix, {"shared_epochs": 1, "user_epochs": 1}), (Pplug, {"epochs": 1})):
+    tried: tuple[tuple[Any, dict[str, Any]], ...] = (
+        (UserPrefix, {"shared_epochs": 1, "user_epochs": 1}),
+        (Pplug, {"epochs": 1}),
+    )
+    for kind, epochs in tried:
         found = []
         for batch_size in (1, 8):
             method = build(kind, load_backbone(batch_size=batch_size), **epochs)
