@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, linear
 
-from lampbench import AdapterMethod, LabelledUser, Parameters, Query, Task, User, setting
+from lampbench import AdapterMethod, HistoryItem, LabelledUser, Parameters, Query, Task, User, setting
 from lampbench.adapters import (
     AdapterSpec,
     LoraSpec,
@@ -28,7 +28,7 @@ from lampbench.adapters import (
 )
 from lampbench.backbone import Adapter
 from lampbench.bases import TrainingConfig
-from lampbench.core import HistoryItem, RunContext, derive_seed
+from lampbench.core import RunContext, derive_seed
 from lampbench.retrieval import RetrieverFactory
 
 # As in the released code, for most tasks of LaMP; batches were of 1 to 4 on each of 8 GPUs.
