@@ -24,8 +24,8 @@ _CONFIG, _WEIGHTS, _NAME = "adapter_config.json", "adapter_model.safetensors", "
 class Prefix:
     """Vectors at work in the places that a prompt begins with: an ``lampbench.backbone.Adapter``.
 
-    They replace what the model's embedding module returns there. Whatever a model does to it afterwards (Gemma scales
-    it, GPT-2 adds positions) is done to the vectors, too.
+    They replace what the model's embedding module returns there. What a model does to that afterwards, such as adding
+    positions, is done to the vectors, too; what the module itself does, such as scaling in Gemma 3, is not.
 
     Attributes:
         embedding: The model's module of input embeddings.

@@ -9,8 +9,8 @@ import torch
 from support import load_backbone, task
 from torch.nn.functional import cross_entropy
 
-from lampbench.adapters import LoraSpec, PrefixSpec, Recipe, TrainingJob, train_alone, train_together
-from lampbench.backbone import Penalties
+from lampbench.adapters import LoraSpec, Prefix, PrefixSpec, Recipe, TrainingJob, train_alone, train_together
+from lampbench.backbone import PassWindow, Penalties, attached
 from lampbench.core import HistoryItem, InputError
 
 SPEC = PrefixSpec(3)
@@ -144,6 +144,40 @@ def test_a_lora_beneath_and_kept_constants_see_the_prefix() -> None:
     ((_, (stacked,)),) = train_together(backbone, [job], [lora], recipe, beneath=beneath)
     for name, tensor in alone.items():
         torch.testing.assert_close(stacked[name], tensor, atol=1e-10, rtol=0)
+
+
+MORE: dict[str, dict[str, Any]] = {
+    "GPT2LMHeadModel": {},
+    "GemmaForCausalLM": {"head_dim": 8},
+    "Gemma3ForCausalLM": {"head_dim": 8},
+    "OPTForCausalLM": {"word_embed_proj_dim": 8, "ffn_dim": 32},
+}
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_families_that_treat_embeddings_otherwise_read_a_prefix_as_with_peft(name: str) -> None:
+    import transformers
+    from peft import PromptTuningConfig, get_peft_model
+
+    if not hasattr(transformers, name):
+        pytest.skip(f"this version of transformers has no {name}")
+    kind = getattr(transformers, name)
+    usual = {"hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 2, "num_hidden_layers": 2}
+    config = kind.config_class(**{**usual, "vocab_size": 50, "intermediate_size": 32, "pad_token_id": 0, **MORE[name]})
+    torch.manual_seed(0)
+    model = kind(config).eval()
+    embedding = model.get_input_embeddings()
+    vectors, ids = torch.randn(3, embedding.weight.shape[1]), torch.tensor([[5, 6, 7, 8]])
+    window = PassWindow(torch.tensor([0]), torch.tensor([7]), torch.tensor([0]), 7)
+    with torch.no_grad():
+        with attached([Prefix(embedding, vectors)], torch.nn.ModuleList(), window):
+            ours = model(input_ids=torch.cat([torch.ones(1, 3, dtype=torch.long), ids], dim=1)).logits
+        theirs: Any = get_peft_model(
+            model,
+            PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3, token_dim=embedding.weight.shape[1]),
+        )
+        theirs.prompt_encoder["default"].embedding.weight = torch.nn.Parameter(vectors)
+        torch.testing.assert_close(ours[:, 3:], theirs(input_ids=ids).logits[:, 3:])
 
 
 def test_a_prefix_counts_as_tokens_of_the_prompt() -> None:
