@@ -24,10 +24,9 @@ _BACKBONE = "backbone"
 # Tokens of a text that are encoded, as published.
 _READ = 512
 
-# Epochs (but 1 for LaMP-3) and batch size are published; the rest is chosen.
-PUBLISHED: Mapping[str, Any] = {
-    "epochs": 2,
-    "batch_size": 64,
+# But for LaMP-3, where it is 1 epoch.
+PUBLISHED: Mapping[str, Any] = {"epochs": 2, "batch_size": 64}
+CHOSEN: Mapping[str, Any] = {
     "learning_rate": 1e-3,
     "clip": 1.0,
     "tokens": 1,
@@ -41,6 +40,7 @@ class PplugConfig(TrainingConfig):
     """Settings of ``pplug``."""
 
     published = PUBLISHED
+    chosen = CHOSEN
     encoder: str = setting(
         _BACKBONE,
         "what makes vectors of texts: backbone (means of its input embeddings), or path or hub id of an encoder",
