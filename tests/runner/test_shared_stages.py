@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +50,10 @@ def what_counts(row: Row) -> dict[str, Any]:
         (("lora", LORA), ("oppu", OPPU)),
         (("oppu", OPPU), ("oppu", {**OPPU, "user_epochs": 2, "user_targets": "v_proj"})),
         (("oppu", OPPU), ("cope", {f"base.{name}": value for name, value in OPPU.items()})),
-        (("perfit", {**PERFIT, "user_start": "identity"}), ("perfit", {**PERFIT, "user_start": "identity", "user_rank": 3})),
+        (
+            ("perfit", {**PERFIT, "user_start": "identity"}),
+            ("perfit", {**PERFIT, "user_start": "identity", "user_rank": 3}),
+        ),
     ],
     ids=["lora and oppu", "users' settings", "cope", "user rank"],
 )
@@ -75,5 +76,3 @@ def test_runs_that_share_a_stage_train_it_once_and_differ_in_nothing_else(
     for name in ("predictions.jsonl", "user_sums.json"):
         assert (together[1].folder / name).read_bytes() == (alone.folder / name).read_bytes()
     assert read_row(together[1].folder / "row.json") == taken
-
-
