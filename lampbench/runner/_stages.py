@@ -102,7 +102,7 @@ class StoredStage:
     @cached_property
     def folder(self) -> Path:
         """The same for all runs that have this stage in common."""
-        key = digest([_identity(self.plan), _made_by(self.plan) if self.where is None else dict(self.where)])
+        key = digest([_identity(self.plan), _made_by(self.plan, self.where)])
         return self.plan.settings.out / _PLACE / key[:32]
 
     def take(self, into: Path) -> TakenState | None:
@@ -180,13 +180,15 @@ def _identity(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _made_by(plan: Plan) -> dict[str, Any]:
+def _made_by(plan: Plan, where: Mapping[str, Any] | None) -> dict[str, Any]:
     """What the times of a stage, and the last bits of its state, depend on."""
-    if plan.backbone is not None and plan.method_type.needs_weights:
-        # Only then is it known how many threads it computes with.
-        import torch  # noqa: F401
-    where = environment(plan.backbone.device if plan.backbone else "cpu")
-    return {**where, "lampbench": lampbench.__version__, "commit": source_commit()[0]}
+    if where is None:
+        if plan.backbone is not None and plan.method_type.needs_weights:
+            # Only then is it known how many threads it computes with.
+            import torch  # noqa: F401
+        where = environment(plan.backbone.device if plan.backbone else "cpu")
+    threads = where["threads"] if plan.backbone else None
+    return {**where, "threads": threads, "lampbench": lampbench.__version__, "commit": source_commit()[0]}
 
 
 def _files(state: Path) -> dict[str, Path]:
