@@ -303,8 +303,8 @@ class Cost(Record, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         taken: Where the shared stage, and what it cost, come from; None if this run trained it.
-        elapsed: Seconds by the clock over all sessions; less than the sum of all seconds with several workers, or if the
-            shared stage was taken.
+        elapsed: Seconds by the clock over all sessions; with several workers, or a shared stage that was taken, less
+            than the sum of all seconds.
         check_seconds: Seconds of the isolation checks, which no phase holds.
         memory: Phase -> place (``host``, ``device``) -> peak bytes.
     """
