@@ -164,9 +164,12 @@ def test_only_what_the_shared_stage_depends_on_makes_another_one(tmp_path: Path)
         assert row_of(planned(tmp_path, own=own)).cost.taken is not None
     assert row_of(planned(tmp_path, users=1, own="c")).cost.taken is not None
     assert Shares.fits == ["common"] and len(stages(tmp_path)) == 1
-    others = [{"shared": "another"}, {"seed": 1}, {"prompts": "lamp"}, {"task_name": "lamp7"}, {"out": tmp_path / "x"}]
+    others: list[dict[str, Any]] = [
+        {"shared": "another"}, {"seed": 1}, {"prompts": "lamp"}, {"task_name": "lamp7"}, {"out": tmp_path / "x"},
+    ]  # fmt: skip
     for other in others:
-        assert row_of(planned(**{"out": tmp_path, "own": str(other), **other})).cost.taken is None
+        given = {"out": tmp_path, "own": str(other), **other}
+        assert row_of(planned(**given)).cost.taken is None
 
 
 def test_by_default_every_setting_counts_and_so_does_the_method(tmp_path: Path) -> None:
