@@ -61,7 +61,7 @@ def run(
     names = method_names(method, note)
     chosen = overrides(names, file_set, method_settings, k)
     reporter = ProgressReporter(quiet=settings.quiet)
-    planner = Planner(settings, say=reporter.say)
+    planner = Planner(settings, say=reporter.say, force=force)
     plans = plans_of(planner, names, task_names(task, note), chosen, note)
     if dry_run:
         counted: dict[tuple[str, bool], Tokens] = {}

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from lampbench.bases import PromptMethod
 from lampbench.core import AskedUser, HistoryItem, LampBenchError, Method, Query, User, digest
 from lampbench.data import Dataset
 from lampbench.runner._reach import reachable
@@ -27,7 +28,8 @@ class Guards:
     """The isolation checks of one unit of a method that adapts; created before anyone is adapted.
 
     Users, and strangers in whose name the same is asked, are each always asked in one batch of their own: in bfloat16
-    a prompt's answer can differ with the batch that it is in.
+    a prompt's answer can differ with the batch that it is in. Of a method that only changes prompts, the prompts are
+    compared, since answers follow from them: nothing is computed, and a served model is not asked.
 
     Args:
         method: The method.
@@ -37,6 +39,7 @@ class Guards:
 
     def __init__(self, method: Method, users: Sequence[AskedUser], everyone: Sequence[AskedUser]) -> None:
         self._method = method
+        self._prompts = method if type(method).predict is PromptMethod.predict else None
         self._users = [asked.user for asked in users]
         self._sample = [query for asked in users for query in asked.queries[:_QUERIES_EACH]]
         stranger = f"stranger-{digest([asked.user.id for asked in everyone])[:16]}"
@@ -71,10 +74,10 @@ class Guards:
         Answers that stay the same are a result, not a failure; a method without parameters has nothing else to compare.
         """
         learners = {user.id for user in self._users if user.history}
-        found = {
-            "asked": len(adapted),
-            "changed": sum(answer != self._before[query] for query, answer in adapted.items()),
-        }
+        differ = [query for query, answer in adapted.items() if answer != self._before[query]]
+        if self._prompts is not None:
+            return {"passed": True if differ else None, "asked": len(adapted), "applied": len(differ)}
+        found = {"asked": len(adapted), "changed": len(differ)}
         moved = [self._method.moved(user) for user in sorted(learners)]
         if None not in moved:
             found |= {"users": len(moved), "moved": moved.count(True)}
@@ -92,7 +95,7 @@ class Guards:
 
         Each query is asked alone, so that what differs is never the rounding of another batch.
         """
-        listening: Any = getattr(self._method.backbone, "listening", None)
+        listening: Any = None if self._prompts else getattr(self._method.backbone, "listening", None)
         found: dict[str, Sequence[str]] = {}
         for query in self._sample if listening else ():
             with listening() as found[query.id], self._brief(1):
@@ -100,7 +103,9 @@ class Guards:
         return found
 
     def _asked(self, queries: Sequence[Query]) -> Answers:
-        """Query id -> the beginning of the answer, all queries in one batch."""
+        """Query id -> the prompt, or the beginning of the answer, all queries in one batch."""
+        if self._prompts is not None:
+            return {query.id: str(self._prompts.prompt(query)) for query in queries}
         with self._brief(_TOKENS):
             return _by_id(queries, answers_of(self._method, queries))
 
