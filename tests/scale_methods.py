@@ -128,7 +128,7 @@ class SharesStage(Careful):
     """Its shared stage, which runs that differ in other settings share, leaves a mark each time."""
 
     @classmethod
-    def shared_identity(cls, config: Trouble) -> SharedIdentity:  # type: ignore[override]
+    def shared_identity(cls, config: Trouble) -> SharedIdentity:
         return SharedIdentity("marks", cls.version, {"marks": config.marks})
 
     def fit_shared(self, users: Sequence[LabelledUser]) -> None:
