@@ -231,7 +231,8 @@ class Method(ABC):
         """What the shared stage depends on, under a resolved config; None: on all of it, for this method alone.
 
         Runs that give the same answer here share one trained stage, also runs of several methods. A setting that is
-        left out must not change what ``fit_shared``, ``fit_joint`` and ``save_shared`` do.
+        left out must not change what ``fit_shared``, ``fit_joint`` and ``save_shared`` do. A class that inherits this
+        method may train in another way, so it must say it again; until then, all of its config counts.
         """
         return None
 

@@ -187,7 +187,7 @@ class Planner:
         context = RunContext(origin, shape, method, recommended.get(method, {}), recommended)
         config = method_type.resolve(config, task, context)
         joint = _is_joint(method, method_type, config)
-        _check_shared_identity(method, method_type, config)
+        shared_identity(method, method_type, config)
         self._note_few_steps(method, task, config, dataset)
         identity = self._identity(method, method_type, task, dataset, config, backbone, decoding)
         if joint:
@@ -414,12 +414,20 @@ def _is_joint(method: str, method_type: type[Method], config: Any) -> bool:
     return joint
 
 
-def _check_shared_identity(method: str, method_type: type[Method], config: Any) -> None:
-    """Raises InputError if the method does not say what its shared stage depends on as it should."""
+def shared_identity(method: str, method_type: type[Method], config: Any) -> SharedIdentity | None:
+    """What the method's own class says that its shared stage depends on; None: all of the config.
+
+    What a class inherits says nothing of it: it may train in another way.
+
+    Raises:
+        InputError: It is no SharedIdentity, or its settings are no JSON values.
+    """
+    if "shared_identity" not in vars(method_type):
+        return None
     identity = method_type.shared_identity(config)
     try:
         if identity is None or (isinstance(identity, SharedIdentity) and digest(dict(identity.settings))):
-            return
+            return identity
     except (TypeError, ValueError) as error:  # a value that JSON does not have
         raise InputError(f"the method plug-in {method!r}: the settings of its shared_identity: {error}") from error
     raise InputError(

@@ -26,7 +26,7 @@ from lampbench.rows import TakenStage
 from lampbench.runner._environment import environment, source_commit
 from lampbench.runner._failures import storing
 from lampbench.runner._folder import RunFolder
-from lampbench.runner._plan import Plan
+from lampbench.runner._plan import Plan, shared_identity
 from lampbench.runner._units import has_shared_stage
 
 # No protocol, whose folder would lie beside it, has a name like this.
@@ -166,7 +166,7 @@ class StoredStage:
 def _identity(plan: Plan) -> dict[str, Any]:
     """What the shared stage of a run depends on."""
     kind, settings = plan.method_type, plan.settings
-    own = kind.shared_identity(plan.config)
+    own = shared_identity(plan.method, kind, plan.config)
     config = config_to_json(plan.config, identity_only=True)
     by_default = [plan.method, plan.plugin.distribution, plan.plugin.value, kind.version, config]
     return {

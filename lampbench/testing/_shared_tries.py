@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lampbench.core import InputError, SharedIdentity
+from lampbench.runner import shared_identity
 from lampbench.testing._contract import broken
 from lampbench.testing._method_trial import Trial
 from lampbench.testing._state_files import contents, saving
@@ -77,7 +78,7 @@ def _near(value: Any) -> Sequence[Any]:
 
 
 def _identity(trial: Trial, config: Any) -> SharedIdentity | None:
-    return trial.plan.method_type.shared_identity(config)
+    return shared_identity(trial.plan.method, trial.plan.method_type, config)
 
 
 def _resolved(trial: Trial, config: Any) -> Any:

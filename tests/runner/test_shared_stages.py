@@ -65,8 +65,18 @@ class SaysNothing(Shares):
         return None
 
 
+class Inherits(Shares):
+    """Trains something else than the class whose identity it has."""
+
+    def save_shared(self, folder: Path) -> None:
+        self.text = "otherwise"
+        super().save_shared(folder)
+
+
 class Keeps(Shares):
     """Fails once, after its first snapshot."""
+
+    shared_identity = Shares.shared_identity
 
     def fit_shared(self, users: Sequence[LabelledUser]) -> None:
         if self.kept is None and self.config.own == "fails":
@@ -77,6 +87,8 @@ class Keeps(Shares):
 
 class Joins(Shares):
     """Its shared stage also reads the evaluated users."""
+
+    shared_identity = Shares.shared_identity
 
     @classmethod
     def joint(cls, config: Words) -> bool:
@@ -172,12 +184,14 @@ def test_only_what_the_shared_stage_depends_on_makes_another_one(tmp_path: Path)
         assert row_of(planned(**given)).cost.taken is None
 
 
-def test_by_default_every_setting_counts_and_so_does_the_method(tmp_path: Path) -> None:
+def test_by_default_and_for_classes_that_inherit_every_setting_counts_and_so_does_the_method(tmp_path: Path) -> None:
     for own in ("a", "b"):
         row_of(planned(tmp_path, SaysNothing, own=own))
     assert len(Shares.fits) == 2
     again = dataclasses.replace(planned(tmp_path, SaysNothing, own="a"), folder=tmp_path / "elsewhere")
     assert row_of(again).cost.taken is not None
+    assert row_of(planned(tmp_path, Shares, own="a")).cost.taken is None
+    assert row_of(planned(tmp_path, Inherits, own="a")).cost.taken is None
     named = dataclasses.replace(again, method="another", folder=tmp_path / "another")
     assert row_of(named).cost.taken is None
 
