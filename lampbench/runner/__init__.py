@@ -13,6 +13,7 @@ from lampbench.runner._plan import (
     load_method_class,
     load_protocol,
     load_task,
+    shared_identity,
 )
 from lampbench.runner._reach import reachable
 from lampbench.runner._record import RunRecord
@@ -51,4 +52,5 @@ __all__ = [
     "options",
     "reachable",
     "shards_of",
+    "shared_identity",
 ]
