@@ -57,6 +57,18 @@ SPACES: dict[str, dict[str, list[Any]]] = {
         "rank": [4, 8],
         "epochs": [1, 2, 4],
     },
+    "user-prefix": {
+        "learning_rate": [0.003, 0.01, 0.03],
+        "tokens": [4, 8, 16],
+        "shared_epochs": [2, 3],
+        "user_epochs": [2, 4],
+    },
+    "pplug": {
+        "learning_rate": [0.003, 0.01, 0.03],
+        "tokens": [1, 4, 8],
+        "instruction_tokens": [1, 4],
+        "epochs": [2, 3],
+    },
     "cope": {"alpha": [0.05, 0.1, 0.2, 0.3, 0.5], "plausible": [0.05, 0.1, 0.3]},
 }
 

@@ -19,6 +19,8 @@ from lampbench.adapters._intervention_spec import InterventionSpec, check_stream
 from lampbench.adapters._lora_spec import LoraSpec, family_targets
 from lampbench.adapters._memory import Capacity, EngineOptions, PassRoom, capacity
 from lampbench.adapters._optimizer import Snapshots, StackedAdamW
+from lampbench.adapters._prefix import Prefix, PrefixSpec, embedding_of, one_each
+from lampbench.adapters._prefix_network import NetworkPrefixSpec, PrefixNetwork
 from lampbench.adapters._spec import AdapterSpec, Bank, EvaluatedBank, PerUser, SoloAdapter, State, acting, differ
 from lampbench.adapters._steering import Steering
 from lampbench.adapters._training import Recipe, TrainingJob, batch_loss, train_alone
@@ -41,9 +43,13 @@ __all__ = [
     "InterventionSpec",
     "Kind",
     "LoraSpec",
+    "NetworkPrefixSpec",
     "PassRoom",
     "PerUser",
     "Positions",
+    "Prefix",
+    "PrefixNetwork",
+    "PrefixSpec",
     "Recipe",
     "Snapshots",
     "SoloAdapter",
@@ -58,9 +64,11 @@ __all__ = [
     "differ",
     "dropout_mask",
     "edit_parameters",
+    "embedding_of",
     "family_targets",
     "identity_edit",
     "mean_inputs",
+    "one_each",
     "random_edit",
     "row_key",
     "train_alone",

@@ -51,6 +51,7 @@ class TrainingRow:
         weight: Of each target token's loss: one over the target tokens of the user's batch.
         dropout_key: What its masks are drawn from.
         user: Its user's id.
+        given: What adapters are told about the example, if anything.
     """
 
     slot: int
@@ -60,6 +61,7 @@ class TrainingRow:
     weight: float
     dropout_key: int
     user: str | None = None
+    given: Tensor | None = None
 
     @cached_property
     def ids(self) -> list[int]:

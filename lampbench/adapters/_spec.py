@@ -140,6 +140,13 @@ class SoloAdapter(ABC):
             dropout: In training, the key of each row's dropout masks, shape (rows,), int64.
         """
 
+    def informed(self, given: Tensor, dropout: Tensor | None = None) -> Adapter:
+        """The same, if something is given with each row's example: shape (rows, …).
+
+        By default the adapter does not depend on it.
+        """
+        return self.adapter(dropout)
+
     @abstractmethod
     def state(self) -> State:
         """The present parameters, copied."""
@@ -204,10 +211,19 @@ class EvaluatedBank:
         adapter: Called with slots and dropout keys, gives what acts on a pass whose row i belongs to
             ``slots[i]`` and draws its dropout masks from ``keys[i]`` (None: no dropout).
         backward: Called after the passes' own backward; carries gradients through what was evaluated once.
+        informed: Called with slots and what is given with each row's example, shape (rows, …); None if the adapter
+            does not depend on it.
     """
 
     adapter: Callable[[Tensor, Tensor | None], Adapter]
     backward: Callable[[], None] = lambda: None
+    informed: Callable[[Tensor, Tensor], Adapter] | None = None
+
+    def of_rows(self, slots: Tensor, keys: Tensor | None, given: Tensor | None) -> Adapter:
+        """What acts on a pass."""
+        if given is None or self.informed is None:
+            return self.adapter(slots, keys)
+        return self.informed(slots, given)
 
 
 def differ(first: State, second: State) -> bool:

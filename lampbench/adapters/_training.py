@@ -91,12 +91,15 @@ class TrainingJob:
         seed: Of the order of examples and of dropout.
         pairs: The training examples.
         starts: Where each of the adapters begins that train together.
+        given: Called with the number of an example, tells its adapters something about it: a tensor. None if they
+            depend on nothing but their parameters.
     """
 
     name: str
     seed: int
     pairs: Sequence[Pair]
     starts: Sequence[State]
+    given: Callable[[int], Tensor] | None = None
 
 
 def train_alone(
@@ -130,8 +133,9 @@ def train_alone(
             batch = [encoded[i] for i in chosen]
             optimizer.param_groups[0]["lr"] = rate(step)
             optimizer.zero_grad(set_to_none=True)
-            below = acting(beneath, [job.name] * len(chosen))
-            adapters = [*below, *(adapter.adapter(keys) for adapter in lone)]
+            given = None if job.given is None else side_by_side([job.given(i) for i in chosen], backbone.device)
+            own = (a.adapter(keys) if given is None else a.informed(given, keys) for a in lone)
+            adapters = [*acting(beneath, [job.name] * len(chosen)), *own]
             batch_loss(backbone, batch, adapters).backward()
             recipe.penalize(parameters)
             torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
@@ -153,3 +157,8 @@ def batch_loss(backbone: TransformersBackbone, batch: Sequence[Encoded], adapter
         logits = backbone.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
     is_target = (torch.arange(ids.shape[1], device=device) >= ends.unsqueeze(1)) & mask.bool()
     return cross_entropy(exact(logits[:, :-1][is_target[:, 1:]]), ids[:, 1:][is_target[:, 1:]])
+
+
+def side_by_side(given: Sequence[Tensor], device: str) -> Tensor:
+    """What is given with several examples, shape (examples, …); what is shorter is followed by zeros."""
+    return pad_sequence(list(given), batch_first=True).to(device)

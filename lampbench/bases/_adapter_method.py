@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from lampbench.adapters import (
     AdapterSpec,
@@ -105,6 +107,14 @@ class AdapterMethod(Method):
         """
         return ()
 
+    def given(self, user: User) -> Callable[[int], Tensor] | None:
+        """What adapters are told about each of ``examples(user)`` by its number; None if they depend on none of it."""
+        return None
+
+    def at_work(self, states: Sequence[State], users: Sequence[int] | None, queries: Sequence[Query]) -> Adapter:
+        """The adapters of users on ``queries``, as ``AdapterSpec.frozen`` makes them."""
+        return self.adapter().frozen(self.backbone, states, users)
+
     def examples(self, user: User) -> Sequence[Pair]:
         """A user's training examples: each history item, as the task words it, after its context."""
         return [self._example(user, i) for i in range(len(user.history))]
@@ -114,7 +124,7 @@ class AdapterMethod(Method):
         jobs = []
         for user in users:
             seed = derive_seed(self.seed, "user", user.id)
-            jobs.append(TrainingJob(user.id, seed, self.examples(user), [self.start(seed)]))
+            jobs.append(TrainingJob(user.id, seed, self.examples(user), [self.start(seed)], self.given(user)))
         by_id = {user.id: user for user in users}
         for name, state in self.train_each(jobs, self.adapter(), self.recipe(), self.beneath()):
             self._states[name], self._users[name] = state, by_id[name]
@@ -132,7 +142,7 @@ class AdapterMethod(Method):
                 # The unadapted model reads every prompt in the same batch.
                 states, whose = [*states, self.unadapted_state()], [*whose, *[len(states)] * len(own)]
             users = None if len(states) == 1 else whose
-            adapters = [*self.beneath(), self.adapter().frozen(self.backbone, states, users)]
+            adapters = [*self.beneath(), self.at_work(states, users, own)]
             answers |= self._answers(own, adapters, self.contrast)
         unknown = [query for query in queries if query.user_id not in self._states]
         if unknown:
@@ -162,7 +172,12 @@ class AdapterMethod(Method):
         return Parameters(per_user=self.adapter().parameter_count(self.backbone))
 
     def train_shared(
-        self, users: Sequence[LabelledUser], specs: Sequence[AdapterSpec], recipe: Recipe, starts: Sequence[State]
+        self,
+        users: Sequence[LabelledUser],
+        specs: Sequence[AdapterSpec],
+        recipe: Recipe,
+        starts: Sequence[State],
+        given: Callable[[int], Tensor] | None = None,
     ) -> list[State]:
         """Train adapters together on the shared users' labelled queries.
 
@@ -173,6 +188,7 @@ class AdapterMethod(Method):
             specs: Of the adapters, which act in this order.
             recipe: How they are trained.
             starts: Where each begins.
+            given: What adapters are told about each query, by its number among those of all users in turn.
 
         Raises:
             InputError: The protocol has no shared users.
@@ -180,7 +196,18 @@ class AdapterMethod(Method):
         pairs = [self._shared_example(user, i) for user in users for i in range(len(user.queries))]
         if not pairs:
             raise InputError("this method has a shared stage, but the data has no shared users (no train split)")
-        job = TrainingJob("shared", derive_seed(self.seed, "shared"), pairs, starts)
+        return self.train_pooled(pairs, specs, recipe, starts, given)
+
+    def train_pooled(
+        self,
+        pairs: Sequence[Pair],
+        specs: Sequence[AdapterSpec],
+        recipe: Recipe,
+        starts: Sequence[State],
+        given: Callable[[int], Tensor] | None = None,
+    ) -> list[State]:
+        """The same on any examples, whoever's they are."""
+        job = TrainingJob("shared", derive_seed(self.seed, "shared"), pairs, starts, given)
         if self.engine == "solo":
             return train_alone(self.backbone, job, specs, recipe, progress=self.progress)
         about = digest([repr(specs), repr(recipe), job.seed, [[pair.prompt.text, pair.target] for pair in pairs]])
