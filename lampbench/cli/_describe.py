@@ -14,6 +14,7 @@ from lampbench.cli._flags import completes
 from lampbench.cli._options import cache_option, tolerate_option, use_cache
 from lampbench.cli._protocol import data_text, protocol_data
 from lampbench.core import (
+    HistoryItem,
     InputError,
     Metric,
     Plugin,
@@ -159,17 +160,26 @@ def _method_facts(method: Any) -> dict[str, Any]:
 
 
 def _task_facts(task: Task) -> dict[str, Any]:
+    own = task.definition
+    text = "<text>" if own is None else own.joined({name: f"<{name}>" for name in own.source})
     return {
         "about": task.about,
         "version": task.version,
         "instruction": task.instruction,
-        "prompt": task.prompt("<text>").text,
+        "prompt": task.prompt(text).text,
         "prompts": [wording.name for wording in task.wordings] or ["plain"],
         "history item": f"{task.item_source or '(nothing)'} -> {task.item_target}",
-        "answers": "one line; newlines in training targets become spaces" if task.one_line else "any text",
+        "history item in a prompt": None if own is None else task.render(HistoryItem("", text, f"<{own.target}>")),
+        "answers": _answers(task),
         "labels": list(task.labels) or None,
         "metrics": [f"{m.key} ({'higher' if m.higher_is_better else 'lower'} is better)" for m in task.metrics],
     }
+
+
+def _answers(task: Task) -> str:
+    if task.one_line:
+        return "one line; newlines in training targets become spaces"
+    return f"any text, cut at {task.stop!r}" if task.stop else "any text"
 
 
 def _metric_facts(metric: Metric) -> dict[str, Any]:

@@ -20,9 +20,11 @@ from lampbench.core import (
     Plugin,
     RunContext,
     Task,
+    TaskFile,
     config_from,
     config_to_json,
     digest,
+    file_plugin,
     methods,
     protocols,
     tasks,
@@ -140,6 +142,8 @@ class Planner:
         the_task = load_task(task)
         if self.settings.prompts is not None:
             the_task = the_task.worded(self.settings.prompts)
+        if the_task.definition is not None and the_task.definition.needs_labels:
+            the_task = self._labelled(the_task, the_task.definition)
         try:
             return self._plan(method, plugin, method_type, the_task, overrides)
         except LampBenchError:
@@ -200,6 +204,17 @@ class Planner:
     def dataset(self, task: Task) -> Dataset:
         """All of ``task``'s data; raises InputError if it is missing or wrong."""
         return self._dataset(task)[0]
+
+    def _labelled(self, task: Task, definition: TaskFile) -> Task:
+        """A task of a file with the labels that its data has, which is found under its name from now on."""
+        data = self.dataset(task)
+        known = {target.strip() for target in data.golds.values()}
+        for users in (data.users, (entry.user for entry in data.shared)):
+            known.update(item.target.strip() for user in users for item in user.history)
+        known.update(query.target.strip() for entry in data.shared for query in entry.queries)
+        labelled = definition.with_labels(sorted(known))
+        tasks().add(file_plugin(task.name, labelled, Path(tasks().plugin(task.name).value)))
+        return labelled
 
     def _load_dataset(self, task: Task) -> tuple[Dataset, float]:
         start = time.perf_counter()
