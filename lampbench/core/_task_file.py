@@ -111,7 +111,7 @@ class TaskFile:
         if self.kind == "rating":
             low, high = self.scale
             labels, accepts = tuple(str(number) for number in range(low, high + 1)), _Between(low, high)
-        instruction = self.instruction.replace(_LABELS, ", ".join(labels))
+        instruction = self.instruction.replace(_LABELS, ", ".join(labels)) if labels else self.instruction
         return Task(
             name=self.name,
             version=self.version,
