@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lampbench.core._errors import InputError, unknown_name
+from lampbench.core._files import file_sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +197,8 @@ def metrics() -> Registry:
 
 def file_plugin(name: str, target: Any, path: Path) -> Plugin:
     """A plug-in that a file gave."""
-    return Plugin(name, f"the file {path.name}", str(path), metadata.EntryPoint(name, str(path), ""), target)
+    owner = f"the file {path.name} (sha256 {file_sha256(path)[:8]})"
+    return Plugin(name, owner, str(path), metadata.EntryPoint(name, str(path), ""), target)
 
 
 def _task_in(path: Path) -> Plugin:

@@ -14,6 +14,7 @@ from lampbench.runner._plan import (
     load_protocol,
     load_task,
 )
+from lampbench.runner._plugin_file import use_plugin_file
 from lampbench.runner._reach import reachable
 from lampbench.runner._record import RunRecord
 from lampbench.runner._row import PHASES, SCHEMA_VERSION
@@ -51,4 +52,5 @@ __all__ = [
     "options",
     "reachable",
     "shards_of",
+    "use_plugin_file",
 ]

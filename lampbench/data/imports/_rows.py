@@ -124,7 +124,9 @@ class RowFile:
         except UnicodeError:
             raise InputError(f"{path}: {_undecodable(path, encoding)}") from None
         except csv.Error as error:
-            raise InputError(f"{path}: no valid CSV after line {max(number, 1)}: {error}; is a quote never closed?") from None
+            raise InputError(
+                f"{path}: no valid CSV after line {max(number, 1)}: {error}; is a quote never closed?"
+            ) from None
         finally:
             csv.field_size_limit(before)
 
