@@ -77,6 +77,11 @@ def _entry(registry: Registry, name: str) -> dict[str, str | None]:
     is_flag=True,
     help="With a protocol: refuse data in which a leak check finds something, or a record cannot be read.",
 )
+@click.option(
+    "--power",
+    is_flag=True,
+    help="With a protocol: the smallest difference that its users and queries could show, by simulation.",
+)
 @tolerate_option
 @cache_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -97,7 +102,9 @@ def describe(names: tuple[str, ...], as_json: bool, cache: Path | None, **data_o
     name = ",".join([plugin.name, *name.split(",")[1:]])
     given = [option for option, value in data_options.items() if value not in (None, False, Settings().tolerate)]
     if kind != "protocol" and given:
-        raise InputError(f"--task, --data, --model, --strict and --tolerate describe a protocol; {name!r} is a {kind}")
+        raise InputError(
+            f"--task, --data, --model, --strict, --power and --tolerate describe a protocol; {name!r} is a {kind}"
+        )
     given = [option for option in given if option != "task"]
     if given and not data_options["task"]:
         raise InputError(f"--{given[0]} needs --task: whose data to describe, tasks or all")

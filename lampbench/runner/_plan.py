@@ -20,7 +20,6 @@ from lampbench.core import (
     Plugin,
     RunContext,
     Task,
-    TaskFile,
     config_from,
     config_to_json,
     digest,
@@ -142,8 +141,7 @@ class Planner:
         the_task = load_task(task)
         if self.settings.prompts is not None:
             the_task = the_task.worded(self.settings.prompts)
-        if the_task.definition is not None and the_task.definition.needs_labels:
-            the_task = self._labelled(the_task, the_task.definition)
+        the_task = self.labelled(the_task)
         try:
             return self._plan(method, plugin, method_type, the_task, overrides)
         except LampBenchError:
@@ -205,16 +203,19 @@ class Planner:
         """All of ``task``'s data; raises InputError if it is missing or wrong."""
         return self._dataset(task)[0]
 
-    def _labelled(self, task: Task, definition: TaskFile) -> Task:
-        """A task of a file with the labels that its data has, which is found under its name from now on."""
+    def labelled(self, task: Task) -> Task:
+        """The task; if its file leaves the labels to the data, with these, and found so by its name from now on."""
+        definition = task.definition
+        if definition is None or not definition.needs_labels:
+            return task
         data = self.dataset(task)
         known = {target.strip() for target in data.golds.values()}
         for users in (data.users, (entry.user for entry in data.shared)):
             known.update(item.target.strip() for user in users for item in user.history)
         known.update(query.target.strip() for entry in data.shared for query in entry.queries)
-        labelled = definition.with_labels(sorted(known))
-        tasks().add(file_plugin(task.name, labelled, Path(tasks().plugin(task.name).value)))
-        return labelled
+        resolved = definition.with_labels(sorted(known))
+        tasks().add(file_plugin(task.name, resolved, Path(tasks().plugin(task.name).value)))
+        return resolved
 
     def _load_dataset(self, task: Task) -> tuple[Dataset, float]:
         start = time.perf_counter()
