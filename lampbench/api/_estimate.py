@@ -48,7 +48,7 @@ class Tokens:
         prompts = [len(encoder.prompt(task.prompt(q.text, q.id), task.max_new_tokens)) for q in data.queries]
         histories = (encoder.pair(task.pair(item)) for user in data.users for item in user.history)
         shared: Any = ()
-        if has_shared_stage(plan.method_type):
+        if has_shared_stage(plan):
             labelled = [own for user in data.shared for own in user.queries]
             examples = (task.example(own.query.text, own.target, own.query.id) for own in labelled)
             shared = map(encoder.pair, examples)
@@ -107,7 +107,7 @@ def _epochs(plan: Plan) -> tuple[int, int]:
         return 0, 0
     own = config.user_epochs_in
     others = [name for name in vars(config) if name.endswith("epochs") and name != own]
-    shared = getattr(config, others[0]) if others and has_shared_stage(plan.method_type) else 0
+    shared = getattr(config, others[0]) if others and has_shared_stage(plan) else 0
     return shared or 0, (getattr(config, own) if own else 0) or 0
 
 

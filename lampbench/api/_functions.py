@@ -57,7 +57,7 @@ def run(
     use_threads(settings.threads)
     reporter = ProgressReporter(quiet=settings.quiet)
     names = method_names(methods, reporter.say)
-    planner = Planner(settings, say=reporter.say)
+    planner = Planner(settings, say=reporter.say, force=force)
     chosen_tasks = task_names(tasks, reporter.say)
     plans = plans_of(planner, names, chosen_tasks, overrides(names, set or {}, ()), reporter.say)
     with called_as(_command(names, chosen_tasks, set or {}, settings)):

@@ -12,7 +12,7 @@ from lampbench.api._find import ID_DIGITS
 from lampbench.api._gains import BASELINE, Gain
 from lampbench.data import Leak, findings
 from lampbench.metrics import LEVEL
-from lampbench.rows import Data, Row, RunRow
+from lampbench.rows import JOINT, Data, Row, RunRow
 
 _WIDTH = 100
 
@@ -122,6 +122,8 @@ def _row_notes(row: RunRow) -> Iterator[tuple[str, str]]:
         yield f"{row.status} ({row.error})", ""
         return
     data = row.data
+    if row.identity.joint:
+        yield f"{JOINT}; boards show it without a rank", ""
     if row.identity.limit is not None:
         yield f"limited to the first {data.users} users", ""
     for count, what in (

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from lampbench.backbone._families import context_length, decoder_layers, examined
-from lampbench.core import BackboneShape, InputError
+from lampbench.core import BackboneShape, InputError, cache_folder, digest, write_json
 from lampbench.hub import ModelSource, find_model, find_tokenizer, gguf_header
 
 DTYPES = ("float32", "bfloat16", "float16")
 _LONGEST = 300
+# Must be raised with every change to what ``examined`` finds.
+_SHAPE_VERSION = 1
 # GGUF files of these hold plain numbers.
 _PLAIN = ("F32", "F16", "BF16")
 
@@ -78,7 +84,7 @@ def describe_backbone(
     """
     source = find_model(model, revision, trust_remote_code)
     device, dtype = device_and_dtype("cuda" if elsewhere else device, dtype, elsewhere=elsewhere)
-    shape = _shape(source)
+    shape = _known_shape(source)
     own = None if tokenizer is None else find_tokenizer(tokenizer, trust_remote_code)
     if quantize is not None:
         from lampbench.backbone._quantize import check_quantization
@@ -89,7 +95,6 @@ def describe_backbone(
                 "--quantize out, or name a model in full precision"
             )
         check_quantization(quantize, None if elsewhere else device)
-    shape = examined(shape, _skeleton(source), source.name)
     return BackboneInfo(source, dtype, device, shape, own, quantize)
 
 
@@ -265,6 +270,20 @@ def _skeleton(source: ModelSource) -> Any:
     return model.eval().requires_grad_(False)
 
 
+def _known_shape(source: ModelSource) -> BackboneShape:
+    """What is known of the model without its weights; kept in the cache, because finding it takes seconds."""
+    content = [source.revision, source.file, source.trust_remote_code]
+    named = [_SHAPE_VERSION, importlib.metadata.version("transformers"), *content]
+    path = cache_folder() / "shapes" / f"{digest(named)}.json"
+    with suppress(OSError, msgspec.MsgspecError):
+        return msgspec.json.decode(path.read_bytes(), type=BackboneShape)
+    shape = examined(_shape(source), _skeleton(source), source.name)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, asdict(shape))
+    return shape
+
+
 def _shape(source: ModelSource) -> BackboneShape:
     from transformers import MODEL_FOR_MASKED_LM_MAPPING
 
@@ -337,6 +356,8 @@ def _name_of(model: Any, part: Any) -> str | None:
 
 
 def _device(name: str) -> str:
+    if name == "cpu" or (name == "auto" and not _may_have_gpu()):
+        return "cpu"
     import torch
 
     if name == "auto":
@@ -344,6 +365,17 @@ def _device(name: str) -> str:
     with one_line(f"--device {name}: not usable here"):
         torch.empty(1, device=name).item()
     return name
+
+
+def _may_have_gpu() -> bool:
+    """Whether torch could find a GPU: on Linux there is none without a driver. Importing torch takes seconds."""
+    if not sys.platform.startswith("linux") or Path("/dev/kfd").exists():
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def dtype_keyword() -> str:

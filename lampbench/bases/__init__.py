@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lampbench.bases._presets import presets_of
 from lampbench.bases._prompt_method import PromptMethod
 from lampbench.bases._training_config import PUBLISHED, TrainingConfig
 
 if TYPE_CHECKING:
     from lampbench.bases._adapter_method import AdapterMethod
 
-__all__ = ["PUBLISHED", "AdapterMethod", "PromptMethod", "TrainingConfig"]
+__all__ = ["PUBLISHED", "AdapterMethod", "PromptMethod", "TrainingConfig", "presets_of"]
 
 
 def __getattr__(name: str) -> Any:

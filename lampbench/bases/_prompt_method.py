@@ -34,12 +34,13 @@ class PromptMethod(Method):
 
     def predict(self, queries: Sequence[Query]) -> Sequence[str]:
         """Answer each query after its context."""
-        return self.backbone.answer(self.task, [self._prompt(query) for query in queries])
+        return self.backbone.answer(self.task, [self.prompt(query) for query in queries])
+
+    def prompt(self, query: Query) -> Prompt:
+        """What the backbone is asked: the task's prompt, after the context of a user who is known."""
+        prompt, user = self.task.prompt(query.text, query.id), self._users.get(query.user_id)
+        return prompt if user is None else prompt.with_context(self.context(user, query))
 
     def forget(self, user_id: str) -> None:
         """Drop the user's history."""
         self._users.pop(user_id, None)
-
-    def _prompt(self, query: Query) -> Prompt:
-        prompt, user = self.task.prompt(query.text, query.id), self._users.get(query.user_id)
-        return prompt if user is None else prompt.with_context(self.context(user, query))

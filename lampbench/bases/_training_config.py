@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from lampbench.bases._presets import NAMED
 from lampbench.core import InputError, RunContext, protocols, setting
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ class TrainingConfig:
 
     preset: str = setting(
         "auto",
-        "for what is not set: lamp (published), a protocol such as mini, or auto (what the protocol recommends)",
+        "for what is not set: lamp (published), small-instruct, a protocol such as mini, or auto (what the protocol "
+        "recommends)",
     )
     learning_rate: float | None = setting(None, "AdamW learning rate")
     weight_decay: float = setting(1e-2, "AdamW weight decay")
@@ -77,11 +79,11 @@ def filled(config: Any, context: RunContext) -> Any:
     """A ``TrainingConfig`` with its unset fields taken from the preset.
 
     ``auto`` is what the run's protocol recommends for the method on the run's model, or else the published settings;
-    ``lamp`` is the published settings; any other name is what the protocol of that name recommends. What a
-    protocol does not recommend is as published.
+    ``lamp`` is the published settings; any other name is a preset of ``NAMED``, or what the protocol of that name
+    recommends. What neither sets is as published.
 
     Raises:
-        InputError: There is no protocol of that name, or it recommends nothing for the method.
+        InputError: There is no preset or protocol of that name, or it has nothing for the method.
     """
     name = config.preset
     if name == "auto":
@@ -94,11 +96,13 @@ def filled(config: Any, context: RunContext) -> Any:
 def _recommended(name: str, context: RunContext) -> Mapping[str, Any]:
     if name == context.protocol and context.recommended:
         return context.recommended
-    known = getattr(protocols().load(name), "recommended", None) if name in protocols().names() else None
+    known = NAMED.get(name)
+    if known is None and name in protocols().names():
+        known = getattr(protocols().load(name), "recommended", None)
     if not (isinstance(known, Mapping) and context.method in known):
         raise InputError(
-            f"{context.method}: preset: expected auto, {PUBLISHED}, or a protocol that recommends settings for "
-            f"{context.method}; found {name!r}"
+            f"{context.method}: preset: expected auto, {PUBLISHED}, {', '.join(NAMED)}, or a protocol that recommends "
+            f"settings for {context.method}; found {name!r}"
         )
     settings: Mapping[str, Any] = known[context.method]
     return settings

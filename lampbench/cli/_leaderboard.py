@@ -164,6 +164,7 @@ def compare(runs: Sequence[str], golds: Sequence[Path], out: Path) -> None:
     """
     from lampbench.leaderboard import KnownGolds, adjusted, read_result
     from lampbench.leaderboard import compare as compare_results
+    from lampbench.rows import JOINT
 
     if len(runs) < 2:
         raise InputError("compare needs two runs or more")
@@ -174,6 +175,9 @@ def compare(runs: Sequence[str], golds: Sequence[Path], out: Path) -> None:
         for name, other in zip(names[1:], results[1:], strict=True)
     ]
     click.echo(_costs_text(names, results))
+    for name, result in zip(names, results, strict=True):
+        if result.identity.joint:
+            click.echo(f"note: {name}: {JOINT}")
     find = KnownGolds(golds)
     for comparison, p, other in zip(made, adjusted(made), results[1:], strict=True):
         click.echo(f"\n{comparison}")

@@ -61,7 +61,7 @@ def run(
     names = method_names(method, note)
     chosen = overrides(names, file_set, method_settings, k)
     reporter = ProgressReporter(quiet=settings.quiet)
-    planner = Planner(settings, say=reporter.say)
+    planner = Planner(settings, say=reporter.say, force=force)
     plans = plans_of(planner, names, task_names(task, note), chosen, note)
     if dry_run:
         counted: dict[tuple[str, bool], Tokens] = {}
@@ -120,7 +120,7 @@ def _tokens(plan: Plan, counted: dict[tuple[str, bool], Tokens]) -> Tokens | Non
 
     if plan.decoding is None or not isinstance(plan.backbone, BackboneInfo):
         return None
-    key = plan.task.name, has_shared_stage(plan.method_type)
+    key = plan.task.name, has_shared_stage(plan)
     if key not in counted:
         counted[key] = Tokens.of(plan, plan.decoding.encoder(load_tokenizer(plan.backbone), plan.backbone))
     return counted[key]

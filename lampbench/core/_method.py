@@ -116,15 +116,22 @@ class Method(ABC):
 
     **Lifecycle**, driven by the runner; times, memory, parameters and bytes are measured there:
 
-    1. ``fit_shared(users)``: once, with the users of the shared split and their labelled queries.
+    1. ``fit_shared(users)``: once, with the users of the shared split and their labelled queries. If the method
+       declares joint training, ``fit_joint(users)`` follows, once, with all evaluated users; see below.
     2. ``adapt(users)``: evaluated users, at most ``users_at_once`` per call, in any order. What
        happens to one user must not depend on the others.
     3. ``predict(queries)``: one string per query, in order. A user who was never adapted, or was
        forgotten, is answered without that user's history.
     4. ``save_shared`` / ``save_user`` after the stage; ``load_shared`` / ``load_user`` instead of
-       it, in a resumed run. What is not saved is computed again by ``fit_shared`` and ``adapt``.
+       it, in a resumed run or in another worker. What is not saved is computed again by ``fit_shared`` and ``adapt``.
        Loaded state must give the same predictions.
     5. ``forget(user_id)``.
+
+    **Joint training.** Some published methods train what all users share on the evaluated users' own
+    histories. Such a method returns True from ``joint`` and does it in ``fit_joint``: nowhere else may it
+    learn of one user for another. It must save what it learned there. The run's identity says ``joint``,
+    and boards show such a run without a rank, because its answers depend on who else is evaluated,
+    ``forget`` cannot take back what the shared state learned from a user, and a new user means training anew.
 
     **Randomness** comes from ``seed`` together with the user's id, never from global state.
 
@@ -146,7 +153,7 @@ class Method(ABC):
         engine: The chosen one.
         progress: Call as ``progress(done, total)`` from a long ``fit_shared`` or ``adapt``; moves the progress bar.
         say: Call with a line of text that the user should see.
-        keep: Call from a long ``fit_shared`` with a function that writes a snapshot into an empty
+        keep: Call from a long ``fit_shared`` or ``fit_joint`` with a function that writes a snapshot into an empty
             folder; an interrupted stage finds it under ``kept``.
         keep_user: Call from a long ``adapt`` with the id of a user who is finished: the state is saved at once, and
             is kept after an interruption.
@@ -200,6 +207,18 @@ class Method(ABC):
     def fit_shared(self, users: Sequence[LabelledUser]) -> None:
         """Learn what all users share. Override this if the method has such a stage."""
 
+    @classmethod
+    def joint(cls, config: Any) -> bool:
+        """Whether the shared stage reads the evaluated users' histories, under a resolved config."""
+        return False
+
+    def fit_joint(self, users: Sequence[User]) -> None:
+        """Learn what all users share from the evaluated users' histories, none of which is empty.
+
+        Called once, after ``fit_shared`` and before anyone is adapted, and only if ``joint`` returns True. It
+        belongs to the shared stage: it is measured with it, and ``save_shared`` must save what it learned.
+        """
+
     def adapt(self, users: Sequence[User]) -> None:
         """Learn from each user's history, which is never empty. Override this if the method uses it.
 
@@ -221,7 +240,7 @@ class Method(ABC):
         """Write the shared state into an empty folder; write nothing if there is none."""
 
     def load_shared(self, folder: Path, users: Sequence[LabelledUser]) -> None:
-        """Restore what ``save_shared`` wrote; by default, fit again."""
+        """Restore what ``save_shared`` wrote; by default, fit again, which joint training does not allow."""
         self.fit_shared(users)
 
     def save_user(self, user_id: str, folder: Path) -> None:

@@ -17,6 +17,7 @@ from lampbench.leaderboard._names import Name, names
 from lampbench.leaderboard._reference import Reference, reference
 from lampbench.leaderboard._results import Result, no_collection
 from lampbench.metrics import Difference, Estimate, Means, holm, rank_groups
+from lampbench.rows import JOINT
 
 # A board resamples for every entry; runs themselves record 10,000.
 RESAMPLES = 2000
@@ -88,6 +89,18 @@ class Entry:
     def gain(self) -> Gain | None:
         """What is gained over zero-shot; None if the board has none, and for zero-shot itself."""
         return self.gains.get(RAW)
+
+    @property
+    def joint(self) -> bool:
+        """Whether the shared stage read the histories of all evaluated users."""
+        return self.results[0].identity.joint
+
+    @property
+    def standing(self) -> str:
+        """The rank, or the mark of what has none."""
+        if self.rank is not None:
+            return str(self.rank)
+        return "joint" if self.joint else "not ranked"
 
     @property
     def averaged(self) -> int:
@@ -236,6 +249,8 @@ def _reason(pool: Sequence[Result], primary: Metric) -> str | None:
     failed = sorted({name for result in pool for name in result.row.failed_checks})
     if failed:
         return f"failed checks: {', '.join(failed)}"
+    if pool[0].identity.joint:
+        return JOINT
     without = [str(result.identity.seed) for result in pool if not _has_score(result, primary)]
     seeds = f" (seed {', '.join(without)})" if len(pool) > 1 else ""
     return f"no score: {primary.key} is not a finite number{seeds}" if without else None

@@ -235,18 +235,19 @@ def _runs(entry: Entry) -> list[dict[str, Any]]:
 
 
 _NAMES = (
-    _number(
+    Column(
         "rank",
         "",
-        lambda e: e.rank,
-        lambda rank: "not ranked" if rank is None else str(rank),
+        lambda e: e,
+        lambda entry: Cell(entry.standing, sort=entry.rank),
         "Of the rank group. From the best score down, a group ends at the first entry that is significantly worse than "
         "the group's best; the place of that entry is the next rank. Entries of one rank cannot be told apart from the "
         "best of their group. All pairs of entries are tested by permutation over users: the chance that any group of "
-        "a board ends wrongly is at most 5%.",
-        path=("rank",),
+        "a board ends wrongly is at most 5%. Not ranked is what failed a check or has no score; joint is what "
+        "trained on all evaluated users together: the reason is below the table.",
         main=True,
     ),
+    Column("rank", "", lambda e: e.rank, None, path=("rank",)),
     _words(
         "method",
         "",
@@ -256,6 +257,7 @@ _NAMES = (
         main=True,
     ),
     Column("unranked", "", lambda e: e.unranked, None, path=("unranked",)),
+    Column("joint", "", lambda e: e.joint, None, path=("joint",)),
 )
 
 

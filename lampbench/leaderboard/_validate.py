@@ -13,7 +13,17 @@ from typing import Any
 import numpy as np
 from msgspec import UNSET
 
-from lampbench.core import KEPT_TASK, InputError, Parameters, Task, find_kept_task, methods, tasks
+from lampbench.core import (
+    KEPT_TASK,
+    InputError,
+    Method,
+    Parameters,
+    Task,
+    config_from,
+    find_kept_task,
+    methods,
+    tasks,
+)
 from lampbench.leaderboard._results import PREDICTIONS, ROW, SUMS, read_predictions, read_sums, result_path, unpacked
 from lampbench.metrics import Additive, additive, invalid_outputs, official_values, score_sums
 from lampbench.rows import Answer, Identity, MetricValue, Row, RowError, one_line, read_row
@@ -105,6 +115,7 @@ def _method_faults(row: Row, count: Count) -> Iterator[str]:
     if known.version != identity.method_version:
         yield f"method_version {identity.method_version}, this LampBench has {known.version} of {identity.method}"
         return
+    yield from _joint_faults(identity, known)
     try:
         counted = count(identity)
     except InputError as error:
@@ -113,6 +124,16 @@ def _method_faults(row: Row, count: Count) -> Iterator[str]:
     found = Parameters(row.cost.parameters.shared, row.cost.parameters.per_user)
     if counted is not None and found != counted:
         yield f"cost.parameters: {asdict(found)}, counted again from the config {asdict(counted)}"
+
+
+def _joint_faults(identity: Identity, method: type[Method]) -> Iterator[str]:
+    """Joint training that is not declared, or is and was not done."""
+    try:
+        joint = method.joint(config_from(method.Config, identity.config, identity.method))
+    except InputError:  # what is wrong with the config is found when parameters are counted
+        return
+    if joint != identity.joint:
+        yield f"identity.joint: {identity.joint}, but {identity.method} with this config declares {joint}"
 
 
 def _extra_files(folder: Path) -> Iterator[str]:

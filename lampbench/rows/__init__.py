@@ -11,6 +11,7 @@ from lampbench.rows._read import (
     run_id,
 )
 from lampbench.rows._types import (
+    JOINT,
     LARGEST,
     PHASES,
     SCHEMA_VERSION,
@@ -40,6 +41,7 @@ from lampbench.rows._types import (
 )
 
 __all__ = [
+    "JOINT",
     "LARGEST",
     "PHASES",
     "SCHEMA_VERSION",

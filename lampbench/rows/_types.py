@@ -13,6 +13,11 @@ from lampbench.core import digest
 SCHEMA_VERSION: Literal[2] = 2
 # What a run spends its seconds on, in order.
 PHASES = ("load", "fit_shared", "adapt", "predict", "score")
+# What is said of every run whose identity has ``joint``.
+JOINT = (
+    "joint training: the shared stage read the histories of all evaluated users, so answers to one user depend on the "
+    "others"
+)
 # Calculations with larger numbers overflow.
 LARGEST = 1e300
 
@@ -82,7 +87,7 @@ class BackboneIdentity(Record, frozen=True):
         return self.dtype if self.quantization is UNSET else f"{self.quantization}, {self.dtype}"
 
 
-class Identity(Record, frozen=True):
+class Identity(Record, frozen=True, omit_defaults=True):
     """Everything that can change a score; its hash is the run's id.
 
     Attributes:
@@ -91,6 +96,7 @@ class Identity(Record, frozen=True):
         backbone: None for a method that uses no language model.
         decoding: ``mode`` and what it needs; None without a backbone.
         engine: None for a method that trains no adapters.
+        joint: Whether the shared stage read the histories of all evaluated users; written only if it did.
     """
 
     task: Annotated[str, _name("task")]
@@ -106,6 +112,7 @@ class Identity(Record, frozen=True):
     decoding: dict[str, Any] | None
     engine: str | None
     seed: int
+    joint: bool = False
 
     @property
     def decoding_mode(self) -> str | None:

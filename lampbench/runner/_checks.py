@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
+from lampbench.bases import PromptMethod
 from lampbench.core import AskedUser, HistoryItem, LampBenchError, Method, Query, User, digest
 from lampbench.data import Dataset
 from lampbench.runner._reach import reachable
@@ -23,18 +24,12 @@ Answers = dict[str, str]
 Checks = dict[str, dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class _Round:
-    """Answers of the sample, and answers to the same questions in the name of users who do not exist."""
-
-    own: Answers
-    strangers: Answers
-
-
 class Guards:
     """The isolation checks of one unit of a method that adapts; created before anyone is adapted.
 
-    Every round asks the same queries in one batch, so that rounding is the same in all of them.
+    Users, and strangers in whose name the same is asked, are each always asked in one batch of their own: in bfloat16
+    a prompt's answer can differ with the batch that it is in. Of a method that only changes prompts, the prompts are
+    compared, since answers follow from them: nothing is computed, and a served model is not asked.
 
     Args:
         method: The method.
@@ -44,11 +39,12 @@ class Guards:
 
     def __init__(self, method: Method, users: Sequence[AskedUser], everyone: Sequence[AskedUser]) -> None:
         self._method = method
+        self._prompts = method if type(method).predict is PromptMethod.predict else None
         self._users = [asked.user for asked in users]
         self._sample = [query for asked in users for query in asked.queries[:_QUERIES_EACH]]
         stranger = f"stranger-{digest([asked.user.id for asked in everyone])[:16]}"
         self._strangers = [replace(query, id=f"{stranger}-{query.id}", user_id=stranger) for query in self._sample]
-        self._before = self._round()
+        self._before, self._before_strangers = self._asked(self._sample), self._asked(self._strangers)
         self._logits = self._heard()
 
     def after(self, reload: Callable[[User], None]) -> Checks:
@@ -57,18 +53,18 @@ class Guards:
         Args:
             reload: Restores a user's saved state.
         """
-        adapted = self._round()
-        adaptation = self._adaptation(adapted.own)
+        adapted, strangers = self._asked(self._sample), self._asked(self._strangers)
+        adaptation = self._adaptation(adapted)
         for user in self._users:
             self._method.forget(user.id)
-        forgotten = self._round()
+        forgotten = self._asked(self._sample)
         for user in self._users:
             reload(user)
-        reloaded = self._round()
+        reloaded = self._asked(self._sample)
         return {
-            "fresh": _same(self._before.strangers, adapted.strangers, forgotten.strangers),
-            "forget": _same(self._before.own, forgotten.own),
-            "reload": _same(adapted.own, reloaded.own),
+            "fresh": _same(self._before_strangers, strangers),
+            "forget": _same(self._before, forgotten),
+            "reload": _same(adapted, reloaded),
             "adaptation": adaptation,
         }
 
@@ -78,10 +74,10 @@ class Guards:
         Answers that stay the same are a result, not a failure; a method without parameters has nothing else to compare.
         """
         learners = {user.id for user in self._users if user.history}
-        found = {
-            "asked": len(adapted),
-            "changed": sum(answer != self._before.own[query] for query, answer in adapted.items()),
-        }
+        differ = [query for query, answer in adapted.items() if answer != self._before[query]]
+        if self._prompts is not None:
+            return {"passed": True if differ else None, "asked": len(adapted), "applied": len(differ)}
+        found = {"asked": len(adapted), "changed": len(differ)}
         moved = [self._method.moved(user) for user in sorted(learners)]
         if None not in moved:
             found |= {"users": len(moved), "moved": moved.count(True)}
@@ -99,18 +95,19 @@ class Guards:
 
         Each query is asked alone, so that what differs is never the rounding of another batch.
         """
-        listening: Any = getattr(self._method.backbone, "listening", None)
+        listening: Any = None if self._prompts else getattr(self._method.backbone, "listening", None)
         found: dict[str, Sequence[str]] = {}
         for query in self._sample if listening else ():
             with listening() as found[query.id], self._brief(1):
                 answers_of(self._method, [query])
         return found
 
-    def _round(self) -> _Round:
+    def _asked(self, queries: Sequence[Query]) -> Answers:
+        """Query id -> the prompt, or the beginning of the answer, all queries in one batch."""
+        if self._prompts is not None:
+            return {query.id: str(self._prompts.prompt(query)) for query in queries}
         with self._brief(_TOKENS):
-            answers = answers_of(self._method, [*self._sample, *self._strangers])
-        own = len(self._sample)
-        return _Round(_by_id(self._sample, answers[:own]), _by_id(self._strangers, answers[own:]))
+            return _by_id(queries, answers_of(self._method, queries))
 
     def _brief(self, tokens: int) -> AbstractContextManager[None]:
         """Answers of the method's backbone, if it writes any, are short inside the ``with`` block."""
@@ -149,12 +146,13 @@ def together(parts: Iterable[Mapping[str, Mapping[str, Any]]]) -> Checks:
     return found
 
 
-def data_checks(data: Dataset, adapted: Iterable[Mapping[str, Any]] | None) -> Checks:
+def data_checks(data: Dataset, adapted: Iterable[Mapping[str, Any]] | None, joint: str | None = None) -> Checks:
     """What can be checked without the method.
 
     Args:
         data: The run's data.
         adapted: The journal's ``adapt`` events; None for a method that adapts nobody.
+        joint: What the journal says joint training read; None without joint training.
     """
     looked_at = data.evaluated[:_LOOKED_AT]
     handed = [part for asked in looked_at for part in (asked.user, *asked.queries)]
@@ -164,7 +162,20 @@ def data_checks(data: Dataset, adapted: Iterable[Mapping[str, Any]] | None) -> C
         made = {user: own for event in adapted for user, own in event.get("data", {}).items()}
         different = sum(made.get(asked.user.id) != _expected(asked.user) for asked in data.evaluated)
         checks["training_data"] = {"passed": different == 0, "users": len(data.evaluated), "different": different}
+    if joint is not None:
+        users = joint_users(data)
+        checks["joint_data"] = {"passed": joint == histories_digest(users), "users": len(users)}
     return checks
+
+
+def joint_users(data: Dataset) -> tuple[User, ...]:
+    """Whom joint training reads: all evaluated users who have a history."""
+    return tuple(asked.user for asked in data.evaluated if asked.user.history)
+
+
+def histories_digest(users: Iterable[User]) -> str:
+    """Identifies exactly what joint training reads."""
+    return digest([history_digest(user) for user in users])[:16]
 
 
 def _expected(user: User) -> str | None:
@@ -196,8 +207,8 @@ def _as_found_now(name: str, check: Mapping[str, Any]) -> dict[str, Any]:
     return dict(check)
 
 
-def _same(first: Answers, *others: Answers) -> dict[str, Any]:
-    different = sum(answer != other[query] for other in others for query, answer in first.items())
+def _same(first: Answers, second: Answers) -> dict[str, Any]:
+    different = sum(answer != second[query] for query, answer in first.items())
     return {"passed": different == 0, "asked": len(first), "different": different}
 
 

@@ -11,7 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
-from lampbench.bases import PUBLISHED, TrainingConfig
+from lampbench.bases import PUBLISHED, TrainingConfig, presets_of
 from lampbench.core import (
     AskedUser,
     InputError,
@@ -30,6 +30,7 @@ from lampbench.core import (
 )
 from lampbench.data import Dataset, Protocol, findings
 from lampbench.metrics import metrics_of
+from lampbench.runner._folder import RunFolder
 from lampbench.runner._settings import Settings
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Plan:
         data_seconds: How long reading the data took.
         backbone: None for a method that uses no language model.
         decoding: How the backbone is asked; None without one.
+        joint: Whether the shared stage reads the histories of all evaluated users.
     """
 
     method: str
@@ -71,6 +73,7 @@ class Plan:
     run_id: str
     folder: Path
     data_seconds: float
+    joint: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ class Planner:
         settings: What the user asked for.
         say: Gets a line when reading the data takes long.
         protocol: Is taken, under the name in ``settings``, in place of the one that is registered under it.
+        force: Finished runs will start over, so that their model is checked like that of a new one.
     """
 
     def __init__(
@@ -117,7 +121,9 @@ class Planner:
         settings: Settings,
         say: Callable[[str], None] = lambda text: None,
         protocol: Protocol | None = None,
+        force: bool = False,
     ) -> None:
+        self._force = force
         self._protocol, name = load_protocol(settings.protocol) if protocol is None else (protocol, settings.protocol)
         self._protocol.say = say
         self._protocol.tolerate = settings.tolerate
@@ -175,25 +181,34 @@ class Planner:
         if self.settings.users is not None:
             dataset = dataset.first_users(self.settings.users)
         backbone = self._backbone() if method_type.needs_backbone else None
-        if backbone is not None and decoding is not None and not self._served():
-            self._note_lengths_and_template(backbone, decoding)
-            self._checked().check_task(task)
         config = config_from(method_type.Config, overrides, method)
         origin = self._protocol.origin or self.settings.protocol
         shape = backbone.shape if backbone else None
         recommended = self._recommended(method, backbone is not None)
         context = RunContext(origin, shape, method, recommended.get(method, {}), recommended)
         config = method_type.resolve(config, task, context)
+        joint = _is_joint(method, method_type, config)
         self._note_few_steps(method, task, config, dataset)
         identity = self._identity(method, method_type, task, dataset, config, backbone, decoding)
+        if joint:
+            # Which users these are, the hash of the protocol and the limit say.
+            identity["joint"] = True
         run_id = digest(identity)[:_RUN_ID_LENGTH]
         # A protocol's settings may be any text.
         protocol = quote(self.settings.protocol, safe=",=")
         folder = self.settings.out / protocol / task.name / method / run_id
+        # What is finished has passed these checks, which take seconds.
+        if backbone is not None and decoding is not None and not (self._served() or self._is_kept(folder)):
+            self._note_lengths_and_template(backbone, decoding)
+            self._checked().check_task(task)
         return Plan(
             method, plugin, method_type, task, dataset, config, backbone, decoding, self.settings, identity, run_id,
-            folder, seconds,
+            folder, seconds, joint,
         )  # fmt: skip
+
+    def _is_kept(self, folder: Path) -> bool:
+        row = None if self._force else RunFolder(folder).row()
+        return row is not None and row.status == "success"
 
     def weights(self) -> int:
         """How many weights the model has; none of them is loaded."""
@@ -250,9 +265,10 @@ class Planner:
         if steps is None or steps.median >= _FEW_STEPS:
             return
         start = ", and a start that is not the identity has no time to become useful" if config.starts_elsewhere else ""
+        others = "".join(f", --set preset={name} takes others" for name in presets_of(method))
         self._note(
             f"{task.name} {method}: users get {steps} optimizer steps; the published settings are for long "
-            f"histories{start}: lampbench tune {method} chooses others on shared users"
+            f"histories{start}: lampbench tune {method} chooses others on shared users{others}"
         )
 
     def _model(self) -> str | None:
@@ -396,6 +412,20 @@ class Planner:
         if decoding.chat is not None:
             details["chat"] = chat_identity(decoding.chat, self._tokenizer(), backbone)
         return details
+
+
+def _is_joint(method: str, method_type: type[Method], config: Any) -> bool:
+    """Whether the method declares joint training; raises InputError if it cannot be run as it declares."""
+    joint = method_type.joint(config)
+    if not isinstance(joint, bool):
+        raise InputError(f"the method plug-in {method!r}: joint returned {joint!r}; expected True or False")
+    missing = [name for name in ("fit_joint", "load_shared") if getattr(method_type, name) is getattr(Method, name)]
+    if joint and missing:
+        raise InputError(
+            f"the method plug-in {method!r} declares joint training and does not override {' and '.join(missing)}; "
+            "expected a fit_joint, and a load_shared that restores what it learned"
+        )
+    return joint
 
 
 def load_task(name: str) -> Task:

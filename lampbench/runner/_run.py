@@ -278,12 +278,18 @@ class Run:
         scores = self._score()
         adapts = adapts_users(self.plan.method_type)
         adapted = [event for event in self.record.journal() if event["event"] == "adapt"] if adapts else None
-        checks = data_checks(data, adapted) | missing.checks
+        joint = self._joint_data() if self.plan.joint else None
+        checks = data_checks(data, adapted, joint) | missing.checks
         swapped = missing.swapped
         swap_scores = None if swapped is None else score(self.plan.task, *self._columns(swapped))
         self._log_end()
         parameters = missing.parameters or Parameters()
         return finished_row(self.plan, data, self.record, parameters, scores, swap_scores, checks, self._where)
+
+    def _joint_data(self) -> str:
+        """What joint training read, as the journal says."""
+        found = [event["joint"] for event in self.record.journal() if "joint" in event]
+        return str(found[-1]) if found else ""
 
     def _score(self) -> dict[str, Score]:
         """Score all answers; the folder gets each user's sums, and the answers in LaMP's shape."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 from lampbench.core import AskedUser, LabelledUser, Method, Parameters, Prediction, User, digest
-from lampbench.runner._checks import Checks, guarded, together
+from lampbench.runner._checks import Checks, guarded, joint_users, together
 from lampbench.runner._folder import StateKind
 from lampbench.runner._plan import Plan
 from lampbench.runner._record import RunRecord
@@ -32,6 +32,7 @@ class Unit:
         name: Unique in the run: the same for the same work.
         users: Users and their queries; no gold is in them.
         shared: The shared users.
+        joint: Evaluated users whose histories the shared stage reads, for joint training.
         states: User id -> id of the user whose saved state is loaded; ``shard`` adapts all others.
         answered: Ids of queries that have an answer already.
         guarded: Ids of users whose isolation is checked.
@@ -42,6 +43,7 @@ class Unit:
     name: str
     users: Sequence[AskedUser]
     shared: Sequence[LabelledUser]
+    joint: Sequence[User] = ()
     states: Mapping[str, str] = field(default_factory=dict)
     answered: frozenset[str] = frozenset()
     guarded: frozenset[str] = frozenset()
@@ -119,7 +121,7 @@ class Missing:
         self._workers = workers
         self._asked = asked
         self._adapts = adapts_users(plan.method_type)
-        fits = has_shared_stage(plan.method_type) and not record.has_shared_state
+        fits = has_shared_stage(plan) and not record.has_shared_state
         # The kinds of unit that this run is about to go through, in order.
         kinds: dict[UnitKind, bool] = {"fit": fits, "shard": True, "ask": self._swaps}
         self.stages = [kind for kind, is_due in kinds.items() if is_due]
@@ -155,11 +157,16 @@ class Missing:
         return together(shard["checks"] for shard in self._record.shards)
 
     def _fit(self) -> Iterator[Waiting]:
-        if has_shared_stage(self._plan.method_type) and not self._record.has_shared_state:
+        if has_shared_stage(self._plan) and not self._record.has_shared_state:
             sample = self._data.shared[:_SAMPLED_USERS]
             each = sum(len(user.queries) for user in sample) / max(1, len(sample))
-            work = each * len(self._data.shared) * _SHARED_EPOCHS
-            yield Waiting("fit", "fit", (), work, lambda: self._unit("fit", "fit", ()))
+            joint = sum(user.items for user in self._users) if self._plan.joint else 0
+            work = (each * len(self._data.shared) + joint) * _SHARED_EPOCHS
+            yield Waiting("fit", "fit", (), work, lambda: self._unit("fit", "fit", (), joint=self._joint()))
+
+    def _joint(self) -> Sequence[User]:
+        """The users that joint training reads, whole: golds cannot be reached from them."""
+        return joint_users(self._data) if self._plan.joint else ()
 
     def _shards(self) -> Iterator[Waiting]:
         answered, unseen = self._record.predictions(), self._unguarded()
@@ -224,7 +231,7 @@ class Missing:
         return Waiting(kind, name, users, sum(map(self._work, places)), lambda: make(name, places))
 
     def _unit(self, kind: UnitKind, name: str, users: Sequence[AskedUser], **more: Any) -> Unit:
-        shared = self._data.shared if has_shared_stage(self._plan.method_type) else ()
+        shared = self._data.shared if has_shared_stage(self._plan) else ()
         return Unit(kind, self._light, name, tuple(users), shared, **more)
 
     def _shards_of(self, places: Sequence[int]) -> Iterator[list[int]]:
@@ -247,9 +254,9 @@ class Missing:
         return {user.id for user in guarded([user for user in self._users if user.items]) if user.queries} - seen
 
 
-def has_shared_stage(method: type[Method]) -> bool:
-    """Whether the method learns anything that all users share."""
-    return method.fit_shared is not Method.fit_shared
+def has_shared_stage(plan: Plan) -> bool:
+    """Whether the run's method learns anything that all users share."""
+    return plan.joint or plan.method_type.fit_shared is not Method.fit_shared
 
 
 def adapts_users(method: type[Method]) -> bool:

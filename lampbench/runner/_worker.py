@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lampbench.core import AskedUser, InputError, LampBenchError, Method, Parameters, Prediction, Query
-from lampbench.runner._checks import Checks, Guards, answers_of, history_digest
+from lampbench.runner._checks import Checks, Guards, answers_of, histories_digest, history_digest
 from lampbench.runner._failures import StorageError, TimeLimitError, cause, storing
 from lampbench.runner._folder import RunFolder
 from lampbench.runner._meter import Meter, OptimizerWatch
@@ -89,7 +89,7 @@ class Worker:
             # The state of the last run is freed before that of this one is loaded.
             self._method = None
             method = self._load(task)
-            if task.unit.kind != "fit" and has_shared_stage(plan.method_type):
+            if task.unit.kind != "fit" and has_shared_stage(plan):
                 with _resuming():
                     method.load_shared(task.folder.shared_state, task.unit.shared)
             self._run, self._method = plan.run_id, method
@@ -177,6 +177,9 @@ class _Task:
             method.kept = self.folder.shared_snapshot if self.folder.shared_snapshot.exists() else None
             method.keep = keep
             method.fit_shared(self.unit.shared)
+            if self.unit.plan.joint:
+                event["joint"] = histories_digest(self.unit.joint)
+                method.fit_joint(self.unit.joint)
             with self._new_state("shared") as state:
                 method.save_shared(state)
             self.sink.keep("shared", state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -36,7 +37,8 @@ class Fixture:
     Attributes:
         data: The data of a run: three evaluated users, two shared ones. Its golds are the canaries.
         canaries: Strings that nobody can guess, in the place of golds.
-        longer: The history of somebody else, and longer.
+        longer: The history of somebody else, longer than those of two users together, and with one target that they
+            hardly have: whatever is learned of all users together, such as their most frequent label, changes with it.
         stranger: A query of a user who is never adapted.
     """
 
@@ -72,7 +74,7 @@ def fixture(task: Task, mini: Dataset) -> Fixture:
     return Fixture(
         data=data,
         canaries=frozenset(data.golds.values()),
-        longer=_latest(other, _LONGER).history,
+        longer=_alike(_latest(other, _LONGER).history, _rare_target(task, data)),
         stranger=replace(
             own_queries(mini.queries, other)[0], id=f"{task.name}-stranger-0", user_id=f"{task.name}-stranger"
         ),
@@ -86,6 +88,17 @@ def own_queries(queries: Sequence[Query], user: User) -> list[Query]:
 
 def _latest(user: User, items: int) -> User:
     return User(user.id, tuple(user.history[-items:]))
+
+
+def _alike(history: Sequence[HistoryItem], target: str | None) -> Sequence[HistoryItem]:
+    """The items with one target; by default, that of the first."""
+    return tuple(replace(item, target=target or history[0].target) for item in history)
+
+
+def _rare_target(task: Task, data: Dataset) -> str | None:
+    """The label that the evaluated users have least often; None if the task has no labels."""
+    known = Counter(item.target for user in data.users for item in user.history)
+    return min(task.labels, key=lambda label: known[label], default=None)
 
 
 def _evaluated(task: Task, name: str, user: User, queries: Sequence[Query], asked: Sequence[int]) -> LabelledUser:

@@ -13,7 +13,17 @@ from typing import Any
 
 from lampbench.core import Method, Query, RunContext, User, protocols
 from lampbench.rows import RunRow
-from lampbench.runner import LocalExecutor, Plan, Planner, RunFolder, Settings, Skip, load_method_class, load_task
+from lampbench.runner import (
+    LocalExecutor,
+    Plan,
+    Planner,
+    RunFolder,
+    Settings,
+    Skip,
+    has_shared_stage,
+    load_method_class,
+    load_task,
+)
 from lampbench.testing._contract import NotTried, broken
 from lampbench.testing._fixture import Fixture, fixture
 from lampbench.testing._globals import seed_globals
@@ -124,7 +134,7 @@ class Trial:
     @property
     def fits(self) -> bool:
         """Whether the method has a shared stage."""
-        return self.plan.method_type.fit_shared is not Method.fit_shared
+        return has_shared_stage(self.plan)
 
     @property
     def adapts(self) -> bool:
@@ -141,10 +151,12 @@ class Trial:
         return method
 
     def fitted(self) -> Method:
-        """A new method after the shared stage, which has met no evaluated user."""
+        """A new method after the shared stage; no evaluated user was adapted, or met but in joint training."""
         method = self.new()
         if self.fits:
             method.fit_shared(self.fixture.data.shared)
+        if self.plan.joint:
+            method.fit_joint(self.users)
         return method
 
     def adapt(self, method: Method, users: Sequence[User]) -> None:

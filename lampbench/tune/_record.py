@@ -76,17 +76,22 @@ class Record:
         return trials
 
 
-def write_best(path: Path, options: Mapping[str, Any], settings: Mapping[str, Any], about: Sequence[str]) -> None:
+def write_best(
+    path: Path, options: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]], about: Sequence[str]
+) -> None:
     """Write the best settings as a config file.
 
     Args:
         path: The file.
-        options: Options of ``lampbench run``, including ``method``.
-        settings: The method's.
+        options: Options of ``lampbench run``.
+        settings: Method -> its settings.
         about: Lines that say what they were chosen on.
     """
-    lines = [*(f"# {' '.join(line.splitlines())}" for line in about), *_lines(options)]
-    lines += ["", f"[set.{_key(options['method'])}]", *_lines(settings)]
+    methods = list(settings)
+    own = {"method": methods[0] if len(methods) == 1 else methods, **options}
+    lines = [*(f"# {' '.join(line.splitlines())}" for line in about), *_lines(own)]
+    for method, values in settings.items():
+        lines += ["", f"[set.{_key(method)}]", *_lines(values)]
     temporary = path.with_suffix(".partial")
     temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     temporary.replace(path)

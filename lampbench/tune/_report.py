@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from lampbench.data import SYNTHETIC
 from lampbench.metrics import LEVEL, Difference, Estimate
-from lampbench.tune._search import Search, Shared, Trial, gain, in_words
+from lampbench.tune._search import Choice, Search, Shared, Trial, in_words
 
 
 def report(search: Search, trials: Sequence[Trial], best: Trial | None, asked: int) -> str:
@@ -53,28 +53,61 @@ def shared_about(searches: Sequence[Search], trials: Sequence[Shared], best: Sha
     ]
 
 
-def about(search: Search, trials: Sequence[Trial], best: Trial) -> list[str]:
-    """What the best settings were chosen on, and what they gain there."""
+def about(choice: Choice) -> list[str]:
+    """What the best settings were chosen on, and what they gain there; nothing if there are none."""
+    search, best, difference = choice.search, choice.best, choice.difference
+    if best is None:
+        return []
     data = search.preset.dataset
     named = search.planner.settings.protocol + (f", {data.label}" if data.label else "")
     users = f"{len(data.users)} held-out shared users ({len(data.queries)} queries) of {named}"
     lines = [
-        f"best of {len(trials)} trials by {search.preset.task.primary.key}, on {users}: {_name(best)}",
+        f"best of {len(choice.trials)} trials by {search.preset.task.primary.key}, on {users}: {_name(best)}",
         "evaluated users had no part in it; on the users it was chosen on, the best looks better than it is",
     ]
-    difference = gain(search.preset.task, trials[0], best)
     if difference is not None:
-        others = sum(trial.ranked for trial in trials[1:])
         interval = _with_interval(difference.micro, "+.4f")
-        lines.append(f"against the preset on these users: {interval}, {doubt(difference, others)}")
+        lines.append(f"against the preset on these users: {interval}, {doubt(difference, choice.others)}")
     return lines
+
+
+def summary(choices: Sequence[Choice]) -> str:
+    """The table of several methods: each one's preset and best settings on each task."""
+    rows = [
+        [
+            choice.method,
+            f"{choice.search.preset.task.name} {choice.search.preset.task.primary.key}",
+            str(len(choice.trials)),
+            f"{sum(trial.seconds or 0.0 for trial in choice.trials):.0f}",
+            _value(choice.trials[0]),
+            _value(choice.best),
+            "" if choice.difference is None else f"{adjusted(choice.difference, choice.others):.3f}",
+            "none" if choice.best is None else in_words(choice.best.settings) or "the preset",
+        ]
+        for choice in choices
+    ]
+    headers = ["method", "score", "trials", "seconds", "preset", "best", "p", "settings"]
+    align = ("left", "left", "right", "right", "right", "right", "right", "left")
+    table = tabulate(rows, headers=headers, disable_numparse=True, colalign=align)
+    return f"\n{table}\n\np: of best against preset, by Bonferroni over the method's trials"
+
+
+def _value(trial: Trial | None) -> str:
+    return "" if trial is None or trial.estimate.value is None else f"{trial.estimate.value:.4f}"
 
 
 def doubt(difference: Difference, others: int) -> str:
     """How certain a gain is that is the best of ``others`` trials, as text (Bonferroni)."""
-    adjusted = min(1.0, difference.p * others)
-    p = f"p={difference.p:.4f}, as the best of {others} p={adjusted:.4f}"
-    return p if adjusted <= LEVEL else f"{p}: that may be chance; hold out more users (--held-out), or keep the preset"
+    p_adjusted = adjusted(difference, others)
+    p = f"p={difference.p:.4f}, as the best of {others} p={p_adjusted:.4f}"
+    return (
+        p if p_adjusted <= LEVEL else f"{p}: that may be chance; hold out more users (--held-out), or keep the preset"
+    )
+
+
+def adjusted(difference: Difference, others: int) -> float:
+    """The p-value of a gain that is the best of ``others`` trials (Bonferroni)."""
+    return min(1.0, difference.p * others)
 
 
 def _with_interval(estimate: Estimate, form: str = ".4f") -> str:

@@ -179,6 +179,37 @@ def best_of(trials: Iterable[Trial]) -> Trial | None:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What a search has found for one task.
+
+    Attributes:
+        trials: All of them; the first is the preset.
+        best: The best trial, or None if none can be chosen.
+        difference: Its primary metric minus the preset's, on the same users; None for the preset itself.
+    """
+
+    search: Search
+    trials: Sequence[Trial]
+    best: Trial | None
+    difference: Difference | None
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return self.search.preset.method
+
+    @property
+    def others(self) -> int:
+        """How many trials beside the preset can be chosen."""
+        return sum(trial.ranked for trial in self.trials[1:])
+
+    @classmethod
+    def of(cls, search: Search, trials: Sequence[Trial], best: Trial | None) -> Choice:
+        """The choice of a trial, with what it gains."""
+        return cls(search, trials, best, None if best is None else gain(search.preset.task, trials[0], best))
+
+
+@dataclass(frozen=True)
 class Shared:
     """The trials of one number on several tasks.
 

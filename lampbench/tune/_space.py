@@ -50,29 +50,46 @@ class Space:
                 yield self.at(number)
 
 
+class NoSpaceError(InputError):
+    """A method declares no settings to search, or cannot say which."""
+
+
 def space_of(method: str, kind: type[Method], task: Task, context: RunContext, fixed: Collection[str]) -> Space:
     """The space that a method declares, less the settings that the user ``fixed``.
 
     Raises:
-        InputError: It declares none, or one that does not fit its settings.
+        NoSpaceError: It declares none, or its code for that fails.
+        InputError: It declares one that does not fit its settings.
     """
     try:
         declared = dict(kind.search_space(task, context))
     except Exception as error:  # a third party's code
-        raise InputError(f"{method}: search_space fails: {type(error).__name__}: {error}") from error
+        raise NoSpaceError(f"{method}: search_space fails: {type(error).__name__}: {error}") from error
     candidates = {name: values for name, values in declared.items() if name not in fixed}
     if not candidates:
         what = "declares no settings to search" if not declared else "has nothing left to search beside --set"
-        raise InputError(f"{method} {what}; name some: --space FILE.toml, with a line SETTING = [VALUES] for each")
+        raise NoSpaceError(f"{method} {what}; name some: --space FILE.toml, with a line SETTING = [VALUES] for each")
     return _checked(candidates, kind, method, f"{method}: search_space")
 
 
-def read_space(path: Path, method: str, kind: type[Method], fixed: Collection[str]) -> Space:
-    """The space in a TOML file: a line ``SETTING = [VALUES]`` for each setting.
+def read_space(
+    path: Path, method: str, kind: type[Method], fixed: Collection[str], tuned: Sequence[str] = ()
+) -> Space | None:
+    """The space that a TOML file gives a method: a line ``SETTING = [VALUES]`` for each setting.
+
+    Args:
+        path: The file.
+        method: The method's name.
+        kind: Its class.
+        fixed: Settings that are not searched.
+        tuned: All methods of the command; the lines of each stand in a table ``[METHOD]``, unless there is only one.
+
+    Returns:
+        None if the file has tables for other methods alone.
 
     Raises:
-        InputError: The file is missing or not TOML, a setting is unknown or also ``fixed``, or a value does not fit its
-            setting.
+        InputError: The file is missing or not TOML, a method or a setting is unknown, a setting is also ``fixed``, or a
+            value does not fit its setting.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -80,7 +97,14 @@ def read_space(path: Path, method: str, kind: type[Method], fixed: Collection[st
         raise InputError(f"--space {path}: {getattr(error, 'strerror', None) or error}") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"--space {path}: not valid TOML: {error}") from None
-    if not values:
+    if len(tuned) > 1:
+        for name in values:
+            if name not in tuned:
+                raise unknown_name(f"table in --space {path}", name, tuned, "expected one for each method")
+        if method not in values:
+            return None
+    values = values.get(method, values)
+    if not isinstance(values, dict) or not values:
         raise InputError(f"--space {path}: names no setting; expected a line SETTING = [VALUES] for each")
     for name in fixed:
         if name in values:

@@ -23,6 +23,23 @@ def test_a_backbone_is_described_without_its_weights(folder: Path) -> None:
     assert describe_backbone(str(folder), device="cpu").shape == info.shape
 
 
+def test_what_is_known_of_a_model_is_kept_and_made_again_if_it_is_damaged(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAMPBENCH_CACHE", str(tmp_path / "cache"))
+    first = describe_backbone(str(folder), device="cpu").shape
+    (kept,) = (tmp_path / "cache" / "shapes").iterdir()
+    text = kept.read_text()
+    kept.write_text(text.replace('"width": 48', '"width": 49'))
+    assert describe_backbone(str(folder), device="cpu").shape.width == 49
+    for damaged in ("", "[]", text.replace("48", '"48"')):
+        kept.write_text(damaged)
+        assert describe_backbone(str(folder), device="cpu").shape == first
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
+    assert describe_backbone(str(folder), device="cpu").shape.layers == 2
+
+
 def test_the_revision_names_the_content_and_not_the_place(folder: Path, tmp_path: Path) -> None:
     first = describe_backbone(str(folder), device="cpu").source.revision
     moved = shutil.move(folder, tmp_path / "elsewhere")

@@ -29,6 +29,29 @@ def offline(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
 
 
+# What a command has imported when it ends is its last line.
+IMPORTED = """
+import atexit, sys
+atexit.register(lambda: print([name for name in ("torch", "transformers", "scipy") if name in sys.modules]))
+sys.argv = ["lampbench", *sys.argv[1:]]
+from lampbench.cli import main
+main()
+"""
+
+
+def test_a_finished_run_is_reported_without_the_packages_that_it_was_computed_with(tmp_path: Path) -> None:
+    arguments = ["run", "--method", "rag", "--task", "lamp3", "--users", "2", "--device", "cpu"]
+    command = [sys.executable, "-c", IMPORTED, *arguments]
+    first, second = [
+        subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False) for _ in range(2)
+    ]
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert first.stdout.splitlines()[-1] != "[]"
+    assert second.stdout.splitlines()[-1] == "[]"
+    assert "finished earlier" in second.stderr
+    assert first.stdout.splitlines()[:-1] == second.stdout.splitlines()[:-1]
+
+
 def test_a_run_without_options_needs_no_network_and_says_it_is_synthetic(tmp_path: Path) -> None:
     result = offline("run", "--method", "zero-shot,perfit", "--task", "lamp5", "--users", "8", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

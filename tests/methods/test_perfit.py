@@ -64,7 +64,9 @@ def test_a_preset_can_be_named_on_other_data() -> None:
     named = PerFit.resolve(PerFitConfig(preset="mini"), task("lamp5"), elsewhere)
     assert named == PerFit.resolve(PerFitConfig(), task("lamp5"), mini_run("perfit", LLAMA_2_7B))
     for name in ("folder", "no-such-protocol"):
-        with pytest.raises(InputError, match=f"perfit: preset: expected auto, lamp, or a protocol .*; found '{name}'"):
+        with pytest.raises(
+            InputError, match=f"perfit: preset: expected auto, lamp, small-instruct, or a protocol .*; found '{name}'"
+        ):
             PerFit.resolve(PerFitConfig(preset=name), task("lamp5"), elsewhere)
 
 

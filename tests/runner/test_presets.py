@@ -44,6 +44,17 @@ def test_a_preset_that_is_named_is_taken_on_any_model(tmp_path: Path) -> None:
     assert made.config.epochs == MiniProtocol.recommended["user-lora"]["epochs"]
 
 
+@pytest.mark.parametrize("name", ["lora", "user-lora", "oppu", "reft", "perfit"])
+def test_the_preset_for_small_models_gives_users_more_steps(tmp_path: Path, name: str) -> None:
+    made_by = planner(tmp_path, protocol="mini", data=None)
+    plans = [made_by.plan(name, "lamp5", {"preset": preset}) for preset in ("lamp", "small-instruct")]
+    configs = [plan.config for plan in plans if isinstance(plan, Plan)]
+    published, small = [config.user_steps(10) for config in configs]
+    assert configs[1].preset == "small-instruct"
+    assert not configs[1].starts_elsewhere
+    assert small is published is None if name == "lora" else small >= 10 * published
+
+
 def test_planning_says_when_published_settings_hardly_train_a_user(tmp_path: Path) -> None:
     said: list[str] = []
     made_by = Planner(Settings(protocol="mini", device="cpu", out=tmp_path), said.append)
@@ -57,6 +68,7 @@ def test_planning_says_when_published_settings_hardly_train_a_user(tmp_path: Pat
     assert line.startswith(f"lamp5 reft: users get {middle:g} (median; {steps[0]} to {steps[-1]}) optimizer steps; ")
     assert "a start that is not the identity" in line
     assert "lampbench tune reft" in line
+    assert "--set preset=small-instruct" in line
     made_by.plan("reft", "lamp5", {"preset": "lamp", "epochs": 20})
     made_by.plan("reft", "lamp5", {})
     assert len([line for line in said if "optimizer steps" in line]) == 1

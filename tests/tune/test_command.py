@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import shutil
 import tomllib
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import click
 import pytest
+from api_server import serve_api
 from click.testing import CliRunner, Result
 from support import task
 
@@ -95,6 +97,64 @@ def test_one_choice_for_several_tasks_has_the_same_settings_on_all_of_them(here:
     assert "rounded" not in chosen.get("set", {}).get("majority", {})
     assert done("run", "--config", "out/majority.toml", "--dry-run").count("config: ") == 2
     assert "its together is" in refused(*[word for word in arguments if word != "--together"])
+
+
+SEVERAL = ("tune", "majority,zero-shot,rag", "--users", "3", "--trials", "2", "--space", "spaces.toml", "--out", "out")
+
+
+def test_several_methods_get_the_same_budget_one_table_and_one_file(here: Path) -> None:
+    (here / "spaces.toml").write_text("[majority]\nrounded = [true, false]\n[rag]\nk = [1, 2, 3]\n")
+    output = done(*SEVERAL, "--task", "lamp3")
+    assert "left out: zero-shot declares no settings to search" in output
+    table = [line.split() for line in output.splitlines() if re.match(r"(majority|rag) +lamp3 MAE ", line)]
+    best = {}
+    for (method, *_, trials, _, preset, value), name in zip(
+        (row[:7] for row in table), ("majority", "rag"), strict=True
+    ):
+        made = record(here, f"lamp3/{name}")
+        assert (method, trials) == (name, "2") and len(made["trials"]) == 2
+        values = [trial["metric"]["value"] for trial in made["trials"]]
+        assert (preset, value) == (f"{values[0]:.4f}", f"{min(values):.4f}")
+        best[name] = made["trials"][made["best"]]["settings"]
+    chosen = tomllib.loads((here / "out/lamp3/best.toml").read_text())
+    assert chosen == {"method": ["majority", "rag"], "task": "lamp3", "protocol": "mini", "set": best}
+    assert done("run", "--config", "out/lamp3/best.toml", "--dry-run").count("config: ") == 2
+    # The same command again finds every trial; one of the methods alone continues from the same file.
+    assert done(*SEVERAL, "--task", "lamp3").count("finished earlier, kept") == 4
+    alone = ("tune", "rag", "--users", "3", "--space", "spaces.toml", "--out", "out", "--task", "lamp3")
+    assert done(*alone, "--trials", "3").count("finished earlier, kept") == 2
+
+
+def test_several_methods_and_tasks_together_have_one_file_for_all(here: Path) -> None:
+    (here / "spaces.toml").write_text("[majority]\nrounded = [false]\n[rag]\nk = [1]\n")
+    output = done(*SEVERAL, "--task", "lamp3,lamp5", "--together")
+    assert "lampbench run --config out/best.toml" in output
+    chosen = tomllib.loads((here / "out/best.toml").read_text())
+    assert (chosen["method"], chosen["task"]) == (["majority", "rag"], "lamp3,lamp5")
+    assert done("run", "--config", "out/best.toml", "--dry-run").count("config: ") == 4
+
+
+def test_the_file_of_the_best_keeps_where_a_model_is_served(here: Path) -> None:
+    pytest.importorskip("openai")
+    with serve_api() as server:
+        (here / "space.toml").write_text("k = [2]\n")
+        where = ("--model", "openai:parrot", "--endpoint", server.url)
+        done("tune", "rag", "--task", "lamp5", "--users", "1", "--trials", "1", "--space", "space.toml", *where)
+    chosen = tomllib.loads((here / "tuning/lamp5/rag/best.toml").read_text())
+    assert (chosen["model"], chosen["endpoint"]) == ("openai:parrot", server.url)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("k = [1]", "unknown table in --space spaces.toml 'k'; expected one for each method"),
+        ("[ragg]\nk = [1]", "did you mean 'rag'?"),
+        ("[rag]", "names no setting"),
+    ],
+)
+def test_the_spaces_of_several_methods_stand_in_tables(here: Path, text: str, message: str) -> None:
+    (here / "spaces.toml").write_text(text)
+    assert message in refused(*SEVERAL, "--task", "lamp3")
 
 
 def scored(number: int, value: float | None, higher: bool, *failed: str) -> Trial:
@@ -223,9 +283,10 @@ def test_numbers_out_of_range_are_refused(here: Path, arguments: tuple[str, ...]
 def test_any_setting_comes_back_from_the_file_of_the_best(tmp_path: Path) -> None:
     named = Record(tmp_path, {"task": "lamp5", "method": "my.method", "space": {"layers": ((1,), (2, 3))}})
     settings = {"layers": (2, 3), "rate": 1e-05, "word": 'a "b"\n\x7fü', "on": True, "open": None, "k": 4}
-    options = {"method": "my.method", "data": Path("some/where"), "trust-remote-code": True}
-    write_best(named.best_path, options, settings, ["chosen\non"])
+    options = {"data": Path("some/where"), "trust-remote-code": True}
+    write_best(named.best_path, options, {"my.method": settings}, ["chosen\non"])
     named.write([Trial(0, settings, "failed", run=tmp_path / "trials/x", error="no")], None)
     read = tomllib.loads(named.best_path.read_text())
     assert {key: read[key] for key in options} == {**options, "data": "some/where"}
+    assert read["method"] == "my.method"
     assert read["set"]["my.method"] == {**settings, "layers": [2, 3], "open": "none"}

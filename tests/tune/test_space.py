@@ -105,7 +105,9 @@ def test_a_space_that_does_not_fit_the_method_is_an_error(space: Any, fixed: lis
 def file_space(folder: Path, text: str, fixed: Sequence[str] = ()) -> Space:
     path = folder / "space.toml"
     path.write_text(text)
-    return read_space(path, "toy", Toy, fixed)
+    space = read_space(path, "toy", Toy, fixed)
+    assert space is not None
+    return space
 
 
 def test_a_file_names_candidates_as_settings_are_named(tmp_path: Path) -> None:

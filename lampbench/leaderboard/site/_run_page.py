@@ -16,7 +16,7 @@ from lampbench.leaderboard._results import Result, code_remark
 from lampbench.leaderboard.site._places import Fact, RunPlace, Sheet, facts, pairs, text_of
 from lampbench.leaderboard.site._samples import Samples
 from lampbench.metrics import Estimate
-from lampbench.rows import Cost, Interval, Lengths, Row
+from lampbench.rows import JOINT, Cost, Interval, Lengths, Row
 
 _LOWEST = 10
 _OUTCOMES = {True: "passed", False: "failed", None: "not checked"}
@@ -34,6 +34,7 @@ def run_page(run: RunPlace, samples: Samples) -> dict[str, Any]:
         "provenance": _provenance(row),
         "remark": code_remark(row),
         "failed": row.failed_checks,
+        "joint": JOINT if row.identity.joint else "",
         "command": shlex.join(row.provenance.argv),
         "metrics": _metrics(row, task),
         "samples": samples(result),
@@ -52,6 +53,7 @@ def _facts(row: Row) -> tuple[Fact, ...]:
         "backbone": backbone and f"{backbone.id}, {backbone.precision}",
         "decoding": ", ".join(f"{name} {text_of(value)}" for name, value in (identity.decoding or {}).items()) or None,
         "engine": identity.engine,
+        "joint training": "yes" if identity.joint else "no",
         "hardware": row.environment.hardware_class,
         "LampBench": row.provenance.version,
         "finished": str(row.provenance.finished)[:10],

@@ -3,6 +3,7 @@
 import gc
 import pickle
 import random
+from collections import Counter
 from dataclasses import dataclass
 
 from lampbench import Method, Parameters
@@ -29,6 +30,29 @@ class Sound(Method):
 
     def forget(self, user_id):
         self.users.pop(user_id, None)
+
+
+class SoundJoint(Sound):
+    """Answers with what all evaluated users wrote most often, and how often its user wrote that."""
+
+    @classmethod
+    def joint(cls, config):
+        return True
+
+    def fit_joint(self, users):
+        counts = Counter(item.target for user in users for item in user.history)
+        # Of several, the first in the alphabet.
+        self.common = min(counts, key=lambda target: (-counts[target], target))
+
+    def save_shared(self, folder):
+        (folder / "common.txt").write_text(self.common)
+
+    def load_shared(self, folder, users):
+        self.common = (folder / "common.txt").read_text()
+
+    def answer(self, query):
+        user = self.users.get(query.user_id)
+        return f"{self.common} {sum(item.target == self.common for item in user.history) if user else 'unknown'}"
 
 
 def is_no_method():
@@ -181,6 +205,39 @@ class KeepsInClass(Sound):
 
     def setup(self):
         self.users = self.everybody
+
+
+class PoolsUndeclared(SoundJoint):
+    """Trains what all users share while it adapts them, and does not say so."""
+
+    common = "unknown"
+
+    @classmethod
+    def joint(cls, config):
+        return False
+
+    def adapt(self, users):
+        super().adapt(users)
+        self.fit_joint(self.users.values())
+
+    def load_user(self, user, folder):
+        super().adapt([user])
+
+
+class PoolsAgain(SoundJoint):
+    """Declares joint training, and also learns of one user for another while it adapts them."""
+
+    def adapt(self, users):
+        super().adapt(users)
+        self.fit_joint(self.users.values())
+
+
+class DeclaresOnly(Sound):
+    """Declares joint training, and has none."""
+
+    @classmethod
+    def joint(cls, config):
+        return True
 
 
 class CountsPlaces(Sound):
