@@ -183,11 +183,11 @@ def test_labels_and_ratings_are_checked_and_counted() -> None:
     assert "1 labels occur once, and nobody can learn them: 'c'" in imported(table(rows), "--dry-run", task="kind.toml")
     tasks.cache_clear()
     Path("kind.toml").write_text(TASK.replace("max_new_tokens = 8", 'kind = "rating"\nscale = [1, 5]'))
-    rows = [("ann", "s", f"r{n}", stars, "2024") for n, stars in enumerate([1, "2.0", 3, 4, 5, 5])]
+    rows = [("ann", "s", f"r{n}", stars, "2024") for n, stars in enumerate(["1", "2.0", "3", "4", "5", "5"])]
     imported(table(rows), task="kind.toml")
     assert [item.target for item in data("kind.toml").users[0].history] == ["1", "2", "3", "4"]
     Path("OUT").rename("RATED")
-    rows[0] = ("ann", "s", "r", 7, "2024")
+    rows[0] = ("ann", "s", "r", "7", "2024")
     assert "'reply' is '7', no answer of import-mails" in refused(table(rows), task="kind.toml")
 
 

@@ -163,7 +163,7 @@ def test_a_run_s_task_is_found_again_when_its_file_is_gone(tmp_path: Path, monke
     path = written(tmp_path, LABELS)
     data = data_of(load_task(path), ["home", "work"], tmp_path / "data")
     made = plan(tmp_path, path, data)
-    row = LocalExecutor(Silence()).run(made)
+    row: Any = LocalExecutor(Silence()).run(made)
     Path(path).unlink()
     forget()
     look = Look(row, made.folder, data_at(data))
