@@ -49,6 +49,26 @@ SPACES: dict[str, dict[str, list[Any]]] = {
         "alpha": [0.1, 0.3, 1.0, 3.0],
         "layer": [2, 3, 4],
     },
+    "lora-bank": {
+        "learning_rate": [0.005, 0.01, 0.02],
+        "bank_learning_rate": [0.005, 0.01, 0.02],
+        "anchors": [6, 12, 24],
+        "top": [1, 2, 3],
+        "rank": [4, 8],
+        "epochs": [1, 2, 4],
+    },
+    "user-prefix": {
+        "learning_rate": [0.003, 0.01, 0.03],
+        "tokens": [4, 8, 16],
+        "shared_epochs": [2, 3],
+        "user_epochs": [2, 4],
+    },
+    "pplug": {
+        "learning_rate": [0.003, 0.01, 0.03],
+        "tokens": [1, 4, 8],
+        "instruction_tokens": [1, 4],
+        "epochs": [2, 3],
+    },
     "cope": {"alpha": [0.05, 0.1, 0.2, 0.3, 0.5], "plausible": [0.05, 0.1, 0.3]},
 }
 

@@ -24,7 +24,7 @@ from lampbench.runner import Plan, Planner, RunFolder, Settings
 _PERMUTATIONS = 20_000
 _METHODS = (
     *("majority", "rag", "pag", "lora", "user-lora", "oppu", "reft", "perfit"),
-    *("cope", "style-vector", "lofit"),
+    *("cope", "style-vector", "lofit", "lora-bank", "user-prefix", "pplug"),
 )
 
 

@@ -28,6 +28,7 @@ from lampbench.core import HistoryItem, Metric, Registry, config_fields, methods
 from lampbench.leaderboard import column_list
 
 _BOARDS = "leaderboards"
+_DOCS = Path(__file__).parents[1] / "docs"
 _STYLE = """
 /* Prompts are long lines, and all of them should be seen. */
 .language-text pre code { white-space: pre-wrap; }
@@ -116,7 +117,9 @@ def _plugin_page(title: str, about: str, registry: Registry, parts: Callable[[An
     page = [f"# {title}", about]
     for name in registry.names():
         plugin = registry.plugin(name)
-        page += [f"## {name}", *parts(plugin.load()), f"From {plugin.distribution}: `{plugin.value}`."]
+        own = f"{registry.kind}s/{name}.md"
+        more = [f"[How it works, and what was chosen]({own})"] if (_DOCS / own).exists() else []
+        page += [f"## {name}", *parts(plugin.load()), *more, f"From {plugin.distribution}: `{plugin.value}`."]
     return _page(page)
 
 

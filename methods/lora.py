@@ -43,7 +43,7 @@ class LoraTrainingConfig(TrainingConfig):
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be from 0 to below 1, found {self.dropout}")
         for name in (name for name in vars(self) if name.endswith("targets")):
-            if not getattr(self, name):
+            if getattr(self, name) == ():
                 raise ValueError(f"{name} must name at least one module")
 
     def on(self, context: RunContext) -> Any:

@@ -2,6 +2,7 @@
 
 from lampbench.adapters._dropout import dropout_mask, row_key
 from lampbench.adapters._engine import train_together
+from lampbench.adapters._gates import GateSpec, mean_inputs
 from lampbench.adapters._heads import EditedHeads, HeadEdits, HeadSpec
 from lampbench.adapters._intervention import (
     KINDS,
@@ -18,7 +19,9 @@ from lampbench.adapters._intervention_spec import InterventionSpec, check_stream
 from lampbench.adapters._lora_spec import LoraSpec, family_targets
 from lampbench.adapters._memory import Capacity, EngineOptions, PassRoom, capacity
 from lampbench.adapters._optimizer import Snapshots, StackedAdamW
-from lampbench.adapters._spec import AdapterSpec, Bank, EvaluatedBank, SoloAdapter, State, differ
+from lampbench.adapters._prefix import Prefix, PrefixSpec, embedding_of, one_each
+from lampbench.adapters._prefix_network import NetworkPrefixSpec, PrefixNetwork
+from lampbench.adapters._spec import AdapterSpec, Bank, EvaluatedBank, PerUser, SoloAdapter, State, acting, differ
 from lampbench.adapters._steering import Steering
 from lampbench.adapters._training import Recipe, TrainingJob, batch_loss, train_alone
 
@@ -32,6 +35,7 @@ __all__ = [
     "Edits",
     "EngineOptions",
     "EvaluatedBank",
+    "GateSpec",
     "HeadEdits",
     "HeadSpec",
     "Intervention",
@@ -39,8 +43,13 @@ __all__ = [
     "InterventionSpec",
     "Kind",
     "LoraSpec",
+    "NetworkPrefixSpec",
     "PassRoom",
+    "PerUser",
     "Positions",
+    "Prefix",
+    "PrefixNetwork",
+    "PrefixSpec",
     "Recipe",
     "Snapshots",
     "SoloAdapter",
@@ -48,14 +57,18 @@ __all__ = [
     "State",
     "Steering",
     "TrainingJob",
+    "acting",
     "batch_loss",
     "capacity",
     "check_streams",
     "differ",
     "dropout_mask",
     "edit_parameters",
+    "embedding_of",
     "family_targets",
     "identity_edit",
+    "mean_inputs",
+    "one_each",
     "random_edit",
     "row_key",
     "train_alone",

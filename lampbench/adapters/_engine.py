@@ -19,8 +19,8 @@ from lampbench.adapters._dropout import row_key
 from lampbench.adapters._memory import ConstantStore, EngineOptions, capacity, free_memory
 from lampbench.adapters._optimizer import Snapshots, StackedAdamW
 from lampbench.adapters._passes import Passes, TrainingRow
-from lampbench.adapters._spec import AdapterSpec, Bank, State
-from lampbench.adapters._training import Recipe, TrainingJob
+from lampbench.adapters._spec import AdapterSpec, Bank, PerUser, State
+from lampbench.adapters._training import Recipe, TrainingJob, side_by_side
 from lampbench.backbone import Adapter, TransformersBackbone
 from lampbench.core import LampBenchError, is_out_of_memory
 
@@ -36,7 +36,7 @@ def train_together(
     specs: Sequence[AdapterSpec],
     recipe: Recipe,
     *,
-    beneath: Sequence[Adapter] = (),
+    beneath: Sequence[Adapter | PerUser] = (),
     options: EngineOptions | None = None,
     snapshots: Snapshots | None = None,
     progress: Callable[[float, int], None] = lambda done, total: None,
@@ -79,9 +79,17 @@ class _Seat:
         """The next batch."""
         chosen = next(self.batches)
         weight = 1 / sum(len(self.encoded[i][1]) for i in chosen)
-        keys = [row_key(self.job.seed, self.step, i) for i in chosen]
+        keys, tell = [row_key(self.job.seed, self.step, i) for i in chosen], self.job.given
         return [
-            TrainingRow(self.slot, self.examples[i], *self.encoded[i], weight, key)
+            TrainingRow(
+                self.slot,
+                self.examples[i],
+                *self.encoded[i],
+                weight,
+                key,
+                self.job.name,
+                None if tell is None else tell(i),
+            )
             for i, key in zip(chosen, keys, strict=True)
         ]
 
@@ -98,7 +106,7 @@ class _Engine:
     jobs: Sequence[TrainingJob]
     specs: Sequence[AdapterSpec]
     recipe: Recipe
-    beneath: Sequence[Adapter]
+    beneath: Sequence[Adapter | PerUser]
     options: EngineOptions
     snapshots: Snapshots | None
     progress: Callable[[float, int], None]
@@ -207,7 +215,9 @@ class _Engine:
                 device = self.backbone.model.device
                 slots = torch.tensor([row.slot for row in batch], device=device)
                 keys = torch.tensor([row.dropout_key for row in batch], device=device)
-                self.passes.loss(batch, [own.adapter(slots, keys) for own in evaluated]).backward()
+                given = [row.given for row in batch if row.given is not None]
+                told = side_by_side(given, self.backbone.device) if given else None
+                self.passes.loss(batch, [own.of_rows(slots, keys, told) for own in evaluated]).backward()
                 passed += 1
                 if time.monotonic() - begun > _SLOW_STEP:
                     self.progress(self.done + steps * passed / len(batches), self.total)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -47,6 +47,11 @@ class AdaptedMap:
         """Name of B."""
         return f"{self.name}.lora_B.weight"
 
+    @property
+    def gate(self) -> str:
+        """Name of the gate before the LoRA, if it has one."""
+        return f"{self.name}.lora_gate"
+
     def shapes(self, rank: int) -> dict[str, tuple[int, int]]:
         """Names and shapes of A and B."""
         return {self.a: (rank, self.inputs), self.b: (self.outputs, rank)}
@@ -63,6 +68,8 @@ class LoraWeights:
         users: Of stacked weights, the user of each prompt, shape (prompts,).
         dropout: Probability that a value of the input is dropped; it needs ``keys``.
         keys: In training, the key of each prompt's dropout masks, shape (prompts,), int64.
+        gates: Of maps that have one, what decides how much of each token is read, shape (…, inputs): a token x is
+            read as x sigmoid(x.gate).
     """
 
     weights: Mapping[AdaptedMap, tuple[Tensor, Tensor]]
@@ -70,6 +77,7 @@ class LoraWeights:
     users: Tensor | None = None
     dropout: float = 0.0
     keys: Tensor | None = None
+    gates: Mapping[AdaptedMap, Tensor] = field(default_factory=dict)
 
     @contextmanager
     def attach(self, layers: nn.ModuleList, window: PassWindow) -> Iterator[None]:
@@ -82,12 +90,15 @@ class LoraWeights:
 
     def _hook(self, target: AdaptedMap, window: PassWindow) -> Callable[[nn.Module, Any, Any], Tensor]:
         a, b = self.weights[target]
+        gate = self.gates.get(target)
 
         def after_map(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
             x = arguments[0]
             if self.dropout and self.keys is not None:
                 x = dropped(x, self.keys, target.number, window, self.dropout)
             if self.users is None:
+                if gate is not None:
+                    x = x * torch.sigmoid(x @ gate.to(x.dtype)).unsqueeze(-1)
                 low = nn.functional.linear(x, a.to(x.dtype))
                 return output + self.scale * nn.functional.linear(low, b.to(x.dtype))
             users = self.users[window.rows]
@@ -100,6 +111,8 @@ class LoraWeights:
             own_a, own_b = (part[users].to(x.dtype) for part in (a, b))
             # Some maps of latent attention see an axis of size 1 before the columns.
             flat, plain = x.flatten(1, -2), output.flatten(1, -2)
+            if gate is not None:
+                flat = flat * torch.sigmoid(torch.bmm(flat, gate[users].to(x.dtype).unsqueeze(-1)))
             return torch.baddbmm(plain, torch.bmm(flat, own_a.mT), own_b.mT, alpha=self.scale).view(output.shape)
 
         return after_map

@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy, pad
 from torch.nn.utils.rnn import pad_sequence
 
 from lampbench.adapters._memory import Constants, ConstantStore, PassRoom
-from lampbench.adapters._spec import AdapterSpec, exact
+from lampbench.adapters._spec import AdapterSpec, PerUser, acting, exact
 from lampbench.backbone import (
     Adapter,
     PassWindow,
@@ -50,6 +50,8 @@ class TrainingRow:
         prompt, target: Token ids; the target ends with EOS.
         weight: Of each target token's loss: one over the target tokens of the user's batch.
         dropout_key: What its masks are drawn from.
+        user: Its user's id.
+        given: What adapters are told about the example, if anything.
     """
 
     slot: int
@@ -58,6 +60,8 @@ class TrainingRow:
     target: Sequence[int]
     weight: float
     dropout_key: int
+    user: str | None = None
+    given: Tensor | None = None
 
     @cached_property
     def ids(self) -> list[int]:
@@ -97,7 +101,7 @@ class Passes:
 
     backbone: TransformersBackbone
     specs: Sequence[AdapterSpec]
-    beneath: Sequence[Adapter]
+    beneath: Sequence[Adapter | PerUser]
     store: ConstantStore
     columns: int
     split_prompts: bool
@@ -108,6 +112,7 @@ class Passes:
         self._rooms = PassRoom(self.backbone)
         self._in_tuple = self.backbone.layers_return
         self._adapted = [module for spec in self.specs for module in spec.adapted_modules(self.backbone)]
+        self._adapted += [module for below in self.beneath if isinstance(below, PerUser) for module in below.modules]
         self._slabs: list[list[int]] = []
         savings = self._usable() if self.savings is None else self.savings
         self._constant, self._suffix, self._narrowed = savings.constant, savings.suffix, savings.narrow
@@ -148,11 +153,14 @@ class Passes:
         row_of, column_of = torch.tensor(targets, device=device).unbind(1)
         with ExitStack() as stack:
             self._leave_out(stack, constants)
-            stack.enter_context(attached([*self.beneath, *adapters], backbone.layers, window))
+            stack.enter_context(attached([*self._below(rows), *adapters], backbone.layers, window))
             self._narrow(stack, row_of, column_of)
             split = self._split_arguments(constants, ids, starts, before) if before else {}
             logits: Tensor = backbone.model(input_ids=ids, use_cache=False, **split).logits[0]
         return logits
+
+    def _below(self, rows: Sequence[TrainingRow]) -> list[Adapter]:
+        return acting(self.beneath, [row.user for row in rows])
 
     def _labels(self, rows: Sequence[TrainingRow]) -> Tensor:
         return torch.tensor([token for row in rows for token in row.target], device=self.backbone.model.device)
@@ -195,7 +203,7 @@ class Passes:
             if cache is None:
                 above = range(constant, len(layers))
                 stack.enter_context(layers_left_out(layers, above, in_tuple=self._in_tuple))
-            stack.enter_context(attached(self.beneath, layers, window))
+            stack.enter_context(attached(self._below(rows), layers, window))
             decoder(input_ids=ids, use_cache=False, past_key_values=cache)
         upper = [] if cache is None else all_keys_and_values(cache, len(layers), ids.shape[1])[constant:]
         parts = [part for pair in upper for part in pair]
@@ -286,8 +294,10 @@ class Passes:
         """The first of ``ways`` with the logits of a whole, padded and masked pass; the last one if none has them."""
         rows = _made_up(self.backbone, max(way.suffix or 0 for way in ways))
         expected = self._plain_logits(rows)
+        # They leave these rows, which are nobody's, as they are.
+        beneath = [below for below in self.beneath if isinstance(below, PerUser)]
         for way in ways[:-1]:
-            passes = replace(self, beneath=(), store=ConstantStore(0), savings=way)
+            passes = replace(self, beneath=beneath, store=ConstantStore(0), savings=way)
             try:
                 found = passes.logits(rows, ())
             except Exception as error:  # what a model meets in a pass that it was not written for depends on the model

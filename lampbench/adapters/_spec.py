@@ -5,8 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +57,17 @@ class AdapterSpec(ABC):
                 acts on every prompt.
         """
 
+    def per_user(self, backbone: TransformersBackbone, states: Mapping[str, State]) -> PerUser:
+        """Trained adapters that are not trained any further, for what acts beneath others.
+
+        Args:
+            backbone: What they act on.
+            states: User's id -> parameters. Rows of other users are left as they are, so ``neutral`` must be possible.
+        """
+        everyone = [*states.values(), self.neutral(backbone)]
+        stacked = self.frozen(backbone, everyone, range(len(everyone)))
+        return PerUser(stacked, {user: number for number, user in enumerate(states)}, self.adapted_modules(backbone))
+
     @abstractmethod
     def parameter_count(self, backbone: TransformersBackbone) -> int:
         """Trainable parameters of one user's adapter."""
@@ -85,6 +97,34 @@ class AdapterSpec(ABC):
         """Read what ``save`` wrote; raises InputError for other files."""
 
 
+@dataclass(frozen=True)
+class PerUser:
+    """Frozen adapters of one kind, a user's own on each row: made by ``AdapterSpec.per_user``.
+
+    Attributes:
+        stacked: All of them; the last one changes nothing.
+        numbers: User's id -> number in ``stacked``.
+        modules: What they act on inside decoder layers.
+    """
+
+    stacked: Adapter
+    numbers: Mapping[str, int]
+    modules: Sequence[nn.Module]
+
+    def on(self, users: Sequence[str | None]) -> Adapter:
+        """What acts on a pass whose row i belongs to ``users[i]``; on None, and on unknown users, nothing acts."""
+        stacked: Any = self.stacked
+        nobody = len(self.numbers)
+        numbers = [nobody if user is None else self.numbers.get(user, nobody) for user in users]
+        adapter: Adapter = replace(stacked, users=stacked.users.new_tensor(numbers))
+        return adapter
+
+
+def acting(adapters: Sequence[Adapter | PerUser], users: Sequence[str | None]) -> list[Adapter]:
+    """The adapters of a pass whose row i belongs to ``users[i]``, or to no known user."""
+    return [adapter.on(users) if isinstance(adapter, PerUser) else adapter for adapter in adapters]
+
+
 class SoloAdapter(ABC):
     """One user's trainable adapter."""
 
@@ -99,6 +139,13 @@ class SoloAdapter(ABC):
         Args:
             dropout: In training, the key of each row's dropout masks, shape (rows,), int64.
         """
+
+    def informed(self, given: Tensor, dropout: Tensor | None = None) -> Adapter:
+        """The same, if something is given with each row's example: shape (rows, …).
+
+        By default the adapter does not depend on it.
+        """
+        return self.adapter(dropout)
 
     @abstractmethod
     def state(self) -> State:
@@ -164,10 +211,19 @@ class EvaluatedBank:
         adapter: Called with slots and dropout keys, gives what acts on a pass whose row i belongs to
             ``slots[i]`` and draws its dropout masks from ``keys[i]`` (None: no dropout).
         backward: Called after the passes' own backward; carries gradients through what was evaluated once.
+        informed: Called with slots and what is given with each row's example, shape (rows, …); None if the adapter
+            does not depend on it.
     """
 
     adapter: Callable[[Tensor, Tensor | None], Adapter]
     backward: Callable[[], None] = lambda: None
+    informed: Callable[[Tensor, Tensor], Adapter] | None = None
+
+    def of_rows(self, slots: Tensor, keys: Tensor | None, given: Tensor | None) -> Adapter:
+        """What acts on a pass."""
+        if given is None or self.informed is None:
+            return self.adapter(slots, keys)
+        return self.informed(slots, given)
 
 
 def differ(first: State, second: State) -> bool:

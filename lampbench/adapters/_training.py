@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from lampbench.adapters._dropout import row_key
-from lampbench.adapters._spec import AdapterSpec, State, exact
+from lampbench.adapters._spec import AdapterSpec, PerUser, State, acting, exact
 from lampbench.backbone import Adapter, PassWindow, TransformersBackbone, attached
 from lampbench.core import Pair
 
@@ -33,7 +34,8 @@ Encoded = tuple[list[int], list[int]]
 class Recipe:
     """AdamW (betas 0.9 and 0.999), linear warm-up and decay, gradient clip, token-mean loss.
 
-    With ``l1``, that times the sum of all parameters' absolute values is added to the loss.
+    With ``l1``, that times the sum of all parameters' absolute values is added to the loss. With ``most_steps``,
+    training ends after so many steps at the latest.
     """
 
     epochs: int
@@ -43,15 +45,20 @@ class Recipe:
     clip: float
     batch_size: int
     l1: float = 0.0
+    most_steps: int | None = None
 
     def steps(self, examples: int) -> int:
         """Optimizer steps over ``examples`` training examples."""
-        return self.epochs * math.ceil(examples / self.batch_size)
+        steps = self.epochs * math.ceil(examples / self.batch_size)
+        return steps if self.most_steps is None else min(steps, self.most_steps)
 
     def batches(self, examples: int, seed: int) -> Iterator[list[int]]:
         """The examples of every step: a new order each epoch, the last batch of an epoch may be short."""
+        return islice(self._endless(examples, seed), self.steps(examples))
+
+    def _endless(self, examples: int, seed: int) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(seed)
-        for _ in range(self.epochs):
+        while True:
             order = torch.randperm(examples, generator=generator).tolist()
             for start in range(0, len(order), self.batch_size):
                 yield order[start : start + self.batch_size]
@@ -84,12 +91,15 @@ class TrainingJob:
         seed: Of the order of examples and of dropout.
         pairs: The training examples.
         starts: Where each of the adapters begins that train together.
+        given: Called with the number of an example, tells its adapters something about it: a tensor. None if they
+            depend on nothing but their parameters.
     """
 
     name: str
     seed: int
     pairs: Sequence[Pair]
     starts: Sequence[State]
+    given: Callable[[int], Tensor] | None = None
 
 
 def train_alone(
@@ -98,7 +108,7 @@ def train_alone(
     specs: Sequence[AdapterSpec],
     recipe: Recipe,
     *,
-    beneath: Sequence[Adapter] = (),
+    beneath: Sequence[Adapter | PerUser] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[State]:
     """Train one user's adapters so that the backbone continues each prompt with its target.
@@ -123,7 +133,9 @@ def train_alone(
             batch = [encoded[i] for i in chosen]
             optimizer.param_groups[0]["lr"] = rate(step)
             optimizer.zero_grad(set_to_none=True)
-            adapters = [*beneath, *(adapter.adapter(keys) for adapter in lone)]
+            given = None if job.given is None else side_by_side([job.given(i) for i in chosen], backbone.device)
+            own = (a.adapter(keys) if given is None else a.informed(given, keys) for a in lone)
+            adapters = [*acting(beneath, [job.name] * len(chosen)), *own]
             batch_loss(backbone, batch, adapters).backward()
             recipe.penalize(parameters)
             torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
@@ -145,3 +157,8 @@ def batch_loss(backbone: TransformersBackbone, batch: Sequence[Encoded], adapter
         logits = backbone.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
     is_target = (torch.arange(ids.shape[1], device=device) >= ends.unsqueeze(1)) & mask.bool()
     return cross_entropy(exact(logits[:, :-1][is_target[:, 1:]]), ids[:, 1:][is_target[:, 1:]])
+
+
+def side_by_side(given: Sequence[Tensor], device: str) -> Tensor:
+    """What is given with several examples, shape (examples, …); what is shorter is followed by zeros."""
+    return pad_sequence(list(given), batch_first=True).to(device)

@@ -90,7 +90,8 @@ def estimate(plan: Plan, tokens: Tokens | None, weights: Callable[[], int]) -> E
         return None
     shared_epochs, user_epochs = _epochs(plan)
     read = tokens.prompts + tokens.answers
-    trained = user_epochs * tokens.histories + shared_epochs * tokens.shared
+    shared = tokens.shared + (tokens.histories if plan.joint else 0)
+    trained = user_epochs * tokens.histories + shared_epochs * shared
     operations = weights() * (_READ * read + _TRAINED * trained)
     # Each token of a batch of answers is a pass of its own.
     batches = -(-len(plan.dataset.queries) // plan.settings.batch_size)

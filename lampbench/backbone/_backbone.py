@@ -230,6 +230,15 @@ class TransformersBackbone:
         changed_backbone.layers = find_layers(model, self.info.shape.layers)
         return changed_backbone
 
+    def with_prefix(self, length: int) -> TransformersBackbone:
+        """This backbone with ``length`` places for the vectors of a prefix before every prompt.
+
+        They must be filled by an adapter; see ``PromptEncoder.prefix``.
+        """
+        prefixed = copy.copy(self)
+        prefixed.encoder = self.encoder.with_prefix(length)
+        return prefixed
+
     @torch.inference_mode()
     def last_states(self, rows: Sequence[Sequence[int]], layers: Sequence[int]) -> Tensor:
         """The residual stream at each row's last token, after each of ``layers``; nothing above them is computed.
@@ -260,6 +269,26 @@ class TransformersBackbone:
                 "bfloat16 or float32)"
             )
         return states
+
+    @torch.inference_mode()
+    def mean_embeddings(self, texts: Sequence[str], longest: int) -> Tensor:
+        """The mean of what the model's embedding module returns for each text, without special tokens.
+
+        Args:
+            texts: Each is computed alone.
+            longest: How many of a text's first tokens are read.
+
+        Returns:
+            Shape (texts, width), float32 (float64 on a float64 backbone), on the CPU; zeros for a text without tokens.
+        """
+        embed = self.model.get_input_embeddings()
+        wide = torch.promote_types(embed.weight.dtype, torch.float32)
+        means = torch.zeros(len(texts), embed.weight.shape[1], dtype=wide)
+        for number, text in enumerate(texts):
+            ids = self.tokenizer(text, add_special_tokens=False).input_ids[:longest]
+            if ids:
+                means[number] = embed(torch.tensor(ids, device=self.model.device)).to(wide).mean(0)
+        return means
 
     def _read(self, rows: Sequence[Sequence[int]]) -> None:
         """One forward pass over prompts, without a cache."""
@@ -338,6 +367,7 @@ class TransformersBackbone:
                     seeds=[seeds[i] for i in batch],
                     penalties=self.decoding.penalties,
                     contrast=contrast,
+                    places=self.encoder.prefix,
                     step=step,
                 )
             for i, own in zip(batch, written, strict=True):

@@ -206,6 +206,7 @@ def generate(
     seeds: Sequence[int] = (),
     penalties: Penalties = NO_PENALTIES,
     contrast: Contrast | None = None,
+    places: int = 0,
     step: Callable[[], None] = lambda: None,
 ) -> list[Written]:
     """What is written after each row.
@@ -223,12 +224,13 @@ def generate(
         penalties: On what a row has read or written before.
         contrast: If given, every row is read by two models, and each token is chosen from both. ``numbers`` has the
             rows of the second model after those of the first.
+        places: How many of a row's first ids are places of a prefix, which is no text that could be repeated.
         step: Called after each token of all rows.
     """
     read = rows if contrast is None else [*rows, *rows]
     batch = DecodingPass(model, read, pad, range(len(read)) if numbers is None else numbers)
     draws = [random.Random(seed) for seed in seeds]
-    repeats = penalties.after(read)
+    repeats = penalties.after([row[places:] for row in read])
     written = [rules.begin() for _ in rows]
     running = [True] * len(rows)
     with attached(adapters, layers, batch.window):

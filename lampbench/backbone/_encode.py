@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -80,6 +81,10 @@ class PromptEncoder:
         usage: Gets counts of prompts that are cut.
         frame: A chat template's text around prompts and answers; None for none.
         max_length: Tokens that a prompt and its answer may have together.
+
+    Attributes:
+        prefix: How many places for the vectors of a prefix every prompt begins with. They hold an id that means
+            nothing, and count as tokens of the prompt.
     """
 
     def __init__(
@@ -101,11 +106,19 @@ class PromptEncoder:
         self.usage = usage or Usage()
         self.frame = frame or _BARE
         bos = tokenizer.bos_token_id
+        self.prefix = 0
         self._first = [int(bos)] if frame is None and bos is not None and bos != self.eos else []
         self._last = [self.eos] if self.frame.end is None else []
         self._framed = None if frame is None else _Framed(tokenizer, frame)
         # Fitting a prompt and then taking it apart asks for the same few texts again.
         self._recent = lru_cache(maxsize=8)(self._tokenize)
+
+    def with_prefix(self, length: int) -> PromptEncoder:
+        """An encoder of the same prompts after ``length`` places for vectors, before everything else."""
+        encoder = copy.copy(self)
+        encoder.prefix = length
+        encoder._first = [self.eos] * length + self._first[self.prefix :]
+        return encoder
 
     def prompt(self, prompt: Prompt, max_new_tokens: int, *, thinking: bool = False) -> list[int]:
         """Ids of ``prompt``, leaving room for ``max_new_tokens``.

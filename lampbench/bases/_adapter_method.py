@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from lampbench.adapters import (
     AdapterSpec,
     EngineOptions,
+    PerUser,
     Recipe,
     Snapshots,
     State,
     TrainingJob,
+    acting,
     differ,
     train_alone,
     train_together,
@@ -82,11 +86,11 @@ class AdapterMethod(Method):
         """Where a user's adapter begins; by default untrained, random by the user's ``seed``."""
         return self.adapter().fresh(self.backbone, seed)
 
-    def beneath(self) -> Sequence[Adapter]:
-        """Frozen adapters of the shared stage that act before the user's own."""
+    def beneath(self) -> Sequence[Adapter | PerUser]:
+        """Frozen adapters that act before the user's own: the same for all, or ``PerUser``."""
         return ()
 
-    def unadapted(self) -> Sequence[Adapter]:
+    def unadapted(self) -> Sequence[Adapter | PerUser]:
         """The adapter of a user who was never adapted, or was forgotten."""
         return self.beneath()
 
@@ -103,6 +107,14 @@ class AdapterMethod(Method):
         """
         return ()
 
+    def given(self, user: User) -> Callable[[int], Tensor] | None:
+        """What adapters are told about each of ``examples(user)`` by its number; None if they depend on none of it."""
+        return None
+
+    def at_work(self, states: Sequence[State], users: Sequence[int] | None, queries: Sequence[Query]) -> Adapter:
+        """The adapters of users on ``queries``, as ``AdapterSpec.frozen`` makes them."""
+        return self.adapter().frozen(self.backbone, states, users)
+
     def examples(self, user: User) -> Sequence[Pair]:
         """A user's training examples: each history item, as the task words it, after its context."""
         return [self._example(user, i) for i in range(len(user.history))]
@@ -112,9 +124,9 @@ class AdapterMethod(Method):
         jobs = []
         for user in users:
             seed = derive_seed(self.seed, "user", user.id)
-            jobs.append(TrainingJob(user.id, seed, self.examples(user), [self.start(seed)]))
+            jobs.append(TrainingJob(user.id, seed, self.examples(user), [self.start(seed)], self.given(user)))
         by_id = {user.id: user for user in users}
-        for name, state in self._trained(jobs):
+        for name, state in self.train_each(jobs, self.adapter(), self.recipe(), self.beneath()):
             self._states[name], self._users[name] = state, by_id[name]
             self.keep_user(name)
 
@@ -130,7 +142,7 @@ class AdapterMethod(Method):
                 # The unadapted model reads every prompt in the same batch.
                 states, whose = [*states, self.unadapted_state()], [*whose, *[len(states)] * len(own)]
             users = None if len(states) == 1 else whose
-            adapters = [*self.beneath(), self.adapter().frozen(self.backbone, states, users)]
+            adapters = [*self.beneath(), self.at_work(states, users, own)]
             answers |= self._answers(own, adapters, self.contrast)
         unknown = [query for query in queries if query.user_id not in self._states]
         if unknown:
@@ -160,7 +172,12 @@ class AdapterMethod(Method):
         return Parameters(per_user=self.adapter().parameter_count(self.backbone))
 
     def train_shared(
-        self, users: Sequence[LabelledUser], specs: Sequence[AdapterSpec], recipe: Recipe, starts: Sequence[State]
+        self,
+        users: Sequence[LabelledUser],
+        specs: Sequence[AdapterSpec],
+        recipe: Recipe,
+        starts: Sequence[State],
+        given: Callable[[int], Tensor] | None = None,
     ) -> list[State]:
         """Train adapters together on the shared users' labelled queries.
 
@@ -171,6 +188,7 @@ class AdapterMethod(Method):
             specs: Of the adapters, which act in this order.
             recipe: How they are trained.
             starts: Where each begins.
+            given: What adapters are told about each query, by its number among those of all users in turn.
 
         Raises:
             InputError: The protocol has no shared users.
@@ -178,7 +196,18 @@ class AdapterMethod(Method):
         pairs = [self._shared_example(user, i) for user in users for i in range(len(user.queries))]
         if not pairs:
             raise InputError("this method has a shared stage, but the data has no shared users (no train split)")
-        job = TrainingJob("shared", derive_seed(self.seed, "shared"), pairs, starts)
+        return self.train_pooled(pairs, specs, recipe, starts, given)
+
+    def train_pooled(
+        self,
+        pairs: Sequence[Pair],
+        specs: Sequence[AdapterSpec],
+        recipe: Recipe,
+        starts: Sequence[State],
+        given: Callable[[int], Tensor] | None = None,
+    ) -> list[State]:
+        """The same on any examples, whoever's they are."""
+        job = TrainingJob("shared", derive_seed(self.seed, "shared"), pairs, starts, given)
         if self.engine == "solo":
             return train_alone(self.backbone, job, specs, recipe, progress=self.progress)
         about = digest([repr(specs), repr(recipe), job.seed, [[pair.prompt.text, pair.target] for pair in pairs]])
@@ -191,9 +220,21 @@ class AdapterMethod(Method):
         )  # fmt: skip
         return states
 
-    def _trained(self, jobs: Sequence[TrainingJob]) -> Iterator[tuple[str, State]]:
-        """Every user's adapter, as soon as that user is done."""
-        spec, recipe, beneath = self.adapter(), self.recipe(), self.beneath()
+    def train_each(
+        self,
+        jobs: Sequence[TrainingJob],
+        spec: AdapterSpec,
+        recipe: Recipe,
+        beneath: Sequence[Adapter | PerUser] = (),
+    ) -> Iterator[tuple[str, State]]:
+        """Train an adapter for each job on that job's examples alone; each comes out as soon as it is done.
+
+        Args:
+            jobs: Users by their ids.
+            spec: Of every adapter.
+            recipe: How they are trained.
+            beneath: Frozen adapters that act before them.
+        """
         if self.engine == "solo":
             for done, job in enumerate(jobs, start=1):
                 (state,) = train_alone(self.backbone, job, [spec], recipe, beneath=beneath)
@@ -216,14 +257,16 @@ class AdapterMethod(Method):
         return list(by_user.values())
 
     def _answers(
-        self, queries: Sequence[Query], adapters: Sequence[Adapter], contrast: Contrast | None = None
+        self, queries: Sequence[Query], adapters: Sequence[Adapter | PerUser], contrast: Contrast | None = None
     ) -> dict[str, str]:
         prompts = []
+        # With a contrast, each prompt is also read by the unadapted model, which is nobody's.
+        rows = [*(query.user_id for query in queries), *[None] * (0 if contrast is None else len(queries))]
         for query in queries:
             user = self._users.get(query.user_id)
             prompt = self.task.prompt(query.text, query.id)
             prompts.append(prompt if user is None else prompt.with_context(self.context(user, query)))
-        written = self.backbone.answer(self.task, prompts, adapters, contrast)
+        written = self.backbone.answer(self.task, prompts, acting(adapters, rows), contrast)
         return dict(zip([query.id for query in queries], written, strict=True))
 
     def _example(self, user: User, number: int) -> Pair:

@@ -22,10 +22,12 @@ class TrainingConfig:
 
     Attributes:
         published: Field -> value: the settings that were published for LaMP.
+        chosen: The same for fields of which nothing is published: what is chosen here.
         user_epochs_in: The field that holds the epochs over a user's history; None if nothing is trained per user.
     """
 
     published: ClassVar[Mapping[str, Any]] = {}
+    chosen: ClassVar[Mapping[str, Any]] = {}
     user_epochs_in: ClassVar[str | None] = None
 
     preset: str = setting(
@@ -88,7 +90,8 @@ def filled(config: Any, context: RunContext) -> Any:
     name = config.preset
     if name == "auto":
         name = context.protocol if context.recommended else PUBLISHED
-    values = config.published if name == PUBLISHED else {**config.published, **_recommended(name, context)}
+    recommended = {} if name == PUBLISHED else _recommended(name, context)
+    values = {**config.chosen, **config.published, **recommended}
     open_fields = {field: value for field, value in values.items() if getattr(config, field) is None}
     return replace(config, preset=name, **open_fields)
 

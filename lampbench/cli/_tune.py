@@ -152,7 +152,7 @@ def _searches(
         except NoSpaceError as error:
             if len(names) == 1:
                 raise
-            note(f"left out: {error}")
+            note(f"left out: {error.reason}")
             continue
         made += [searches] if searches else []
     if not made:
@@ -207,7 +207,8 @@ def _carry_out(search: Search, record: Record, count: int, run: Callable[[Plan],
     from lampbench.tune import best_of, report
 
     made: list[Trial] = []
-    for trial in islice(search.trials(run, note), count):
+    name = f"{search.preset.task.name} {search.preset.method}"
+    for trial in islice(search.trials(run, lambda text: note(f"{name} {text}")), count):
         made.append(trial)
         record.write(made, best_of(made))
     best = best_of(made)

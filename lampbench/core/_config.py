@@ -40,14 +40,14 @@ def setting(default: Any, help: str, *, in_identity: bool = True) -> Any:
 def config_fields(config_type: type) -> list[ConfigField]:
     """Every setting of ``config_type``: name, type, default, help.
 
-    If the type has ``published`` settings (field -> value), the help names them.
+    If the type has ``published`` or ``chosen`` settings (field -> value), the help names them.
     """
     hints = typing.get_type_hints(config_type)
-    published = getattr(config_type, "published", {})
+    sources = {source: getattr(config_type, source, {}) for source in ("published", "chosen")}
 
     def help_of(field: dataclasses.Field[Any]) -> str:
-        value = f" (published: {published[field.name]})" if field.name in published else ""
-        return str(field.metadata.get("help", "")) + value
+        values = [f" ({source}: {own[field.name]})" for source, own in sources.items() if field.name in own]
+        return "".join([str(field.metadata.get("help", "")), *values])
 
     return [
         ConfigField(f.name, type_name(hints[f.name]), _default(f), help_of(f)) for f in dataclasses.fields(config_type)

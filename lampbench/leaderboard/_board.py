@@ -100,7 +100,7 @@ class Entry:
         """The rank, or the mark of what has none."""
         if self.rank is not None:
             return str(self.rank)
-        return "joint" if self.joint else "not ranked"
+        return "joint" if self.unranked == JOINT else "not ranked"
 
     @property
     def averaged(self) -> int:
@@ -134,7 +134,7 @@ class Board:
         label: What the data calls itself, such as "mini (synthetic)".
         baselines: What gains are over: zero-shot, and the task's LoRA alone.
         saving: What parameters and seconds are saved against.
-        entries: Ranked ones first, best first.
+        entries: Ranked ones first, then joint ones; each group with the best first.
     """
 
     task: Task
@@ -340,8 +340,10 @@ def _entry(
     )
 
 
-def _order(entry: Entry, primary: Metric) -> tuple[bool, float, str]:
+def _order(entry: Entry, primary: Metric) -> tuple[int, float, str]:
+    """Ranked entries, then joint ones, then what failed; each group from the best score on."""
+    group = 0 if entry.rank is not None else 1 if entry.unranked == JOINT else 2
     value = entry.scores[primary.key][0].value
     if value is None:
-        return True, float("inf"), entry.name
-    return entry.rank is None, -value if primary.higher_is_better else value, entry.name
+        return group, float("inf"), entry.name
+    return group, -value if primary.higher_is_better else value, entry.name

@@ -33,6 +33,13 @@ class DenseEncoder:
         name = hashlib.sha256(source.revision.encode()).hexdigest()[:16]
         self._cache = cache_folder() / "embeddings" / f"{name}.sqlite"
 
+    @property
+    def width(self) -> int:
+        """Of a vector; known without loading the model."""
+        from transformers import AutoConfig
+
+        return int(AutoConfig.from_pretrained(self._source.location, **self._source.load_options).hidden_size)
+
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors of shape (texts, width), float32."""
         keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in texts]

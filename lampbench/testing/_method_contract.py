@@ -85,7 +85,8 @@ _ALL = (
     Check(
         "isolation",
         "One user's data never moves another user's answers.",
-        "Keep what is learned of a user under the user's id, in the instance; nothing in the class or the module.",
+        "Keep what is learned of a user under the user's id, in the instance; nothing in the class or the module. What "
+        "reads all evaluated users' histories is fit_joint, which joint declares.",
         (*_WORKS, "repeat"),
         tries.isolation,
     ),

@@ -51,7 +51,15 @@ class Space:
 
 
 class NoSpaceError(InputError):
-    """A method declares no settings to search, or cannot say which."""
+    """A method declares no settings to search, or cannot say which.
+
+    Attributes:
+        reason: What the message says without its advice.
+    """
+
+    def __init__(self, reason: str, advice: str = "") -> None:
+        super().__init__(f"{reason}; {advice}" if advice else reason)
+        self.reason = reason
 
 
 def space_of(method: str, kind: type[Method], task: Task, context: RunContext, fixed: Collection[str]) -> Space:
@@ -68,7 +76,7 @@ def space_of(method: str, kind: type[Method], task: Task, context: RunContext, f
     candidates = {name: values for name, values in declared.items() if name not in fixed}
     if not candidates:
         what = "declares no settings to search" if not declared else "has nothing left to search beside --set"
-        raise NoSpaceError(f"{method} {what}; name some: --space FILE.toml, with a line SETTING = [VALUES] for each")
+        raise NoSpaceError(f"{method} {what}", "name some: --space FILE.toml, with a line SETTING = [VALUES] for each")
     return _checked(candidates, kind, method, f"{method}: search_space")
 
 

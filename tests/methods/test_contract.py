@@ -9,13 +9,17 @@ from lampbench.core import methods
 from lampbench.testing import contract_cases
 
 NAMES = (
-    "zero-shot", "majority", "rag", "pag", "perfit", "lora", "user-lora", "oppu", "reft", "cope", "style-vector", "lofit"
+    "zero-shot", "majority", "rag", "pag", "perfit", "lora", "user-lora", "oppu", "reft", "cope", "style-vector", "lofit",
+    "lora-bank", "user-prefix", "pplug",
 )  # fmt: skip
 # All that differs between methods by task is PerFit's; the others are tried here on one task of each kind.
 ON_ALL_TASKS = ("zero-shot", "majority", "perfit")
 ONE_OF_EACH_KIND = ("lamp2n", "lamp3", "lamp7")
 # What these have of their own is tried against formulas, each in a file of its own.
-ON_ONE_TASK = {"cope": "lamp3", "style-vector": "lamp7", "lofit": "lamp2n"}
+ON_ONE_TASK = {
+    "cope": "lamp3", "style-vector": "lamp7", "lofit": "lamp2n",
+    "lora-bank": "lamp2m", "user-prefix": "lamp5", "pplug": "lamp2m",
+}  # fmt: skip
 
 
 def tasks_of(name: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from click.testing import CliRunner, Result
 from support import task
 
 from lampbench.cli import cli
-from lampbench.core import InputError
+from lampbench.core import InputError, methods
 from lampbench.data.mini.protocol import MiniProtocol
 from lampbench.leaderboard import KnownGolds, add, read_result, result_faults
 from lampbench.metrics import Difference, Estimate, difference
@@ -99,38 +100,61 @@ def test_one_choice_for_several_tasks_has_the_same_settings_on_all_of_them(here:
     assert "its together is" in refused(*[word for word in arguments if word != "--together"])
 
 
-SEVERAL = ("tune", "majority,zero-shot,rag", "--users", "3", "--trials", "2", "--space", "spaces.toml", "--out", "out")
+SEVERAL = (
+    "tune",
+    "majority,sound,sound-joint",
+    "--users",
+    "6",
+    "--trials",
+    "2",
+    "--space",
+    "spaces.toml",
+    "--out",
+    "out",
+)
 
 
+@pytest.fixture
+def plugged(broken_site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """``sound``, which has no settings, and ``sound-joint``, which has one; neither uses a model."""
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(broken_site)
+        methods.cache_clear()
+        yield
+    methods.cache_clear()
+
+
+@pytest.mark.usefixtures("plugged")
 def test_several_methods_get_the_same_budget_one_table_and_one_file(here: Path) -> None:
-    (here / "spaces.toml").write_text("[majority]\nrounded = [true, false]\n[rag]\nk = [1, 2, 3]\n")
+    spaces = '[majority]\nrounded = [true, false]\nquery = ["template", "text"]\n[sound-joint]\ncounted = [false]\n'
+    (here / "spaces.toml").write_text(spaces)
     output = done(*SEVERAL, "--task", "lamp3")
-    assert "left out: zero-shot declares no settings to search" in output
-    table = [line.split() for line in output.splitlines() if re.match(r"(majority|rag) +lamp3 MAE ", line)]
+    assert "left out: sound declares no settings to search" in output
+    table = [line.split() for line in output.splitlines() if re.match(r"\S+ +lamp3 MAE ", line)]
     best = {}
-    for (method, *_, trials, _, preset, value), name in zip(
-        (row[:7] for row in table), ("majority", "rag"), strict=True
-    ):
-        made = record(here, f"lamp3/{name}")
-        assert (method, trials) == (name, "2") and len(made["trials"]) == 2
+    for (name, _, _, trials, _, preset, value, *_), method in zip(table, ("majority", "sound-joint"), strict=True):
+        made = record(here, f"lamp3/{method}")
         values = [trial["metric"]["value"] for trial in made["trials"]]
+        assert (name, trials, len(values)) == (method, "2", 2)
         assert (preset, value) == (f"{values[0]:.4f}", f"{min(values):.4f}")
-        best[name] = made["trials"][made["best"]]["settings"]
+        best[method] = made["trials"][made["best"]]["settings"]
+    assert best["sound-joint"] == {"counted": False}
     chosen = tomllib.loads((here / "out/lamp3/best.toml").read_text())
-    assert chosen == {"method": ["majority", "rag"], "task": "lamp3", "protocol": "mini", "set": best}
+    assert chosen == {"method": ["majority", "sound-joint"], "task": "lamp3", "protocol": "mini", "set": best}
     assert done("run", "--config", "out/lamp3/best.toml", "--dry-run").count("config: ") == 2
-    # The same command again finds every trial; one of the methods alone continues from the same file.
+    # The same command again finds every trial; one of the methods alone continues from the same file of spaces.
     assert done(*SEVERAL, "--task", "lamp3").count("finished earlier, kept") == 4
-    alone = ("tune", "rag", "--users", "3", "--space", "spaces.toml", "--out", "out", "--task", "lamp3")
+    alone = ("tune", "majority", *SEVERAL[2:], "--task", "lamp3")
     assert done(*alone, "--trials", "3").count("finished earlier, kept") == 2
 
 
+@pytest.mark.usefixtures("plugged")
 def test_several_methods_and_tasks_together_have_one_file_for_all(here: Path) -> None:
-    (here / "spaces.toml").write_text("[majority]\nrounded = [false]\n[rag]\nk = [1]\n")
+    (here / "spaces.toml").write_text("[majority]\nrounded = [false]\n[sound-joint]\ncounted = [false]\n")
     output = done(*SEVERAL, "--task", "lamp3,lamp5", "--together")
     assert "lampbench run --config out/best.toml" in output
     chosen = tomllib.loads((here / "out/best.toml").read_text())
-    assert (chosen["method"], chosen["task"]) == (["majority", "rag"], "lamp3,lamp5")
+    assert (chosen["method"], chosen["task"]) == (["majority", "sound-joint"], "lamp3,lamp5")
     assert done("run", "--config", "out/best.toml", "--dry-run").count("config: ") == 4
 
 
@@ -144,12 +168,13 @@ def test_the_file_of_the_best_keeps_where_a_model_is_served(here: Path) -> None:
     assert (chosen["model"], chosen["endpoint"]) == ("openai:parrot", server.url)
 
 
+@pytest.mark.usefixtures("plugged")
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("k = [1]", "unknown table in --space spaces.toml 'k'; expected one for each method"),
-        ("[ragg]\nk = [1]", "did you mean 'rag'?"),
-        ("[rag]", "names no setting"),
+        ("rounded = [true]", "unknown table in --space spaces.toml 'rounded'; expected one for each method"),
+        ("[majorit]\nrounded = [true]", "did you mean 'majority'?"),
+        ("[majority]", "names no setting"),
     ],
 )
 def test_the_spaces_of_several_methods_stand_in_tables(here: Path, text: str, message: str) -> None:

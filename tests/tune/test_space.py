@@ -13,7 +13,9 @@ from lampbench.tune import Space, read_space, space_of
 
 LLAMA = BackboneShape(layers=32, width=4096, context=4096)
 SMALL = BackboneShape(layers=2, width=8, context=256)
-WITH_SPACE = ("perfit", "reft", "lora", "user-lora", "oppu", "cope", "style-vector", "lofit")
+WITH_SPACE = (
+    "perfit", "reft", "lora", "user-lora", "oppu", "cope", "style-vector", "lofit", "lora-bank", "user-prefix", "pplug",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,9 @@ def test_every_candidate_of_a_built_in_method_is_one_that_it_takes(name: str, sh
     for field, values in space.candidates.items():
         for value in values:
             # Ranks of presets may be more than a small backbone takes.
-            ranks = {"perfit": {"shared_rank": 1, "user_rank": 1}, "cope": {}, "style-vector": {}, "lofit": {}}
-            fixed = ranks.get(name, {"rank": 1})
+            ranks = {"perfit": {"shared_rank": 1, "user_rank": 1}}
+            without = ("cope", "style-vector", "lofit", "user-prefix", "pplug")
+            fixed = ranks.get(name, {} if name in without else {"rank": 1})
             config = config_from(kind.Config, {**fixed, field: value}, name)
             assert getattr(kind.resolve(config, task("lamp5"), context), field) == value
 

@@ -46,6 +46,27 @@ class MiniProtocol(FileProtocol):
             "head_epochs": 1,
             "epochs": 4,
         },
+        # These three were tried with one setting alone, not searched for.
+        "lora-bank": {
+            **_LORA,
+            "anchors": 12,
+            "least_items": 5,
+            "bank_epochs": 2,
+            "bank_learning_rate": 2e-2,
+            "bank_batch_size": 8,
+            "gate_learning_rate": 2e-4,
+            "gate_steps": 20,
+            "epochs": 2,
+        },
+        "user-prefix": {"start": "words", "learning_rate": 1e-2, "batch_size": 8, "clip": 1.0},
+        "pplug": {
+            "tokens": 4,
+            "instruction_tokens": 4,
+            "learning_rate": 1e-2,
+            "batch_size": 8,
+            "clip": 1.0,
+            "epochs": 3,
+        },
         "reft": {**_INTERVENTIONS, "rank": 16, "start": "identity", "epochs": 4},
         "perfit": {
             **_INTERVENTIONS,

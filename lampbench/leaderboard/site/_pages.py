@@ -11,10 +11,12 @@ from typing import Any, get_args
 from markupsafe import Markup
 
 from lampbench.core import ConfigField, InputError, config_fields, methods
+from lampbench.leaderboard._board import Entry
 from lampbench.leaderboard._columns import Cell, View, table_columns
 from lampbench.leaderboard._render import length_notes, references
 from lampbench.leaderboard.site._places import Fact, Listing, Place, Sheet, facts, text_of
 from lampbench.leaderboard.site._plots import cost_plots, score_plot, user_plot
+from lampbench.rows import JOINT
 from lampbench.runner import load_method
 
 
@@ -33,11 +35,21 @@ def board_page(place: Place) -> dict[str, Any]:
         "views": [view for view in get_args(View) if any(column.view == view for column in columns)],
         "always": ("rank", "method"),
         "ranked": [entry for entry in board.entries if entry.rank is not None],
-        "unranked": [entry for entry in board.entries if entry.rank is None],
+        "unranked": [(title, own) for title, own in _unranked(board.entries) if own],
         "scores": score_plot(board),
         "costs": cost_plots(board),
         "users": user_plot(board),
     }
+
+
+def _unranked(entries: Sequence[Entry]) -> tuple[tuple[str, list[Entry]], ...]:
+    """The groups of entries without a rank, each with its title."""
+    joint = [entry for entry in entries if entry.unranked == JOINT]
+    others = [entry for entry in entries if entry.rank is None and entry.unranked != JOINT]
+    return (
+        ("Joint training: measured like the others, and ranked apart from them", joint),
+        ("Not ranked: kept for the record, each with its reason", others),
+    )
 
 
 def _board_facts(place: Place) -> tuple[Fact, ...]:

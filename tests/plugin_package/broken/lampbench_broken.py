@@ -32,8 +32,15 @@ class Sound(Method):
         self.users.pop(user_id, None)
 
 
+@dataclass(frozen=True)
+class CountConfig:
+    counted: bool = True
+
+
 class SoundJoint(Sound):
     """Answers with what all evaluated users wrote most often, and how often its user wrote that."""
+
+    Config = CountConfig
 
     @classmethod
     def joint(cls, config):
@@ -52,6 +59,8 @@ class SoundJoint(Sound):
 
     def answer(self, query):
         user = self.users.get(query.user_id)
+        if not self.config.counted:
+            return self.common
         return f"{self.common} {sum(item.target == self.common for item in user.history) if user else 'unknown'}"
 
 
