@@ -247,7 +247,7 @@ _NAMES = (
         "trained on all evaluated users together: the reason is below the table.",
         main=True,
     ),
-    Column("rank", "", lambda e: e.rank, None, path=("rank",)),
+    Column("place of the rank group", "", lambda e: e.rank, None, path=("rank",)),
     _words(
         "method",
         "",
