@@ -15,6 +15,7 @@ from lampbench.runner._plan import (
     load_task,
     shared_identity,
 )
+from lampbench.runner._plugin_file import use_plugin_file
 from lampbench.runner._reach import reachable
 from lampbench.runner._record import RunRecord
 from lampbench.runner._row import PHASES, SCHEMA_VERSION
@@ -53,4 +54,5 @@ __all__ = [
     "reachable",
     "shards_of",
     "shared_identity",
+    "use_plugin_file",
 ]

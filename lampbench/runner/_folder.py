@@ -12,6 +12,7 @@
         state/shared-snapshot/  how far an unfinished shared stage came
         state/users/<id>/   each user's state
         row.json            the result, written whole
+        task.json           the task, if a file described it: other commands find it here
         run.log             messages
         run.lock            held by the process that works on the run
 

@@ -24,6 +24,7 @@ from lampbench.core import (
     config_from,
     config_to_json,
     digest,
+    file_plugin,
     methods,
     protocols,
     tasks,
@@ -147,6 +148,7 @@ class Planner:
         the_task = load_task(task)
         if self.settings.prompts is not None:
             the_task = the_task.worded(self.settings.prompts)
+        the_task = self.labelled(the_task)
         try:
             return self._plan(method, plugin, method_type, the_task, overrides)
         except LampBenchError:
@@ -217,6 +219,20 @@ class Planner:
     def dataset(self, task: Task) -> Dataset:
         """All of ``task``'s data; raises InputError if it is missing or wrong."""
         return self._dataset(task)[0]
+
+    def labelled(self, task: Task) -> Task:
+        """The task; if its file leaves the labels to the data, with these, and found so by its name from now on."""
+        definition = task.definition
+        if definition is None or not definition.needs_labels:
+            return task
+        data = self.dataset(task)
+        known = {target.strip() for target in data.golds.values()}
+        for users in (data.users, (entry.user for entry in data.shared)):
+            known.update(item.target.strip() for user in users for item in user.history)
+        known.update(query.target.strip() for entry in data.shared for query in entry.queries)
+        resolved = definition.with_labels(sorted(known))
+        tasks().add(file_plugin(task.name, resolved, Path(tasks().plugin(task.name).value)))
+        return resolved
 
     def _load_dataset(self, task: Task) -> tuple[Dataset, float]:
         start = time.perf_counter()

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import lampbench
-from lampbench.core import InputError, Parameters, Prediction
+from lampbench.core import InputError, Parameters, Prediction, keep_task
 from lampbench.metrics import Score, official_values, score, score_sums
 from lampbench.rows import RunRow
 from lampbench.runner._checks import data_checks
 from lampbench.runner._environment import command_line
-from lampbench.runner._failures import StorageError, cause
+from lampbench.runner._failures import StorageError, cause, storing
 from lampbench.runner._folder import RunFolder, StateKind
 from lampbench.runner._plan import Plan
 from lampbench.runner._record import RunRecord
@@ -267,6 +267,8 @@ class Run:
                 f"{self.name}: resumes: {len(self.record.adapted)} of {len(self.plan.dataset.evaluated)} users "
                 f"and {len(self.record.predictions())} of {len(self.plan.dataset.golds)} queries are done"
             )
+        with storing(self.record.path):
+            keep_task(self.plan.task, self.record.path)
         self.log({"event": "session_start", "time": now()})
         self.record.message(f"{now()} session with lampbench {lampbench.__version__}: {' '.join(command_line())}")
         # The data was read before the session began.
