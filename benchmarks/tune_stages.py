@@ -44,13 +44,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a JSON file")
     given = parser.parse_args()
     setting = {name: getattr(given, name) for name in ("task", "trials", "rounds", "users")}
-    about = {"lampbench": lampbench.__version__, "data": "mini (synthetic)", "environment": environment("cpu")}
+    about = {"lampbench": lampbench.__version__, "data": "mini (synthetic)"}
     found = {}
     for method in given.methods.split(","):
         found[method] = measured(method, given)
         print(method, {name: found[method][name] for name in ("trained", "median", "without_per_with")}, flush=True)
         if given.out:
-            write_json(given.out, {**about, **setting, "held_out": HELD_OUT, "methods": found})
+            where = {"environment": environment("cpu"), "held_out": HELD_OUT}
+            write_json(given.out, {**about, **where, **setting, "methods": found})
 
 
 def measured(method: str, given: argparse.Namespace) -> dict[str, Any]:

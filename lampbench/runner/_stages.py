@@ -112,10 +112,10 @@ class StoredStage:
             InputError: It is damaged.
             StorageError: ``into`` cannot be written.
         """
-        if not self._file.exists() or (self.fresh and self.folder not in self.trained):
+        if self.fresh and self.folder not in self.trained:
             return None
         try:
-            return self._take(into)
+            return self._take(into) if self._file.exists() else None
         except (OSError, msgspec.MsgspecError, ValueError) as error:
             raise InputError(f"the shared stage stored in {self.folder} is damaged, and not used: {error}") from error
 

@@ -73,6 +73,21 @@ class Inherits(Shares):
         super().save_shared(folder)
 
 
+class Nested(Shares):
+    """While it trains, another run trains and stores the same stage."""
+
+    other: ClassVar[Plan]
+
+    @classmethod
+    def shared_identity(cls, config: Words) -> SharedIdentity | None:
+        return SharedIdentity("words", cls.version, {"shared": config.shared})
+
+    def fit_shared(self, users: Sequence[LabelledUser]) -> None:
+        if self.config.own == "outer":
+            assert row_of(self.other).cost.taken is None
+        super().fit_shared(users)
+
+
 class Keeps(Shares):
     """Fails once, after its first snapshot."""
 
@@ -266,6 +281,13 @@ def test_force_trains_again_once_for_all_runs_of_the_command(tmp_path: Path) -> 
     rows = [executor.run(planned(tmp_path, own=own), force=True) for own in ("a", "b")]
     assert [isinstance(row, Row) and row.cost.taken is not None for row in rows] == [False, True]
     assert len(Shares.fits) == 2
+
+
+def test_runs_that_train_the_same_stage_at_the_same_time_do_not_disturb_each_other(tmp_path: Path) -> None:
+    Nested.other = planned(tmp_path, Nested, own="inner")
+    assert row_of(planned(tmp_path, Nested, own="outer")).cost.taken is None
+    assert len(Shares.fits) == 2 and len(stages(tmp_path)) == 1
+    assert row_of(planned(tmp_path, Nested, own="later")).cost.taken is not None
 
 
 def test_a_stage_that_began_is_finished_and_not_taken(tmp_path: Path) -> None:
