@@ -33,6 +33,7 @@ _COMMANDS = {
     "leaderboard": ("lampbench.cli._leaderboard", "leaderboard", "Collect finished runs and make boards of them."),
     "validate": ("lampbench.cli._leaderboard", "validate", "Check results and recompute their numbers."),
     "completion": ("lampbench.cli._completion", "completion", "Print a script that completes words on TAB."),
+    "rescore": ("lampbench.cli._rescore", "rescore", "Score finished runs by other metrics."),
     "score": ("lampbench.cli._score", "score", "Score a predictions file against a golds file."),
 }
 # What they do has nothing to do with plug-ins in files.
