@@ -23,7 +23,16 @@ from lampbench.core._files import (
     write_json,
 )
 from lampbench.core._memory import free_host_memory, is_out_of_memory
-from lampbench.core._method import Backbone, BackboneShape, DecodingMode, Method, Parameters, RunContext, Sampling
+from lampbench.core._method import (
+    Backbone,
+    BackboneShape,
+    DecodingMode,
+    Method,
+    Parameters,
+    RunContext,
+    Sampling,
+    SharedIdentity,
+)
 from lampbench.core._metric import AnswerKind, Metric
 from lampbench.core._registry import Plugin, Registry, file_plugin, methods, metrics, protocols, tasks
 from lampbench.core._task import Places, Task
@@ -73,6 +82,7 @@ __all__ = [
     "Registry",
     "RunContext",
     "Sampling",
+    "SharedIdentity",
     "Task",
     "TaskFile",
     "User",

@@ -13,6 +13,7 @@ from lampbench.runner._plan import (
     load_method_class,
     load_protocol,
     load_task,
+    shared_identity,
 )
 from lampbench.runner._plugin_file import use_plugin_file
 from lampbench.runner._reach import reachable
@@ -52,5 +53,6 @@ __all__ = [
     "options",
     "reachable",
     "shards_of",
+    "shared_identity",
     "use_plugin_file",
 ]

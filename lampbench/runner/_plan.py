@@ -19,6 +19,7 @@ from lampbench.core import (
     Method,
     Plugin,
     RunContext,
+    SharedIdentity,
     Task,
     config_from,
     config_to_json,
@@ -188,6 +189,7 @@ class Planner:
         context = RunContext(origin, shape, method, recommended.get(method, {}), recommended)
         config = method_type.resolve(config, task, context)
         joint = _is_joint(method, method_type, config)
+        shared_identity(method, method_type, config)
         self._note_few_steps(method, task, config, dataset)
         identity = self._identity(method, method_type, task, dataset, config, backbone, decoding)
         if joint:
@@ -426,6 +428,28 @@ def _is_joint(method: str, method_type: type[Method], config: Any) -> bool:
             "expected a fit_joint, and a load_shared that restores what it learned"
         )
     return joint
+
+
+def shared_identity(method: str, method_type: type[Method], config: Any) -> SharedIdentity | None:
+    """What the method's own class says that its shared stage depends on; None: all of the config.
+
+    What a class inherits says nothing of it: it may train in another way.
+
+    Raises:
+        InputError: It is no SharedIdentity, or its settings are no JSON values.
+    """
+    if "shared_identity" not in vars(method_type):
+        return None
+    identity = method_type.shared_identity(config)
+    try:
+        if identity is None or (isinstance(identity, SharedIdentity) and digest(dict(identity.settings))):
+            return identity
+    except (TypeError, ValueError) as error:  # a value that JSON does not have
+        raise InputError(f"the method plug-in {method!r}: the settings of its shared_identity: {error}") from error
+    raise InputError(
+        f"the method plug-in {method!r}: shared_identity returned {identity!r}; expected a "
+        "lampbench.core.SharedIdentity, or None"
+    )
 
 
 def load_task(name: str) -> Task:

@@ -18,7 +18,7 @@ ONE_OF_EACH_KIND = ("lamp2n", "lamp3", "lamp7")
 # What these have of their own is tried against formulas, each in a file of its own.
 ON_ONE_TASK = {
     "cope": "lamp3", "style-vector": "lamp7", "lofit": "lamp2n",
-    "lora-bank": "lamp2m", "user-prefix": "lamp5", "pplug": "lamp2m",
+    "lora-bank": "lamp2m", "user-prefix": "lamp5", "pplug": "lamp5",
 }  # fmt: skip
 
 

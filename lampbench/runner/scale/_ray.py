@@ -14,6 +14,7 @@ from lampbench.runner._folder import RunFolder
 from lampbench.runner._plan import Plan
 from lampbench.runner._plugin_file import from_file
 from lampbench.runner._run import Reporter, Run, finished_earlier
+from lampbench.runner._stages import SharedStages
 from lampbench.runner._units import Waiting
 from lampbench.runner.scale._actor import Files, Sent, pack
 from lampbench.runner.scale._cluster import ClusterSettings, cluster
@@ -61,8 +62,9 @@ class RayExecutor:
             # Earlier work is deleted only once there are workers that do it again.
             workers = held.enter_context(cluster(self._settings, device, self._reporter.say))
             records = [held.enter_context(RunFolder(plan.folder).held(force=force)) for plan in plans]
+            count, where, say, stages = len(workers.actors), workers.where, self._reporter.say, SharedStages()
             runs = [
-                Run(plan, record, self._reporter.say, workers=len(workers.actors), where=workers.where)
+                Run(plan, record, say, workers=count, where=where, shared=stages.of(plan, where, fresh=force))
                 for plan, record in zip(plans, records, strict=True)
             ]
             Queue(runs, workers, self._sent, self._reporter, plans[0].settings.time_limit).run()
