@@ -27,12 +27,13 @@ _COMMANDS = {
     "test-method": ("lampbench.cli._test_plugin", "test_method", "Check that a method keeps the contract of plug-ins."),
     "test-task": ("lampbench.cli._test_plugin", "test_task", "Check that a task and its metrics keep their contract."),
     "analyze": ("lampbench.cli._analyze", "analyze", "Measure PerFit's two observations on a model and data."),
-    "data": ("lampbench.cli._data", "data", "Fetch LaMP, export users, write the mini suite."),
+    "data": ("lampbench.cli._data", "data", "Fetch LaMP, import and export users, write the mini suite."),
     "show": ("lampbench.cli._show", "show", "Show a run's answers beside golds and scores."),
     "compare": ("lampbench.cli._leaderboard", "compare", "Compare finished runs query by query."),
     "leaderboard": ("lampbench.cli._leaderboard", "leaderboard", "Collect finished runs and make boards of them."),
     "validate": ("lampbench.cli._leaderboard", "validate", "Check results and recompute their numbers."),
     "completion": ("lampbench.cli._completion", "completion", "Print a script that completes words on TAB."),
+    "rescore": ("lampbench.cli._rescore", "rescore", "Score finished runs by other metrics."),
     "score": ("lampbench.cli._score", "score", "Score a predictions file against a golds file."),
 }
 # What they do has nothing to do with plug-ins in files.

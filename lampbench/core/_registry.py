@@ -154,7 +154,6 @@ class Registry:
         claims = self.claims(self.canonical(name) or name)
         if not claims:
             note = "LaMP-6 needs a licence and is not included" if _letters(name) == "lamp6" else ""
-            note = note or (f"a file that describes one ends in {' or '.join(self._suffixes)}" if self._read else "")
             raise unknown_name(self.kind, name, self._claims, note)
         if len(claims) > 1:
             owners = " and ".join(f"{claim.distribution} ({claim.value})" for claim in claims)

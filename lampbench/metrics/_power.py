@@ -9,7 +9,7 @@ from lampbench.metrics._scores import LEVEL
 from lampbench.metrics._statistics import Means
 
 POWER = 0.8
-_TRIALS = 200
+_TRIALS = 1000
 _FLIPS = 999
 # Differences that are tried, in standard errors; for many users, 2.8 of them are found in 80% of all trials.
 _TRIED = np.linspace(1.0, 6.0, 26)

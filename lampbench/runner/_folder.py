@@ -13,6 +13,7 @@
         state/users/<id>/   each user's state
         row.json            the result, written whole
         task.json           the task, if a file described it: other commands find it here
+        rescored.json       scores by other metrics, added later by lampbench rescore
         run.log             messages
         run.lock            held by the process that works on the run
 

@@ -104,3 +104,13 @@ def test_a_swap_test_can_be_asked_for_later_and_changes_no_answer(finished: Path
         before["metrics"],
         before["artifacts"],
     )
+
+
+def test_a_private_board_is_made_of_a_folder_of_runs_in_one_command(finished: Path, tmp_path: Path) -> None:
+    command = ("leaderboard", "build", "--results", str(finished / "runs"), "--out", "board")
+    first = lampbench(*command, cwd=tmp_path).stdout
+    assert "1 boards, 4 entries" in first
+    assert "Text is in board/results/*/*/*/*/ alone" in first
+    assert (tmp_path / "board" / "site" / "index.html").is_file()
+    assert lampbench(*command, cwd=tmp_path).stdout == first
+    assert "belong together" in lampbench(*command[:4], cwd=tmp_path, status=2).stderr
