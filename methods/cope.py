@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from lampbench import AdapterMethod, InputError, LabelledUser, Method, Parameters, Query, Task, User, setting
-from lampbench.core import RunContext, config_from, config_to_json, methods
+from lampbench.core import RunContext, SharedIdentity, config_from, config_to_json, methods
 
 # What the runner sets on a method after it is built.
 _GIVEN = ("engine", "progress", "say", "keep", "keep_user", "kept")
@@ -77,6 +77,12 @@ class Cope(Method):
     def search_space(cls, task: Task, context: RunContext) -> Mapping[str, Sequence[Any]]:
         """Strength of the contrast, and how many tokens it chooses from."""
         return {"alpha": (0.05, 0.1, 0.2, 0.3, 0.5), "plausible": (0.05, 0.1, 0.3)}
+
+    @classmethod
+    def shared_identity(cls, config: Any) -> SharedIdentity | None:
+        """That of the method that adapts: decoding changes nothing in it."""
+        kind, base = _base(config)
+        return kind.shared_identity(base)
 
     def fit_shared(self, users: Sequence[LabelledUser]) -> None:
         """Train the shared stage of the method that adapts."""

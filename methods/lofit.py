@@ -11,7 +11,7 @@ from typing import Any
 from lampbench import AdapterMethod, InputError, LabelledUser, Parameters, Task, setting
 from lampbench.adapters import HeadSpec, Recipe, State
 from lampbench.bases import TrainingConfig
-from lampbench.core import RunContext, derive_seed
+from lampbench.core import RunContext, SharedIdentity, config_to_json, derive_seed
 
 _FILE = "heads.json"
 
@@ -87,6 +87,13 @@ class Lofit(AdapterMethod):
     def search_space(cls, task: Task, context: RunContext) -> Mapping[str, Sequence[Any]]:
         """The share of kept heads, and the learning rate of their offsets."""
         return {"share": (0.03, 0.1, 0.3), "learning_rate": (1e-3, 3e-3, 1e-2, 3e-2)}
+
+    @classmethod
+    def shared_identity(cls, config: Any) -> SharedIdentity:
+        """What the scalings depend on; how many heads are kept, and the offsets, come after them."""
+        unread = {"preset", "share", "learning_rate", "epochs"}
+        read = {name: value for name, value in config_to_json(config).items() if name not in unread}
+        return SharedIdentity("lofit scalings", cls.version, read)
 
     def fit_shared(self, users: Sequence[LabelledUser]) -> None:
         """Train the scalings, and keep the heads with the longest ones."""

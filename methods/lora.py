@@ -21,7 +21,7 @@ from lampbench import AdapterMethod, InputError, LabelledUser, Parameters, Query
 from lampbench.adapters import LoraSpec, Recipe, State, family_targets
 from lampbench.backbone import Adapter
 from lampbench.bases import TrainingConfig
-from lampbench.core import Context, RunContext, derive_seed
+from lampbench.core import Context, RunContext, SharedIdentity, derive_seed
 from lampbench.retrieval import ASKED_FOR_HELP, AskedFor, Retriever, RetrieverFactory, RetrieverName
 
 # OPPU's released settings.
@@ -88,6 +88,16 @@ class TaskLoraConfig(LoraTrainingConfig):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, found {value}")
 
+    def stage(self, version: int, targets: tuple[str, ...], epochs: int | None) -> SharedIdentity:
+        """What a task LoRA depends on: the same for every method that trains one."""
+        read = {field.name for field in fields(TaskLoraConfig)} - {"preset"}
+        if self.retriever is None:
+            read -= {"k", "query"}
+        if not self.profile:
+            read -= {"profile_items"}
+        own = {name: getattr(self, name) for name in sorted(read)}
+        return SharedIdentity("task LoRA", version, {**own, "targets": targets, "epochs": epochs})
+
 
 @dataclass(frozen=True)
 class LoraConfig(TaskLoraConfig):
@@ -137,6 +147,11 @@ class TaskLora(AdapterMethod):
     def search_space(cls, task: Task, context: RunContext) -> Mapping[str, Sequence[Any]]:
         """The rank."""
         return {"rank": RANKS_TO_TRY}
+
+    @classmethod
+    @abstractmethod
+    def shared_identity(cls, config: Any) -> SharedIdentity:
+        """What the task LoRA depends on."""
 
     @abstractmethod
     def task_adapter(self) -> LoraSpec:
@@ -226,6 +241,12 @@ class Lora(TaskLora):
     Config = LoraConfig
     config: LoraConfig
     paper = "Tan et al., OPPU, EMNLP 2024, stage 1"
+
+    @classmethod
+    def shared_identity(cls, config: Any) -> SharedIdentity:
+        """What the task LoRA depends on: all settings but the preset's name."""
+        identity: SharedIdentity = config.stage(cls.version, config.targets, config.epochs)
+        return identity
 
     def adapt(self, users: Sequence[User]) -> None:
         """Prepare what goes before the users' prompts; nothing is trained."""

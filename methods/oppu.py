@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lampbench_methods.lora import PUBLISHED, TASK_EPOCHS, TaskLora, TaskLoraConfig
 from lampbench_methods.user_lora import USER_EPOCHS
 
 from lampbench import AdapterMethod, Parameters, User, setting
 from lampbench.adapters import LoraSpec, Recipe
+from lampbench.core import SharedIdentity
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,12 @@ class Oppu(TaskLora):
     Config = OppuConfig
     config: OppuConfig
     paper = "Tan et al., OPPU, EMNLP 2024"
+
+    @classmethod
+    def shared_identity(cls, config: Any) -> SharedIdentity:
+        """What the task LoRA depends on: all settings but the users' own."""
+        identity: SharedIdentity = config.stage(cls.version, config.task_targets, config.task_epochs)
+        return identity
 
     def task_adapter(self) -> LoraSpec:
         """The LoRA that all users share."""

@@ -12,7 +12,7 @@ from lampbench_methods.reft import check_places, places_to_try, scaled
 from lampbench import AdapterMethod, LabelledUser, Parameters, Task, setting
 from lampbench.adapters import Edits, InterventionSpec, Positions, Recipe, State
 from lampbench.bases import TrainingConfig
-from lampbench.core import Places, RunContext, derive_seed
+from lampbench.core import Places, RunContext, SharedIdentity, config_to_json, derive_seed
 
 # Of a task that names none.
 _ANY_TASK = Places((15,), 32, 8)
@@ -103,6 +103,13 @@ class PerFit(AdapterMethod):
     def search_space(cls, task: Task, context: RunContext) -> Mapping[str, Sequence[Any]]:
         """Layers, both ranks and positions: what was searched for the paper, by 20 random trials per task."""
         return places_to_try(context, "shared_rank", "user_rank")
+
+    @classmethod
+    def shared_identity(cls, config: Any) -> SharedIdentity:
+        """What stage 1 depends on; with ``user_start=identity``, not the rank of the personalized shift."""
+        unread = {"preset", "user_epochs", *(["user_rank"] if config.user_start == "identity" else [])}
+        read = {name: value for name, value in config_to_json(config).items() if name not in unread}
+        return SharedIdentity("perfit stage 1", cls.version, read)
 
     def fit_shared(self, users: Sequence[LabelledUser]) -> None:
         """Stage 1, the collective shift."""

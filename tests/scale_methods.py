@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lampbench_methods.majority import Majority
 
-from lampbench.core import Query, User
+from lampbench.core import LabelledUser, Query, SharedIdentity, User
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,28 @@ class Hanging(Careful):
     def reach(self, user: User) -> None:
         if user.id == self.config.user:
             time.sleep(3600)
+
+
+class SharesStage(Careful):
+    """Its shared stage, which runs that differ in other settings share, leaves a mark each time."""
+
+    @classmethod
+    def shared_identity(cls, config: Trouble) -> SharedIdentity:
+        return SharedIdentity("marks", cls.version, {"marks": config.marks})
+
+    def fit_shared(self, users: Sequence[LabelledUser]) -> None:
+        super().fit_shared(users)
+        with (Path(self.config.marks) / "fitted").open("a") as stream:
+            stream.write("once\n")
+        # Long enough for another worker to be idle.
+        time.sleep(1)
+
+    def save_shared(self, folder: Path) -> None:
+        (folder / "shared.txt").write_text("as it was fitted")
+
+    def load_shared(self, folder: Path, users: Sequence[LabelledUser]) -> None:
+        assert (folder / "shared.txt").read_text() == "as it was fitted"
+        super().fit_shared(users)
 
 
 class Unmoved(Careful):

@@ -9,7 +9,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from lampbench.core import InputError, Method, Prompt, Query, Task, User, config_from
+from lampbench.core import InputError, Method, Prompt, Query, Task, User, config_from, find_kept_task
 from lampbench.data import Dataset
 from lampbench.rows import Row
 from lampbench.runner import RunFolder, load_method, load_protocol, load_task
@@ -50,6 +50,7 @@ class Look:
     def __init__(self, row: Row, folder: Path, data_of: DataOf) -> None:
         self.row = row
         self.folder = folder
+        find_kept_task(folder)
         self.task = _worded(load_task(row.identity.task), row)
         self._data = data_of(row)
 

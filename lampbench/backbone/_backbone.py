@@ -139,7 +139,7 @@ class TransformersBackbone:
             return self._best_labels(task, prompts, adapters, contrast)
         sampling = OPPU_SAMPLING if self.decoding.mode == "sampled" else None
         rules = self._rules(self.answer_room(task), one_line=task.one_line)
-        return self._write(prompts, rules, sampling, adapters, contrast)
+        return [task.ended(text) for text in self._write(prompts, rules, sampling, adapters, contrast)]
 
     def answer_room(self, task: Task) -> int:
         """How many tokens a prompt of ``task`` leaves free for a written answer."""

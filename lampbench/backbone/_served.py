@@ -284,7 +284,8 @@ class ServedBackbone:
     def answer(self, task: Task, prompts: Sequence[Prompt]) -> list[str]:
         """One answer per prompt, stripped, decoded as the run asks."""
         sampling = OPPU_SAMPLING if self.decoding.mode == "sampled" else None
-        return self._ask(prompts, task.max_new_tokens, sampling, one_line=task.one_line)
+        written = self._ask(prompts, task.max_new_tokens, sampling, one_line=task.one_line)
+        return [task.ended(text) for text in written]
 
     def write(self, prompts: Sequence[Prompt], max_new_tokens: int, sampling: Sampling | None = None) -> list[str]:
         """Free text after each prompt, stripped; greedy if ``sampling`` is None."""

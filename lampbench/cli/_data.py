@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
@@ -112,6 +113,62 @@ def export(
     with _whole(out) as partial:
         written = for_tasks(task, one)
     click.echo("\n".join([*written, f"in {out}"]))
+
+
+@data.command("import")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
+@click.option("--task", required=True, help="A task file (TOML), or the name of a task.")
+@click.option("--user", required=True, metavar="COLUMN", help="Who wrote a row.")
+@click.option("--source", metavar="COLUMNS", help="What is asked about, comma-separated. Default: the task's fields.")
+@click.option("--target", metavar="COLUMN", help="The answer. Default: the task's field.")
+@click.option("--date", metavar="COLUMN", help="When; without it, rows are taken to be in time order.")
+@click.option("--queries", default=2, show_default=True, metavar="N", help="A user's latest texts, to ask about.")
+@click.option("--min-history", default=4, show_default=True, metavar="N", help="Texts a user must have before them.")
+@click.option("--shared", default=0.3, show_default=True, metavar="SHARE", help="Users to learn the task from.")
+@click.option("--seed", default=0, show_default=True, help="Chooses the shared users.")
+@click.option("--encoding", default="utf-8", show_default=True, help="Of CSV files.")
+@tolerate_option
+@click.option("--dry-run", is_flag=True, help="Report what would be written, and write nothing.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="An empty or new folder.")
+def import_(
+    files: tuple[Path, ...], task: str, user: str, source: str | None, target: str | None, date: str | None,
+    queries: int, min_history: int, shared: float, seed: int, encoding: str, tolerate: float, dry_run: bool, out: Path,
+) -> None:  # fmt: skip
+    """Make a benchmark of your own users' texts, which --protocol folder reads.
+
+    FILE is a CSV, JSON Lines or Parquet file, or a folder that the library datasets saved, of any size; several are
+    read one after another. The latest texts of each user become queries, the others are the user's history. What was
+    found is printed before anything is written. Nothing leaves this machine.
+
+    \b
+    lampbench data import mails.csv --user sender --date sent --task mails.toml --out DATA
+    lampbench data import mails.csv --user sender --source subject,body --target reply --task mails.toml --out DATA
+    """
+    from lampbench.data.imports import Choice, Columns, importing, row_files
+    from lampbench.runner import load_task
+
+    the_task = load_task(task)
+    own = the_task.definition
+    fields = own.source if own is not None else (the_task.item_source or "",)
+    sources = tuple(name.strip() for name in source.split(",")) if source else fields
+    columns = Columns(user, sources, target or the_task.item_target, date)
+    choice = Choice(queries, min_history, shared, seed, tolerate)
+    tables = row_files(files, encoding)
+    with ExitStack() as opened:
+        folder = None if dry_run else opened.enter_context(_whole(out))
+        # Of about the size of the tables, so it is where the files will be.
+        place = opened.enter_context(TemporaryDirectory(dir=folder and folder.parent, prefix=".rows."))
+        found = opened.enter_context(importing(tables, columns, the_task, choice, Path(place), note))
+        click.echo("\n".join(found.report.lines()))
+        written = found.write(folder) if folder is not None else []
+    if dry_run:
+        click.echo("nothing was written (--dry-run)")
+        return
+    size = sum(path.stat().st_size for path in out.rglob("*.json"))
+    click.echo(f"{len(written)} files, {size / 1e6:.1f} MB in {out}")
+    use = f"--task {task} --data {out}"
+    click.echo(f"Look at it: lampbench describe protocol folder {use}")
+    click.echo(f"Use it: lampbench run --method zero-shot,rag --protocol folder {use} --model MODEL")
 
 
 @contextmanager

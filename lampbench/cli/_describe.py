@@ -14,6 +14,7 @@ from lampbench.cli._flags import completes
 from lampbench.cli._options import cache_option, tolerate_option, use_cache
 from lampbench.cli._protocol import data_text, protocol_data
 from lampbench.core import (
+    HistoryItem,
     InputError,
     Metric,
     Plugin,
@@ -76,6 +77,11 @@ def _entry(registry: Registry, name: str) -> dict[str, str | None]:
     is_flag=True,
     help="With a protocol: refuse data in which a leak check finds something, or a record cannot be read.",
 )
+@click.option(
+    "--power",
+    is_flag=True,
+    help="With a protocol: the smallest difference that its users and queries could show, by simulation.",
+)
 @tolerate_option
 @cache_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -96,7 +102,9 @@ def describe(names: tuple[str, ...], as_json: bool, cache: Path | None, **data_o
     name = ",".join([plugin.name, *name.split(",")[1:]])
     given = [option for option, value in data_options.items() if value not in (None, False, Settings().tolerate)]
     if kind != "protocol" and given:
-        raise InputError(f"--task, --data, --model, --strict and --tolerate describe a protocol; {name!r} is a {kind}")
+        raise InputError(
+            f"--task, --data, --model, --strict, --power and --tolerate describe a protocol; {name!r} is a {kind}"
+        )
     given = [option for option in given if option != "task"]
     if given and not data_options["task"]:
         raise InputError(f"--{given[0]} needs --task: whose data to describe, tasks or all")
@@ -159,17 +167,26 @@ def _method_facts(method: Any) -> dict[str, Any]:
 
 
 def _task_facts(task: Task) -> dict[str, Any]:
+    own = task.definition
+    text = "<text>" if own is None else own.joined({name: f"<{name}>" for name in own.source})
     return {
         "about": task.about,
         "version": task.version,
         "instruction": task.instruction,
-        "prompt": task.prompt("<text>").text,
+        "prompt": task.prompt(text).text,
         "prompts": [wording.name for wording in task.wordings] or ["plain"],
         "history item": f"{task.item_source or '(nothing)'} -> {task.item_target}",
-        "answers": "one line; newlines in training targets become spaces" if task.one_line else "any text",
+        "history item in a prompt": None if own is None else task.render(HistoryItem("", text, f"<{own.target}>")),
+        "answers": _answers(task),
         "labels": list(task.labels) or None,
         "metrics": [f"{m.key} ({'higher' if m.higher_is_better else 'lower'} is better)" for m in task.metrics],
     }
+
+
+def _answers(task: Task) -> str:
+    if task.one_line:
+        return "one line; newlines in training targets become spaces"
+    return f"any text, cut at {task.stop!r}" if task.stop else "any text"
 
 
 def _metric_facts(metric: Metric) -> dict[str, Any]:

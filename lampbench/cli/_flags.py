@@ -13,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from lampbench.core import InputError, Registry, convert, methods, protocols, tasks, unknown_name, use_threads
-from lampbench.runner import Settings, options
+from lampbench.runner import Settings, options, use_plugin_file
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _WORDS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
@@ -162,6 +162,26 @@ def changed_settings(settings: Settings, names: Iterable[str]) -> dict[str, Any]
     default = Settings()
     values = {name: getattr(settings, name) for name in names}
     return {name.replace("_", "-"): value for name, value in values.items() if value != getattr(default, name)}
+
+
+def offer_plugin_files(command: click.Command) -> None:
+    """``--plugin`` for a command, or for each command of a group, unless it is there already."""
+    if isinstance(command, click.Group):
+        for own in command.commands.values():
+            offer_plugin_files(own)
+    elif all(param.name != "plugin_files" for param in command.params):
+        command.params.append(
+            Flag(
+                ["--plugin", "plugin_files"], group="What to run", in_file=False, multiple=True, is_eager=True,
+                expose_value=False, callback=_use_plugin_files, type=Typed(Path), metavar="FILE.py",
+                help="A Python file whose methods, tasks, metrics and protocols are used as if installed.",
+            )
+        )  # fmt: skip
+
+
+def _use_plugin_files(context: click.Context, param: click.Parameter, paths: tuple[Path, ...]) -> None:
+    for path in paths:
+        use_plugin_file(path)
 
 
 def config_flag(function: _Command) -> _Command:

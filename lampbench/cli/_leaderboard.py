@@ -43,6 +43,11 @@ def add(runs: Sequence[Path], root: Path) -> int:
     Row, answers and per-user sums are copied, and no file of the data. Existing results stay as they are. Every run
     that can be added is added; then the others are reported once, each with its reason, and the exit status is 2.
     """
+    return _add(runs, root)
+
+
+def _add(runs: Sequence[Path], root: Path, *, private: bool = False) -> int:
+    """Add runs to the results below a folder; gives the exit status; of private ones, only failures are told."""
     from lampbench.leaderboard import add as add_run
     from lampbench.leaderboard import code_remark, read_result
 
@@ -56,9 +61,12 @@ def add(runs: Sequence[Path], root: Path) -> int:
             continue
         if target is None:
             known += 1
-            click.echo(f"there already: {folder}")
+            if not private:
+                click.echo(f"there already: {folder}")
             continue
         added += 1
+        if private:
+            continue
         click.echo(f"added {target}")
         if remark := code_remark(read_result(target).row):
             remarks.append(f"{target}: {remark}")
@@ -66,12 +74,21 @@ def add(runs: Sequence[Path], root: Path) -> int:
         click.echo(f"note: {text}", err=True)
     for text in refused:
         click.echo(f"error: not added: {text}", err=True)
-    click.echo(f"{added} added, {known} already there, {len(refused)} not added")
+    if not private:
+        click.echo(f"{added} added, {known} already there, {len(refused)} not added")
     return 2 if refused else 0
 
 
 @leaderboard.command()
 @_ROOT
+@click.option(
+    "--results",
+    "runs",
+    metavar="RUNS",
+    type=click.Path(path_type=Path),
+    help="Make a private board of a folder of runs, with its pages, in --out.",
+)
+@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Where the board of --results goes.")
 @click.option("--latex", is_flag=True, help="Also write LaTeX tables.")
 @click.option("--site", metavar="DIR", type=click.Path(path_type=Path), help="Also build a static site in DIR.")
 @click.option(
@@ -81,17 +98,39 @@ def add(runs: Sequence[Path], root: Path) -> int:
     metavar="TITLE=ADDRESS",
     help="A link in the head of the site's pages, such as Docs=https://…; relative ones start at the first page.",
 )
-def build(root: Path, latex: bool, site: Path | None, links: Sequence[str]) -> None:
+def build(
+    root: Path, runs: Path | None, out: Path | None, latex: bool, site: Path | None, links: Sequence[str]
+) -> None:
     """Make the boards of results/ below --root: Markdown, CSV, JSON and an overview.
 
     Published numbers from reported/ go to published.md and to a page of the site, beside ours and never among
     them; shifts/report.html, made by lampbench analyze shifts, becomes a page of the site. The same results give
     the same bytes.
-    """
-    from lampbench.leaderboard import boards, read_reported, read_results, reported_page, write_boards
 
+    With --results, the finished runs of a folder become a board of their own in --out, with pages for a browser.
+    Nothing is published: all of it are files on this machine.
+
+    \b
+    lampbench leaderboard build --results runs --out board
+    """
     if unfit := [link for link in links if "=" not in link]:
         raise InputError(f"--link: expected TITLE=ADDRESS, found {unfit[0]!r}")
+    if (runs is None) != (out is None):
+        raise InputError("--results and --out belong together: a folder of runs, and where its board goes")
+    if runs is None or out is None:
+        _build(root, latex, site, links)
+        return
+    _add([runs], out, private=True)
+    _build(out, latex, site or out / "site", links)
+    click.echo(
+        f"Text is in {out / 'results'}/*/*/*/*/ alone: predictions.jsonl.gz has answers, which may repeat your users' "
+        "texts, and task.json the instruction; all other files have numbers, settings, and ids of users and queries"
+    )
+
+
+def _build(root: Path, latex: bool, site: Path | None, links: Sequence[str]) -> None:
+    from lampbench.leaderboard import boards, read_reported, read_results, reported_page, write_boards
+
     made, reported = boards(read_results(root)), read_reported(root)
     if not made and not reported:
         raise InputError(f"{root / 'results'}: no results; add finished runs: lampbench leaderboard add RUN")

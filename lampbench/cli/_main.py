@@ -35,6 +35,8 @@ _COMMANDS = {
     "completion": ("lampbench.cli._completion", "completion", "Print a script that completes words on TAB."),
     "score": ("lampbench.cli._score", "score", "Score a predictions file against a golds file."),
 }
+# What they do has nothing to do with plug-ins in files.
+_WITHOUT_PLUGINS = ("doctor", "completion")
 
 
 class _LazyGroup(click.Group):
@@ -46,6 +48,10 @@ class _LazyGroup(click.Group):
             return None
         module, attribute, _ = _COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(module), attribute)
+        if cmd_name not in _WITHOUT_PLUGINS:
+            from lampbench.cli._flags import offer_plugin_files
+
+            offer_plugin_files(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -23,10 +23,20 @@ from lampbench.core._files import (
     write_json,
 )
 from lampbench.core._memory import free_host_memory, is_out_of_memory
-from lampbench.core._method import Backbone, BackboneShape, DecodingMode, Method, Parameters, RunContext, Sampling
+from lampbench.core._method import (
+    Backbone,
+    BackboneShape,
+    DecodingMode,
+    Method,
+    Parameters,
+    RunContext,
+    Sampling,
+    SharedIdentity,
+)
 from lampbench.core._metric import AnswerKind, Metric
-from lampbench.core._registry import Plugin, Registry, methods, metrics, protocols, tasks
+from lampbench.core._registry import Plugin, Registry, file_plugin, methods, metrics, protocols, tasks
 from lampbench.core._task import Places, Task
+from lampbench.core._task_file import KEPT_TASK, TaskFile, find_kept_task, keep_task
 from lampbench.core._threads import available_cores, load_per_core, use_threads
 from lampbench.core._types import (
     AskedUser,
@@ -45,6 +55,7 @@ from lampbench.core._wording import Wording
 
 __all__ = [
     "CACHE_VARIABLE",
+    "KEPT_TASK",
     "AnswerKind",
     "AskedUser",
     "Backbone",
@@ -71,7 +82,9 @@ __all__ = [
     "Registry",
     "RunContext",
     "Sampling",
+    "SharedIdentity",
     "Task",
+    "TaskFile",
     "User",
     "Wording",
     "available_cores",
@@ -84,9 +97,12 @@ __all__ = [
     "convert",
     "derive_seed",
     "digest",
+    "file_plugin",
     "file_sha256",
+    "find_kept_task",
     "free_host_memory",
     "is_out_of_memory",
+    "keep_task",
     "load_per_core",
     "locked",
     "methods",

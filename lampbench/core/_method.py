@@ -67,6 +67,21 @@ class Parameters:
     per_user: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class SharedIdentity:
+    """What a method's shared stage depends on, besides data, backbone, prompts, decoding, engine and seed.
+
+    Attributes:
+        name: The stage's name: the same for all methods that train this very stage, and for no other.
+        version: Must be raised with every change that could change what the stage learns.
+        settings: All settings that the stage reads, as JSON values, under names that these methods have in common.
+    """
+
+    name: str
+    version: int
+    settings: Mapping[str, Any]
+
+
 DecodingMode = Literal["greedy", "sampled", "labels"]
 
 
@@ -132,6 +147,10 @@ class Method(ABC):
     learn of one user for another. It must save what it learned there. The run's identity says ``joint``,
     and boards show such a run without a rank, because its answers depend on who else is evaluated,
     ``forget`` cannot take back what the shared state learned from a user, and a new user means training anew.
+
+    **A shared stage is trained once.** Runs with the same shared stage take it from each other, if the method overrides
+    ``save_shared`` and ``load_shared``. By default it is the same only under the same config; a method whose shared
+    stage does not read all settings says so in ``shared_identity``.
 
     **Randomness** comes from ``seed`` together with the user's id, never from global state.
 
@@ -206,6 +225,16 @@ class Method(ABC):
 
     def fit_shared(self, users: Sequence[LabelledUser]) -> None:
         """Learn what all users share. Override this if the method has such a stage."""
+
+    @classmethod
+    def shared_identity(cls, config: Any) -> SharedIdentity | None:
+        """What the shared stage depends on, under a resolved config; None: on all of it, for this method alone.
+
+        Runs that give the same answer here share one trained stage, also runs of several methods. A setting that is
+        left out must not change what ``fit_shared``, ``fit_joint`` and ``save_shared`` do. A class that inherits this
+        method may train in another way, so it must say it again; until then, all of its config counts.
+        """
+        return None
 
     @classmethod
     def joint(cls, config: Any) -> bool:

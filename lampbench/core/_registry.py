@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lampbench.core._errors import InputError, unknown_name
+from lampbench.core._files import file_sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +23,16 @@ class Plugin:
 
     Attributes:
         name: The name on the command line.
-        distribution: ``name version`` of the distribution that declares it.
+        distribution: ``name version`` of the distribution that declares it, or the name of a file.
         value: The entry point, ``module:attribute``.
+        target: What a file gave; None for a plug-in of a distribution, which is imported when it is needed.
     """
 
     name: str
     distribution: str
     value: str
     entry_point: metadata.EntryPoint
+    target: Any = None
 
     def load(self) -> Any:
         """Import the plug-in.
@@ -37,6 +40,8 @@ class Plugin:
         Raises:
             InputError: The import failed; the message names the distribution and the cause.
         """
+        if self.target is not None:
+            return self.target
         try:
             return self.entry_point.load()
         except (Exception, SystemExit) as error:  # a plug-in may raise anything, and must not hide the others
@@ -54,7 +59,7 @@ class Plugin:
         Raises:
             InputError: It had to be imported, and the import failed.
         """
-        written = _written_about(self.entry_point)
+        written = _written_about(self.entry_point) if self.target is None else None
         if written is not None:
             return written
         target = self.load()
@@ -66,10 +71,23 @@ class Registry:
 
     Names are listed without importing anything, and found whatever their case, hyphens and underscores. If two
     distributions claim one name, using that name is an error that names both; every other name works.
+
+    Args:
+        kind: What they are, for messages.
+        entry_points: Those of installed distributions.
+        read: Reads a plug-in from a file of the names that ``suffixes`` end; such a path is then a name as well.
     """
 
-    def __init__(self, kind: str, entry_points: Iterable[metadata.EntryPoint]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        entry_points: Iterable[metadata.EntryPoint],
+        read: Callable[[Path], Plugin] | None = None,
+        suffixes: tuple[str, ...] = (),
+    ) -> None:
         self.kind = kind
+        self._read = read
+        self._suffixes = suffixes
         self._claims: dict[str, list[Plugin]] = {}
         self._loaded: dict[str, tuple[Plugin, Any]] = {}
         for entry_point in entry_points:
@@ -84,15 +102,48 @@ class Registry:
         return sorted(self._claims)
 
     def canonical(self, name: str) -> str | None:
-        """The registered name that ``name`` spells, such as "lamp5" for "LaMP-5"; None if there is none."""
+        """The registered name that ``name`` spells, such as "lamp5" for "LaMP-5"; None if there is none.
+
+        Raises:
+            InputError: It is the name of a file, which cannot be read.
+        """
         if name in self._claims:
             return name
+        if self._read is not None and name.lower().endswith(self._suffixes):
+            return self.add(self._read(Path(name))).name
         found = [known for known in self._claims if _letters(known) == _letters(name)]
         return found[0] if len(found) == 1 else None
 
     def claims(self, name: str) -> list[Plugin]:
         """Every plug-in that claims ``name``: several if distributions conflict, none if it is unknown."""
         return list(self._claims.get(name, []))
+
+    def add(self, plugin: Plugin, *, same: bool = False) -> Plugin:
+        """Let a plug-in that a file gave be found by its name, in place of what a file gave before it.
+
+        Args:
+            plugin: The plug-in.
+            same: Whether what a file gave before must be the same.
+
+        Raises:
+            InputError: The name is that of an installed plug-in, or of another one than before.
+        """
+        claims = self._claims.get(plugin.name, [])
+        installed = [own for own in claims if own.target is None]
+        if installed:
+            raise InputError(
+                f"{plugin.value}: the {self.kind} {plugin.name!r} is already installed ({installed[0].distribution}); "
+                "choose another name"
+            )
+        if claims and claims[0].target == plugin.target:
+            return claims[0]
+        if claims and same:
+            raise InputError(
+                f"{plugin.value}: the {self.kind} {plugin.name!r} is not the one in {claims[0].value}; "
+                "only one of that name can be used at a time"
+            )
+        self._claims[plugin.name] = [plugin]
+        return plugin
 
     def plugin(self, name: str) -> Plugin:
         """The plug-in called ``name``, not yet imported.
@@ -103,6 +154,7 @@ class Registry:
         claims = self.claims(self.canonical(name) or name)
         if not claims:
             note = "LaMP-6 needs a licence and is not included" if _letters(name) == "lamp6" else ""
+            note = note or (f"a file that describes one ends in {' or '.join(self._suffixes)}" if self._read else "")
             raise unknown_name(self.kind, name, self._claims, note)
         if len(claims) > 1:
             owners = " and ".join(f"{claim.distribution} ({claim.value})" for claim in claims)
@@ -127,8 +179,8 @@ def methods() -> Registry:
 
 @cache
 def tasks() -> Registry:
-    """Installed tasks (entry points ``lampbench.tasks``: instances of ``Task``)."""
-    return _registry("task")
+    """Installed tasks (entry points ``lampbench.tasks``: instances of ``Task``), and those that files describe."""
+    return Registry("task", _entry_points("lampbench.tasks"), _task_in, (".toml", ".json"))
 
 
 @cache
@@ -141,6 +193,20 @@ def protocols() -> Registry:
 def metrics() -> Registry:
     """Installed metrics (entry points ``lampbench.metrics``: instances of ``Metric``)."""
     return _registry("metric")
+
+
+def file_plugin(name: str, target: Any, path: Path) -> Plugin:
+    """A plug-in that a file gave."""
+    owner = f"the file {path.name} (sha256 {file_sha256(path)[:8]})"
+    return Plugin(name, owner, str(path), metadata.EntryPoint(name, str(path), ""), target)
+
+
+def _task_in(path: Path) -> Plugin:
+    # It builds on the registry.
+    from lampbench.core._task_file import read_task_file
+
+    task = read_task_file(path)
+    return file_plugin(task.name, task, path)
 
 
 def _written_about(point: metadata.EntryPoint) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from lampbench.core._errors import InputError, unknown_name
 from lampbench.core._files import digest
@@ -13,8 +14,11 @@ from lampbench.core._registry import metrics
 from lampbench.core._types import Context, HistoryItem, Pair, Prompt
 from lampbench.core._wording import Wording, filled
 
+if TYPE_CHECKING:
+    from lampbench.core._task_file import TaskFile
+
 _LINE_BREAK = re.compile(r"\s*\n\s*")
-_ANY_QUESTION = "Describe this user's preferences and style in a few sentences."
+ANY_QUESTION = "Describe this user's preferences and style in a few sentences."
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,9 @@ class Task:
         lamp_folder: The folder on LaMP's server below that of a setting, or None if the task is not LaMP's.
         oppu_folder, oppu_users: The folder in OPPU's release, or None if the task is not in it; and its file of
             evaluated users.
+        stop: The text at which a written answer is cut; empty if there is none. The model writes on until its end
+            token or ``max_new_tokens``, so it costs time, not quality.
+        definition: What the task's file says; None if the task is a plug-in.
     """
 
     name: str
@@ -87,11 +94,13 @@ class Task:
     labels: tuple[str, ...] = ()
     training_words: int = 768
     retrieved_words: int = 368
-    profile_question: str = _ANY_QUESTION
+    profile_question: str = ANY_QUESTION
     places: Places | None = None
     lamp_folder: str | None = None
     oppu_folder: str | None = None
     oppu_users: str = "user_top_100_history.json"
+    stop: str = ""
+    definition: TaskFile | None = None
 
     def source_text(self, raw_input: str, record: str) -> str:
         """The source text of a raw LaMP input.
@@ -158,6 +167,10 @@ class Task:
         """A target as a model is trained to write it: if answers are one line, newlines become one space."""
         return _LINE_BREAK.sub(" ", target).strip() if self.one_line and "\n" in target else target
 
+    def ended(self, output: str) -> str:
+        """What a model wrote, cut at ``stop``."""
+        return output.partition(self.stop)[0].strip() if self.stop else output
+
     def context(self, items: Iterable[HistoryItem], profile: str = "") -> Context:
         """History items, and a written profile of the user before them, in the form in which they go before a prompt.
 
@@ -187,18 +200,27 @@ class Task:
         """The retrieval query for the query ``text``."""
         return filled(self.wording.query, text=text)
 
+    @property
+    def edition(self) -> tuple[Any, ...]:
+        """What tells this task from others where its data is stored: name, version, and what its file says."""
+        own = () if self.definition is None else (self.definition.to_json(),)
+        return (self.name, self.version, *own)
+
     def prompt_hash(self) -> str:
         """A hash of everything that the task shows to a model or a retriever, filled with placeholders.
 
         It covers the templates and their separators, where the target starts, what happens to its newlines, word
-        limits, how history items stand in a prompt's context, the retrieval query, and the question for a profile.
+        limits, how history items stand in a prompt's context, the retrieval query, and the question for a profile; of
+        a task in a file, everything that the file says.
         """
         item, query = HistoryItem("", "<source>", "<target>"), "<text>"
         long = " ".join(f"w{number}" for number in range(1 + max(self.training_words, self.retrieved_words)))
         contexts = [self.context([item, item], "<profile>"), self.context([], "<profile>")]
         pairs = [self.pair(item), self.example(long, "<target>"), self.example(query, "<two>\n<lines>")]
+        shown: list[Any] = [] if self.definition is None else [self.definition.to_json()]
         return digest(
             [
+                *shown,
                 self.prompt(query).text,
                 [self.prompt(query).with_context(context).text for context in contexts],
                 [pair.prompt.answered_by(pair.target) for pair in pairs],

@@ -55,7 +55,7 @@ def frozen(
     say: Callable[[str], None],
 ) -> Frozen:
     """As ``freeze``, remembered under ``key``, which must name everything that the users come from."""
-    path = cache_folder() / "protocols" / f"{digest([_FREEZE_VERSION, task.name, task.version, key])}.json"
+    path = cache_folder() / "protocols" / f"{digest([_FREEZE_VERSION, *task.edition, key])}.json"
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
         leaks = tuple(Leak.from_json(name, known["leaks"][name]) for name in LEAKS)

@@ -6,6 +6,7 @@
         row.json               the row
         predictions.jsonl.gz   id, user, output of every query; never a text or a gold of the data
         user_sums.json         what each user's queries add to every metric
+        task.json              the task, if a file described it
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import gc
 import gzip
 import hashlib
 import json
+import shutil
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +24,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from lampbench.core import InputError, Task, new_folder, tasks, write_json
+from lampbench.core import KEPT_TASK, InputError, Task, find_kept_task, new_folder, tasks, write_json
 from lampbench.metrics import Additive, sums_from_json
 from lampbench.rows import LARGEST, Answer, Identity, Row, read_row, read_run_row
 from lampbench.runner import load_protocol
@@ -95,6 +97,8 @@ def add(run: Path, root: Path) -> Path | None:
         # No time stamp: the same answers are the same bytes.
         (folder / PREDICTIONS).write_bytes(gzip.compress(files["predictions.jsonl"], mtime=0))
         (folder / SUMS).write_bytes(files[SUMS])
+        if (run / KEPT_TASK).is_file():
+            shutil.copyfile(run / KEPT_TASK, folder / KEPT_TASK)
     return target
 
 
@@ -114,6 +118,7 @@ def result_path(row: Row) -> PurePosixPath:
 def read_result(folder: Path) -> Result:
     """A result; raises InputError if a file is missing or wrong."""
     row = read_row(folder / ROW)
+    find_kept_task(folder)
     task: Task = tasks().load(row.identity.task)
     known = sorted(metric.key for metric in task.metrics)
     for name, found in (("metrics", row.metrics), ("swap", row.swap)):

@@ -13,7 +13,17 @@ from typing import Any
 import numpy as np
 from msgspec import UNSET
 
-from lampbench.core import InputError, Method, Parameters, Task, config_from, methods, tasks
+from lampbench.core import (
+    KEPT_TASK,
+    InputError,
+    Method,
+    Parameters,
+    Task,
+    config_from,
+    find_kept_task,
+    methods,
+    tasks,
+)
 from lampbench.leaderboard._results import PREDICTIONS, ROW, SUMS, read_predictions, read_sums, result_path, unpacked
 from lampbench.metrics import Additive, additive, invalid_outputs, official_values, score_sums
 from lampbench.rows import Answer, Identity, MetricValue, Row, RowError, one_line, read_row
@@ -66,7 +76,7 @@ def _result_faults(folder: Path, golds: Golds, count: Count) -> Iterator[str]:
         yield from error.faults
         return
     yield from _place_faults(folder, row)
-    task = _known_task(row.identity)
+    task = _known_task(folder, row.identity)
     if isinstance(task, str):
         yield task
         return
@@ -82,13 +92,16 @@ def _place_faults(folder: Path, row: Row) -> Iterator[str]:
         yield f"lies in {'/'.join(found)}, but its identity belongs into {'/'.join(expected)}"
 
 
-def _known_task(identity: Identity) -> Task | str:
+def _known_task(folder: Path, identity: Identity) -> Task | str:
     try:
+        find_kept_task(folder)
         task: Task = tasks().load(identity.task)
     except InputError as error:
         return str(error)
     if task.version != identity.task_version:
         return f"task_version {identity.task_version}, this LampBench has {task.version} of {task.name}"
+    if task.definition is not None and task.prompt_hash() != identity.prompt_hash:
+        return f"{KEPT_TASK}: not the task that the row is about (another prompt_hash)"
     return task
 
 
@@ -125,7 +138,7 @@ def _joint_faults(identity: Identity, method: type[Method]) -> Iterator[str]:
 
 def _extra_files(folder: Path) -> Iterator[str]:
     for path in sorted(folder.iterdir()):
-        if path.name not in (ROW, PREDICTIONS, SUMS):
+        if path.name not in (ROW, PREDICTIONS, SUMS, KEPT_TASK):
             yield f"{path.name} does not belong here"
 
 

@@ -22,6 +22,7 @@ from lampbench.metrics._scores import (
 if TYPE_CHECKING:
     from lampbench.metrics._additive import Additive, additive, per_query, sums_from_json, sums_to_json, terms_of
     from lampbench.metrics._evaluate import LabelMetric, RatingMetric, RougeMetric
+    from lampbench.metrics._power import smallest_difference
     from lampbench.metrics._ranks import rank_groups, told_apart
     from lampbench.metrics._statistics import Difference, Means, difference, holm
 
@@ -45,6 +46,7 @@ __all__ = [
     "rank_groups",
     "score",
     "score_sums",
+    "smallest_difference",
     "sums_from_json",
     "sums_to_json",
     "terms_of",
@@ -55,6 +57,7 @@ __all__ = [
 _LATER = {
     "_additive": ("Additive", "additive", "per_query", "sums_from_json", "sums_to_json", "terms_of"),
     "_evaluate": ("LabelMetric", "RatingMetric", "RougeMetric"),
+    "_power": ("smallest_difference",),
     "_ranks": ("rank_groups", "told_apart"),
     "_statistics": ("Difference", "Means", "difference", "holm"),
 }

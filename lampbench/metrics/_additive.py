@@ -140,15 +140,16 @@ def per_query(
         return np.stack([own, np.ones(len(own))], axis=1)
 
     return Metric(
-        key, about, higher_is_better, frozenset(kinds), terms, _root_mean if root else _mean, lambda labels: 2,
+        key, about, higher_is_better, frozenset(kinds), terms, _root_mean if root else mean, lambda labels: 2,
         bounds=bounds, linear=not root, official=official,
     )  # fmt: skip
 
 
-def _mean(sums: Array) -> Array:
+def mean(sums: Array) -> Array:
+    """The mean of a value per query, from the sums of values and queries."""
     with np.errstate(all="ignore"):
         return np.asarray(sums[..., 0] / sums[..., 1])
 
 
 def _root_mean(sums: Array) -> Array:
-    return np.sqrt(_mean(sums))
+    return np.sqrt(mean(sums))

@@ -36,6 +36,7 @@ from lampbench.rows._types import (
     RunRow,
     Server,
     StateBytes,
+    TakenStage,
     Tokens,
     UserSeconds,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "RunRow",
     "Server",
     "StateBytes",
+    "TakenStage",
     "Tokens",
     "UserSeconds",
     "one_line",

@@ -291,17 +291,27 @@ class Tokens(Record, frozen=True, kw_only=True):
     adapt_generated: Count | None = None
 
 
+class TakenStage(Record, frozen=True):
+    """The run that trained the shared stage of another one, and the SHA-256 over the state that was taken from it."""
+
+    run_id: RunId
+    sha256: Sha256
+
+
 class Cost(Record, frozen=True, kw_only=True, omit_defaults=True):
     """What the run cost, measured by the harness.
 
     Attributes:
-        elapsed: Seconds by the clock over all sessions; with several workers, less than the sum of all seconds.
+        taken: Where the shared stage, and what it cost, come from; None if this run trained it.
+        elapsed: Seconds by the clock over all sessions; with several workers, or a shared stage that was taken, less
+            than the sum of all seconds.
         check_seconds: Seconds of the isolation checks, which no phase holds.
         memory: Phase -> place (``host``, ``device``) -> peak bytes.
     """
 
     parameters: ParameterCounts
     seconds: PhaseSeconds
+    taken: TakenStage | None = None
     elapsed: Seconds | None = None
     check_seconds: Seconds | None = None
     seconds_per_user: UserSeconds | None

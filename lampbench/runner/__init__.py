@@ -13,7 +13,9 @@ from lampbench.runner._plan import (
     load_method_class,
     load_protocol,
     load_task,
+    shared_identity,
 )
+from lampbench.runner._plugin_file import use_plugin_file
 from lampbench.runner._reach import reachable
 from lampbench.runner._record import RunRecord
 from lampbench.runner._row import PHASES, SCHEMA_VERSION
@@ -51,4 +53,6 @@ __all__ = [
     "options",
     "reachable",
     "shards_of",
+    "shared_identity",
+    "use_plugin_file",
 ]

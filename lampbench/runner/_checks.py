@@ -39,7 +39,9 @@ class Guards:
 
     def __init__(self, method: Method, users: Sequence[AskedUser], everyone: Sequence[AskedUser]) -> None:
         self._method = method
-        self._prompts = method if type(method).predict is PromptMethod.predict else None
+        self._prompts: PromptMethod | None = None
+        if isinstance(method, PromptMethod) and type(method).predict is PromptMethod.predict:
+            self._prompts = method
         self._users = [asked.user for asked in users]
         self._sample = [query for asked in users for query in asked.queries[:_QUERIES_EACH]]
         stranger = f"stranger-{digest([asked.user.id for asked in everyone])[:16]}"

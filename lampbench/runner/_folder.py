@@ -12,6 +12,7 @@
         state/shared-snapshot/  how far an unfinished shared stage came
         state/users/<id>/   each user's state
         row.json            the result, written whole
+        task.json           the task, if a file described it: other commands find it here
         run.log             messages
         run.lock            held by the process that works on the run
 
@@ -31,7 +32,7 @@ from urllib.parse import quote
 import msgspec
 
 from lampbench.core import InputError, digest, locked, write_json
-from lampbench.rows import RowError, RunRow, read_run_row
+from lampbench.rows import RowError, RunRow, TakenStage, read_run_row
 from lampbench.runner._failures import storing
 
 if TYPE_CHECKING:
@@ -179,11 +180,16 @@ class _Measured(_Event):
     tokens: _Counts
 
 
-class _Fitted(_Measured):
+class _Trained(_Measured):
     optimizer_parameters: Annotated[int, msgspec.Meta(ge=0)] | None
 
 
-class _Adapted(_Fitted):
+class _Fitted(_Trained):
+    # Of a shared stage that another run trained.
+    taken: TakenStage | None = None
+
+
+class _Adapted(_Trained):
     users: list[str]
     data: dict[str, str] = {}
 

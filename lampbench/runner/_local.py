@@ -12,6 +12,7 @@ from lampbench.runner._folder import RunFolder
 from lampbench.runner._limits import Stop, limit_memory, time_limit
 from lampbench.runner._plan import Plan
 from lampbench.runner._run import Bar, Reporter, Run, UnitSink, Whole, finished_earlier
+from lampbench.runner._stages import SharedStages
 from lampbench.runner._worker import Worker
 
 # Of a bar: so many, that a slow model moves it.
@@ -37,6 +38,7 @@ class LocalExecutor:
     def __init__(self, reporter: Reporter, backbone: Any = None) -> None:
         self._reporter = reporter
         self._worker = Worker(backbone)
+        self._stages = SharedStages()
 
     def run_all(self, plans: Sequence[Plan], *, force: bool = False) -> list[RunRow]:
         """The plans' rows, in their order, within the user's limit of memory; see ``run``."""
@@ -74,7 +76,7 @@ class LocalExecutor:
         """Do what is missing; ``before`` runs of the command are done, as the line of the ``whole`` shows."""
         stop = Stop()
         with RunFolder(plan.folder).held(force=force) as record, stop.listening():
-            run = Run(plan, record, self._reporter.say)
+            run = Run(plan, record, self._reporter.say, shared=self._stages.of(plan, fresh=force))
             try:
                 with time_limit(plan.settings.time_limit):
                     self._do(run, stop, _Place(run, whole, before))
@@ -95,6 +97,8 @@ class LocalExecutor:
         place.show()
         with ExitStack() as shown:
             while run.row is None:
+                if run.take_shared():
+                    continue
                 unit = run.give()
                 if unit.kind != stage:
                     shown.close()

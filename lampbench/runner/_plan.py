@@ -19,10 +19,12 @@ from lampbench.core import (
     Method,
     Plugin,
     RunContext,
+    SharedIdentity,
     Task,
     config_from,
     config_to_json,
     digest,
+    file_plugin,
     methods,
     protocols,
     tasks,
@@ -146,6 +148,7 @@ class Planner:
         the_task = load_task(task)
         if self.settings.prompts is not None:
             the_task = the_task.worded(self.settings.prompts)
+        the_task = self.labelled(the_task)
         try:
             return self._plan(method, plugin, method_type, the_task, overrides)
         except LampBenchError:
@@ -186,6 +189,7 @@ class Planner:
         context = RunContext(origin, shape, method, recommended.get(method, {}), recommended)
         config = method_type.resolve(config, task, context)
         joint = _is_joint(method, method_type, config)
+        shared_identity(method, method_type, config)
         self._note_few_steps(method, task, config, dataset)
         identity = self._identity(method, method_type, task, dataset, config, backbone, decoding)
         if joint:
@@ -215,6 +219,20 @@ class Planner:
     def dataset(self, task: Task) -> Dataset:
         """All of ``task``'s data; raises InputError if it is missing or wrong."""
         return self._dataset(task)[0]
+
+    def labelled(self, task: Task) -> Task:
+        """The task; if its file leaves the labels to the data, with these, and found so by its name from now on."""
+        definition = task.definition
+        if definition is None or not definition.needs_labels:
+            return task
+        data = self.dataset(task)
+        known = {target.strip() for target in data.golds.values()}
+        for users in (data.users, (entry.user for entry in data.shared)):
+            known.update(item.target.strip() for user in users for item in user.history)
+        known.update(query.target.strip() for entry in data.shared for query in entry.queries)
+        resolved = definition.with_labels(sorted(known))
+        tasks().add(file_plugin(task.name, resolved, Path(tasks().plugin(task.name).value)))
+        return resolved
 
     def _load_dataset(self, task: Task) -> tuple[Dataset, float]:
         start = time.perf_counter()
@@ -410,6 +428,28 @@ def _is_joint(method: str, method_type: type[Method], config: Any) -> bool:
             "expected a fit_joint, and a load_shared that restores what it learned"
         )
     return joint
+
+
+def shared_identity(method: str, method_type: type[Method], config: Any) -> SharedIdentity | None:
+    """What the method's own class says that its shared stage depends on; None: all of the config.
+
+    What a class inherits says nothing of it: it may train in another way.
+
+    Raises:
+        InputError: It is no SharedIdentity, or its settings are no JSON values.
+    """
+    if "shared_identity" not in vars(method_type):
+        return None
+    identity = method_type.shared_identity(config)
+    try:
+        if identity is None or (isinstance(identity, SharedIdentity) and digest(dict(identity.settings))):
+            return identity
+    except (TypeError, ValueError) as error:  # a value that JSON does not have
+        raise InputError(f"the method plug-in {method!r}: the settings of its shared_identity: {error}") from error
+    raise InputError(
+        f"the method plug-in {method!r}: shared_identity returned {identity!r}; expected a "
+        "lampbench.core.SharedIdentity, or None"
+    )
 
 
 def load_task(name: str) -> Task:

@@ -54,12 +54,13 @@ class RunRecord(RunFolder):
         """Query id -> output of every answer so far."""
         return self._answers
 
-    def log(self, event: dict[str, Any]) -> None:
-        """Append one event to the journal."""
+    def log(self, *events: dict[str, Any]) -> None:
+        """Append events to the journal."""
         with storing(self.journal_path):
-            append_lines(self.journal_path, [event])
-        self._events.append(event)
-        self._know(event)
+            append_lines(self.journal_path, events)
+        for event in events:
+            self._events.append(event)
+            self._know(event)
 
     def add_predictions(self, predictions: Iterable[Prediction]) -> None:
         """Append answers, on disk before this returns; existing answers stay."""

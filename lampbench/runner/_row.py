@@ -194,6 +194,7 @@ def _cost(events: Sequence[Mapping[str, Any]], parameters: Parameters, state: ro
     return rows.Cost(
         parameters=rows.ParameterCounts(parameters.shared, parameters.per_user),
         seconds=rows.PhaseSeconds(**seconds, untracked=untracked),
+        taken=_taken(by_phase["fit_shared"]),
         elapsed=sum(map(_elapsed, _sessions(events))),
         check_seconds=sum(event["seconds"] for event in events if event["event"] == "check"),
         seconds_per_user=_spread(by_phase["adapt"]),
@@ -207,6 +208,12 @@ def _cost(events: Sequence[Mapping[str, Any]], parameters: Parameters, state: ro
         ),
         bytes=state,
     )
+
+
+def _taken(events: Sequence[Mapping[str, Any]]) -> rows.TakenStage | None:
+    """Where the shared stage comes from; None if this run trained it, or has none."""
+    taken = events[-1].get("taken") if events else None
+    return None if taken is None else rows.TakenStage(**taken)
 
 
 def _sessions(events: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:

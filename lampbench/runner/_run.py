@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import lampbench
-from lampbench.core import Parameters, Prediction
+from lampbench.core import InputError, Parameters, Prediction, keep_task
 from lampbench.metrics import Score, official_values, score, score_sums
 from lampbench.rows import RunRow
 from lampbench.runner._checks import data_checks
 from lampbench.runner._environment import command_line
-from lampbench.runner._failures import StorageError, cause
+from lampbench.runner._failures import StorageError, cause, storing
 from lampbench.runner._folder import RunFolder, StateKind
 from lampbench.runner._plan import Plan
 from lampbench.runner._record import RunRecord
 from lampbench.runner._row import finished_row, now, open_row
+from lampbench.runner._stages import StoredStage
 from lampbench.runner._units import Missing, UnitKind, Waiting, adapts_users
 
 # Attempts at a unit that a worker of another process does.
@@ -70,6 +71,7 @@ class Run:
         say: Gets lines for the user.
         workers: How many share the work.
         where: The environment of the workers; None if this process does the work.
+        shared: Where other runs may have stored the shared stage; None if it is not shared.
 
     Attributes:
         waiting: Units that can be given out now.
@@ -88,6 +90,7 @@ class Run:
         *,
         workers: int = 1,
         where: Mapping[str, Any] | None = None,
+        shared: StoredStage | None = None,
     ) -> None:
         self.plan = plan
         self.record = record
@@ -100,6 +103,7 @@ class Run:
         self.phase = "load"
         self.stage: UnitKind | None = None
         self._where = where
+        self._shared = shared
         self.asked: dict[str, Mapping[str, str]] = {}
         self._missing = Missing(plan, record, workers, self.asked)
         self._attempts: Counter[str] = Counter()
@@ -108,6 +112,44 @@ class Run:
         self._tracked = self._stage_work = 0.0
         self._succeeded = self._hopeless = self._stopped = False
         self._advance()
+
+    @property
+    def needs(self) -> Path | None:
+        """The place of the shared stage that this run is about to train; None if it is not, or if nobody shares it."""
+        waits = any(unit.kind == "fit" for unit in self.waiting)
+        return self._shared.folder if waits and self._shared is not None else None
+
+    @property
+    def trains(self) -> Path | None:
+        """The place of the shared stage that this run is training; None as above."""
+        runs = any(unit.kind == "fit" for unit in self.running.values())
+        return self._shared.folder if runs and self._shared is not None else None
+
+    def take_shared(self) -> bool:
+        """Take the shared stage that is waiting from another run, if one has trained it; to be tried before ``give``.
+
+        A run that has begun to train it continues instead: what that cost is in its journal.
+        """
+        if self._shared is None or self.needs is None or self.record.shared_snapshot.exists():
+            return False
+        state = self.record.unfinished / "shared"
+        try:
+            taken = self._shared.take(state)
+        except InputError as error:
+            self._warn(f"{error}; it is trained again")
+            return False
+        if taken is None:
+            return False
+        self._begin()
+        self.phase, self.stage = _PHASES["fit"], "fit"
+        self.sink("fit").keep("shared", state)
+        self.record.log(*taken.events)
+        self.say(
+            f"{self.name}: takes the shared stage of run {taken.origin.run_id}, where it took {taken.seconds:.1f} s"
+        )
+        self.waiting.clear()
+        self._advance()
+        return True
 
     def give(self) -> Waiting:
         """The waiting unit with the most work, which is now running."""
@@ -124,7 +166,8 @@ class Run:
 
     def done(self, name: str) -> None:
         """A unit is done, and its results were taken."""
-        del self.running[name]
+        if self.running.pop(name).kind == "fit":
+            self._store_shared()
         self.shares.pop(name, None)
         self._succeeded = True
         self._advance()
@@ -202,6 +245,18 @@ class Run:
             event["at"] = self.elapsed
         self.record.log(event)
 
+    def _store_shared(self) -> None:
+        """Let other runs take the shared stage; this run itself does not need that."""
+        if self._shared is not None:
+            try:
+                self._shared.store(self.record)
+            except OSError as error:
+                self._warn(f"its shared stage cannot be stored for other runs: {error}")
+
+    def _warn(self, text: str) -> None:
+        self.say(f"{self.name}: {text}")
+        self.record.message(text)
+
     def _begin(self) -> None:
         """Begin the session when it does something; until then the run waits for others of its command."""
         if self._started is not None:
@@ -212,6 +267,8 @@ class Run:
                 f"{self.name}: resumes: {len(self.record.adapted)} of {len(self.plan.dataset.evaluated)} users "
                 f"and {len(self.record.predictions())} of {len(self.plan.dataset.golds)} queries are done"
             )
+        with storing(self.record.path):
+            keep_task(self.plan.task, self.record.path)
         self.log({"event": "session_start", "time": now()})
         self.record.message(f"{now()} session with lampbench {lampbench.__version__}: {' '.join(command_line())}")
         # The data was read before the session began.

@@ -10,6 +10,7 @@ from lampbench.testing import _method_tries as tries
 from lampbench.testing._contract import Book, Case, Check
 from lampbench.testing._fixture import TASKS
 from lampbench.testing._method_trial import MethodSubject
+from lampbench.testing._shared_tries import shared_settings
 
 _WORKS = ("import", "skips", "config", "run", "answers")
 
@@ -96,6 +97,14 @@ _ALL = (
         "Derive everything from self.seed and the user's id, nothing from places in a list.",
         (*_WORKS, "repeat", "isolation"),
         tries.order,
+    ),
+    Check(
+        "shared",
+        "Settings that shared_identity leaves out do not change the saved shared state.",
+        "Name every setting that fit_shared, fit_joint or save_shared reads; if shared_identity is not overridden, all "
+        "settings count.",
+        (*_WORKS, "repeat"),
+        shared_settings,
     ),
     Check(
         "reload",

@@ -141,18 +141,20 @@ class Trial:
         """Whether the method learns from users."""
         return self.plan.method_type.adapt is not Method.adapt
 
-    def new(self) -> Method:
-        """A new method, which knows nothing yet."""
+    def new(self, config: Any = None) -> Method:
+        """A new method, which knows nothing yet; ``config`` is another than the run's."""
         plan = self.plan
         seed_globals(0)
-        method = plan.method_type(task=plan.task, config=plan.config, seed=plan.settings.seed, backbone=self._backbone)
+        method = plan.method_type(
+            task=plan.task, config=config or plan.config, seed=plan.settings.seed, backbone=self._backbone
+        )
         if method.engines:
             method.engine = plan.settings.engine
         return method
 
-    def fitted(self) -> Method:
+    def fitted(self, config: Any = None) -> Method:
         """A new method after the shared stage; no evaluated user was adapted, or met but in joint training."""
-        method = self.new()
+        method = self.new(config)
         if self.fits:
             method.fit_shared(self.fixture.data.shared)
         if self.plan.joint:

@@ -19,7 +19,7 @@ from runs import FAST, planner, with_method
 from support import Silence
 
 from lampbench.core import InputError, LampBenchError, Method
-from lampbench.rows import Check, read_row
+from lampbench.rows import Check, Row, read_row
 from lampbench.runner import LocalExecutor, Plan, Planner, RunFolder, Settings
 from lampbench.runner.scale import ClusterSettings, RayExecutor
 
@@ -249,6 +249,19 @@ def test_runs_of_one_command_are_one_queue(cluster: None, tmp_path: Path) -> Non
     assert reporter.phases == ["6 runs on 2 workers"]
     again = RayExecutor(Silence(), ClusterSettings(workers=2)).run_all(made)
     assert again == rows
+
+
+def test_of_runs_that_share_a_stage_one_trains_it_and_the_others_wait(cluster: None, tmp_path: Path) -> None:
+    plans = []
+    for number, user in enumerate(("nobody", "nobody else")):
+        made = mini(tmp_path, scale_methods.SharesStage, user)
+        plans.append(dataclasses.replace(made, folder=made.folder / str(number)))
+    trained, taken = RayExecutor(Silence(), ClusterSettings(workers=2)).run_all(plans)
+    assert (tmp_path / "marks" / "fitted").read_text() == "once\n"
+    assert isinstance(trained, Row) and isinstance(taken, Row)
+    assert trained.cost.taken is None and taken.cost.taken is not None
+    assert taken.cost.seconds.fit_shared == trained.cost.seconds.fit_shared
+    same_answers(plans[0].folder, plans[1].folder)
 
 
 def test_a_run_that_another_process_works_on_is_refused(cluster: None, tmp_path: Path) -> None:

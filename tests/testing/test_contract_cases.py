@@ -40,6 +40,7 @@ BROKEN = {
     "pools-undeclared": "isolation",
     "pools-again": "isolation",
     "counts-places": "order",
+    "leaves-out-a-setting": "shared",
     "loads-nothing": "reload",
     "pickles": "reload",
     "saves-elsewhere": "reload",

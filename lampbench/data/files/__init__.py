@@ -1,5 +1,6 @@
 """File formats: LaMP's own, and OPPU's release; read record by record, each message naming its place."""
 
+from lampbench.data.files._dates import date_text
 from lampbench.data.files._export import Exported, Layout, export
 from lampbench.data.files._json import kind, list_file, read_json, read_records, unreadable
 from lampbench.data.files._lamp import LampSplit, Outputs, check_same_ids, read_golds, read_outputs
@@ -22,6 +23,7 @@ __all__ = [
     "ReadingLog",
     "Source",
     "check_same_ids",
+    "date_text",
     "export",
     "kind",
     "labels_beside",

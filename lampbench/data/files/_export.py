@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,8 +26,8 @@ class Exported:
     """
 
     task: Task
-    evaluated: Sequence[LabelledUser]
-    shared: Sequence[LabelledUser]
+    evaluated: Collection[LabelledUser]
+    shared: Collection[LabelledUser]
     label: str | None
 
 
@@ -41,7 +42,8 @@ def export(what: Exported, layout: Layout, folder: Path) -> list[Path]:
 
 def _lamp(what: Exported, folder: Path) -> list[Path]:
     # In the user-based split every question is a user, and questions name none.
-    named = any(len(e.queries) != 1 or e.queries[0].query.id != e.user.id for e in (*what.evaluated, *what.shared))
+    everyone = chain(what.evaluated, what.shared)
+    named = any(len(e.queries) != 1 or e.queries[0].query.id != e.user.id for e in everyone)
     written = []
     for split, users in (("train", what.shared), ("dev", what.evaluated)):
         if not users:

@@ -202,7 +202,8 @@ def _item(record: Mapping[str, Any], item_id: str, task: Task, where: str) -> tu
     source = read_string(record, task.item_source, where) if task.item_source else ""
     target = read_answer(record, task.item_target, task, where)
     if task.kind == "rating" and not task.accepts(target.strip()):
-        raise InputError(f"{where}: {task.item_target!r} is {shown(target)}; expected a number from 1 to 5")
+        low, *_, high = task.labels or ("1", "5")
+        raise InputError(f"{where}: {task.item_target!r} is {shown(target)}; expected a number from {low} to {high}")
     return item_id, source, target, _date(record, where)
 
 

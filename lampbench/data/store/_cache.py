@@ -36,7 +36,7 @@ def stored_split(
     hashes = {name: _sha256(Path(path)) for name, path in paths.items()}
     if not cached:
         return convert(sources, task, hashes, None, None, tolerate)
-    key = digest([CONVERTER_VERSION, task.name, task.version, hashes])
+    key = digest([CONVERTER_VERSION, *task.edition, hashes])
     folder = cache_folder() / "splits" / key
     split = open_split(folder, key)
     if split is not None:

@@ -137,6 +137,7 @@ def _costs(row: Row) -> Sheet:
         ("trainable parameters per user", count(cost.parameters.per_user)),
         ("bytes on disk, shared", count(cost.bytes.shared)),
         ("bytes on disk per user", count(cost.bytes.per_user)),
+        *([] if cost.taken is None else [("shared stage trained, and measured, by run", cost.taken.run_id)]),
         *([] if cost.elapsed is None else [("seconds by the clock", seconds(cost.elapsed))]),
         *((f"seconds per user, {name}", seconds(value)) for name, value in spread.items()),
         *((f"tokens, {name.replace('_', ' ')}", count(value)) for name, value in tokens.items()),

@@ -132,6 +132,8 @@ class Queue:
 
     def _give_out(self) -> None:
         while self._idle and (run := self._next_run(self._idle[-1])) is not None:
+            if run.take_shared():
+                continue
             worker = self._idle.pop()
             unit = run.give()
             stream = self._workers.actors[worker].do.options(num_returns="streaming").remote(self._send(run, unit))
@@ -139,8 +141,12 @@ class Queue:
             self._last[worker] = run
 
     def _next_run(self, worker: int) -> Run | None:
-        """Whose unit a worker is to do: the largest there is; of the run that it has in memory, if that has any."""
-        waiting = [run for run in self._runs if run.waiting]
+        """Whose unit a worker is to do: the largest there is; of the run that it has in memory, if that has any.
+
+        A run whose shared stage another one is training waits for that.
+        """
+        in_training = {run.trains for run in self._runs} - {None}
+        waiting = [run for run in self._runs if run.waiting and run.needs not in in_training]
         if self._last.get(worker) in waiting:
             return self._last[worker]
         return max(waiting, key=lambda run: max(unit.work for unit in run.waiting), default=None)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lampbench.core import LabelledUser
 from lampbench.rows import RunRow
 from lampbench.runner._folder import RunFolder
 from lampbench.runner._plan import Plan
+from lampbench.runner._plugin_file import from_file
 from lampbench.runner._run import Reporter, Run, finished_earlier
+from lampbench.runner._stages import SharedStages
 from lampbench.runner._units import Waiting
 from lampbench.runner.scale._actor import Files, Sent, pack
 from lampbench.runner.scale._cluster import ClusterSettings, cluster
@@ -52,13 +55,16 @@ class RayExecutor:
     def _run(self, plans: Sequence[Plan], force: bool) -> list[RunRow]:
         if not plans:
             return []
+        for plan in plans:
+            _send_code(plan)
         device = next((plan.backbone.device for plan in plans if plan.backbone), None)
         with ExitStack() as held:
             # Earlier work is deleted only once there are workers that do it again.
             workers = held.enter_context(cluster(self._settings, device, self._reporter.say))
             records = [held.enter_context(RunFolder(plan.folder).held(force=force)) for plan in plans]
+            count, where, say, stages = len(workers.actors), workers.where, self._reporter.say, SharedStages()
             runs = [
-                Run(plan, record, self._reporter.say, workers=len(workers.actors), where=workers.where)
+                Run(plan, record, say, workers=count, where=where, shared=stages.of(plan, where, fresh=force))
                 for plan, record in zip(plans, records, strict=True)
             ]
             Queue(runs, workers, self._sent, self._reporter, plans[0].settings.time_limit).run()
@@ -80,6 +86,15 @@ class RayExecutor:
             shared_state=self._shared_states.get(run.plan.run_id, dict),
             files={name: content for state in own for name, content in pack(state, folder.path).items()},
         )
+
+
+def _send_code(plan: Plan) -> None:
+    """Let workers get the code of a method that is in a file, which they cannot import."""
+    if from_file(plan.plugin):
+        import ray
+
+        cloudpickle: Any = ray.cloudpickle
+        cloudpickle.register_pickle_by_value(sys.modules[plan.method_type.__module__])
 
 
 def _stored(value: _T) -> Callable[[], _T]:

@@ -1,12 +1,14 @@
 """Methods that each break one promise. ``Sound`` keeps them all; the others differ from it in a line or two."""
 
 import gc
+import json
 import pickle
 import random
 from collections import Counter
 from dataclasses import dataclass
 
 from lampbench import Method, Parameters
+from lampbench.core import SharedIdentity
 from lampbench.data import Dataset
 
 
@@ -247,6 +249,29 @@ class DeclaresOnly(Sound):
     @classmethod
     def joint(cls, config):
         return True
+
+
+class LeavesOutASetting(Sound):
+    """Its shared stage reads a setting that it does not name."""
+
+    @dataclass(frozen=True)
+    class Config:
+        share: float = 0.5
+        place: int = 0
+
+    @classmethod
+    def shared_identity(cls, config):
+        return SharedIdentity("labels of shared users", cls.version, {})
+
+    def fit_shared(self, users):
+        labels = sorted({labelled.target for user in users for labelled in user.queries})
+        self.kept = labels[: max(1, round(self.config.share * len(labels)))]
+
+    def save_shared(self, folder):
+        (folder / "labels.json").write_text(json.dumps(self.kept))
+
+    def load_shared(self, folder, users):
+        self.kept = json.loads((folder / "labels.json").read_text())
 
 
 class CountsPlaces(Sound):
