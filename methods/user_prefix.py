@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +44,8 @@ PUBLISHED: Mapping[str, Any] = {
 CHOSEN: Mapping[str, Any] = {"batch_size": 16}
 # Tokens of a query or a record that its vector is the mean of.
 _READ = 128
+# Vectors of texts that are kept: 64 MiB at a width of 4,096.
+_KEPT = 4096
 _TARGETS = ("q_proj", "k_proj", "v_proj")
 # What is known of a record beside its vector: that it is one, and how old it is in days and in items.
 _MORE = 3
@@ -106,6 +109,8 @@ class UserPrefix(AdapterMethod):
         self._shared: State | None = None
         self._bridge: State | None = None
         self._readers: dict[str, _Reader] = {}
+        # The same items are records of many prompts, in every epoch.
+        self._vector = lru_cache(maxsize=_KEPT)(self._read_vector)
 
     @classmethod
     def resolve(cls, config: Any, task: Task, context: RunContext) -> Any:
@@ -191,9 +196,10 @@ class UserPrefix(AdapterMethod):
         return one_each(embedding_of(self.backbone), own[owners].to(self.backbone.device) + prefixes)
 
     def forget(self, user_id: str) -> None:
-        """Drop the user's soft tokens, history and index."""
+        """Drop the user's soft tokens, history and index, and all kept vectors of texts."""
         super().forget(user_id)
         self._readers.pop(user_id, None)
+        self._vector.cache_clear()
 
     def load_user(self, user: User, folder: Path) -> None:
         """Read the user's soft tokens, and index the history again."""
@@ -261,7 +267,10 @@ class UserPrefix(AdapterMethod):
         """What the record network is told about a prompt: a row for the query, and one for each record."""
         texts = [asked.text, *(self.task.document(record) for record in asked.records)]
         known = torch.tensor([[1.0, 0.0, 0.0], *([1.0, *age] for age in asked.ages)])
-        return torch.cat([self.backbone.mean_embeddings(texts, _READ), known], dim=1)
+        return torch.cat([torch.stack([self._vector(text) for text in texts]), known], dim=1)
+
+    def _read_vector(self, text: str) -> Tensor:
+        return self.backbone.mean_embeddings([text], _READ)[0]
 
 
 @dataclass(frozen=True)
