@@ -368,8 +368,8 @@ def _device(name: str) -> str:
 
 
 def _may_have_gpu() -> bool:
-    """Whether torch could find a GPU: on Linux there is none without a driver. Importing torch takes seconds."""
-    if not sys.platform.startswith("linux") or Path("/dev/kfd").exists():
+    """Whether torch, whose import takes seconds, is worth asking: on Linux there is no GPU without a driver."""
+    if "torch" in sys.modules or not sys.platform.startswith("linux") or Path("/dev/kfd").exists():
         return True
     try:
         ctypes.CDLL("libcuda.so.1")
