@@ -156,8 +156,8 @@ def import_(
     tables = row_files(files, encoding)
     with ExitStack() as opened:
         folder = None if dry_run else opened.enter_context(_whole(out))
-        # Of about the size of the tables, so it is where the files will be.
-        place = opened.enter_context(TemporaryDirectory(dir=folder and folder.parent, prefix=".rows."))
+        # Of about the size of the tables, so it is where the files will be, and goes with them if this is killed.
+        place = opened.enter_context(TemporaryDirectory(dir=folder, prefix=".rows."))
         found = opened.enter_context(importing(tables, columns, the_task, choice, Path(place), note))
         click.echo("\n".join(found.report.lines()))
         written = found.write(folder) if folder is not None else []
@@ -173,14 +173,19 @@ def import_(
 
 @contextmanager
 def _whole(out: Path) -> Iterator[Path]:
-    """A folder that becomes ``out`` when all is written; raises InputError where ``out`` is not empty or new."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    """A folder that becomes ``out`` when all is written; raises InputError where ``out`` is not empty or new.
+
+    What a killed command left of its own does not count.
+    """
+    if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: not an empty folder; nothing was written")
     made = not out.exists()
     try:
         with _explained(out):
             out.mkdir(parents=True, exist_ok=True)
         with new_folder(out / "whole") as folder:
+            if any(entry != folder for entry in out.iterdir()):
+                raise InputError(f"--out {out}: not an empty folder; nothing was written")
             yield folder
         with _explained(out):
             # Into the folder itself, which may be somebody's working directory.

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -219,3 +222,18 @@ def test_a_folder_of_several_splits_and_an_unknown_kind_of_file_are_refused() ->
     Path("mails.doc").write_text("text")
     assert "unknown kind of file '.doc'" in refused("mails.doc")
     assert "no such file" in refused("none.csv")
+
+
+def test_an_import_that_was_killed_can_be_repeated() -> None:
+    # Killed when the first file is in place under its temporary name.
+    code = (
+        "import os, signal, sys; from pathlib import Path; from lampbench.data.imports import _import as module\n"
+        "module.export = lambda *given: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "sys.argv = ['lampbench', *sys.argv[1:]]; from lampbench.cli import main; main()"
+    )
+    command = ["data", "import", table(), *COLUMNS, "--task", "mails.toml", "--out", "OUT"]
+    killed = subprocess.run([sys.executable, "-c", code, *command], check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    assert any(Path("OUT").iterdir())
+    imported("mails.csv")
+    assert [path.name for path in Path("OUT").iterdir()] == ["import-mails"]
