@@ -14,7 +14,7 @@ import click
 from lampbench.api import ProgressReporter, method_names, overrides, task_names
 from lampbench.cli._flags import METHODS, Grouped, Typed, changed_settings, flag, setting_flags, settings_of
 from lampbench.cli._options import cache_option, note, set_option, task_option, use_cache
-from lampbench.core import InputError, RunContext, config_from
+from lampbench.core import InputError, RunContext, config_from, tasks
 from lampbench.rows import RunRow
 from lampbench.runner import LocalExecutor, Plan, Planner, Skip, limit_memory, load_method
 
@@ -86,7 +86,7 @@ def tune(
     names = method_names(method, note)
     users = HeldOut(flags["protocol"], held_out, flags["seed"])
     settings = settings_of(flags, protocol=users.name, out=out / "trials")
-    planner = Planner(settings, say=note, protocol=users)
+    planner = Planner(settings, say=note, protocol=users, force=force)
     options = {"protocol": users.base_name, **changed_settings(settings, _KEPT)}
     searches = _searches(names, task_names(task, note), planner, users, space, method_settings, together)
     # What an earlier command left is looked at before the first trial starts.
@@ -266,10 +266,16 @@ def _write(path: Path, chosen: Sequence[_Best], options: Mapping[str, Any]) -> N
     """Write the best settings of one method, or of several, for the same tasks."""
     from lampbench.tune import write_best
 
-    tasks = ",".join(dict.fromkeys(task for own in chosen for task in own.tasks))
+    names = ",".join(dict.fromkeys(_named(task) for own in chosen for task in own.tasks))
     if len(chosen) == 1:
         lines = list(chosen[0].about)
     else:
         lines = [f"{own.method}: {own.about[0].rstrip(',')}" for own in chosen]
-    write_best(path, {"task": tasks, **options}, {own.method: own.settings for own in chosen}, lines)
+    write_best(path, {"task": names, **options}, {own.method: own.settings for own in chosen}, lines)
     click.echo("\n".join([*(lines if len(chosen) == 1 else []), f"lampbench run --config {path}"]))
+
+
+def _named(task: str) -> str:
+    """What names the task to another command: of a task that a file describes, the file."""
+    plugin = tasks().plugin(task)
+    return plugin.value if plugin.load().definition is not None else task

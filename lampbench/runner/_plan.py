@@ -209,7 +209,10 @@ class Planner:
         )  # fmt: skip
 
     def _is_kept(self, folder: Path) -> bool:
-        row = None if self._force else RunFolder(folder).row()
+        try:
+            row = None if self._force else RunFolder(folder).row()
+        except InputError:  # a damaged row; that is reported when the run begins
+            return False
         return row is not None and row.status == "success"
 
     def weights(self) -> int:

@@ -16,11 +16,12 @@ from click.testing import CliRunner, Result
 from support import task
 
 from lampbench.cli import cli
-from lampbench.core import InputError, methods
+from lampbench.core import HistoryItem, InputError, LabelledQuery, LabelledUser, Query, User, methods, tasks
+from lampbench.data.files import Exported, export
 from lampbench.data.mini.protocol import MiniProtocol
 from lampbench.leaderboard import KnownGolds, add, read_result, result_faults
 from lampbench.metrics import Difference, Estimate, difference
-from lampbench.runner import LocalExecutor, Plan
+from lampbench.runner import LocalExecutor, Plan, load_task
 from lampbench.tune import Record, Trial, best_shared, doubt, shared_trials, write_best
 
 MAJORITY = ("tune", "majority", "--task", "lamp3", "--space", "space.toml", "--out", "out")
@@ -166,6 +167,36 @@ def test_the_file_of_the_best_keeps_where_a_model_is_served(here: Path) -> None:
         done("tune", "rag", "--task", "lamp5", "--users", "1", "--trials", "1", "--space", "space.toml", *where)
     chosen = tomllib.loads((here / "tuning/lamp5/rag/best.toml").read_text())
     assert (chosen["model"], chosen["endpoint"]) == ("openai:parrot", server.url)
+
+
+def test_the_best_settings_of_a_task_in_a_file_name_that_file(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAMPBENCH_CACHE", str(here / "cache"))
+    (here / "stars.toml").write_text(
+        'name = "stars"\nkind = "rating"\nscale = [1, 5]\ninstruction = "How many?"\nsource = "text"\ntarget = "stars"\n'
+    )
+    users = []
+    for name in ("ann", "ben", "cem"):
+        items = [HistoryItem(f"{name}{n}", f"{name} on {n}", str(n)) for n in (2, 3, 4)]
+        users.append(LabelledUser(User(name, tuple(items)), (LabelledQuery(Query(f"{name}-q", name, "on"), "3"),)))
+    try:
+        export(Exported(load_task("stars.toml"), users[:1], users[1:], None), "lamp", here / "data")
+        own = ("--task", "stars.toml", "--protocol", "folder", "--data", "data", "--held-out", "0.5")
+        done("tune", "majority", *own, "--space", "space.toml", "--out", "out")
+        tasks.cache_clear()  # as in a new process
+        assert done("run", "--config", "out/stars/majority/best.toml", "--dry-run").count("config: ") == 1
+    finally:
+        tasks.cache_clear()
+
+
+def test_a_damaged_row_of_a_trial_is_reported_and_force_starts_over(here: Path) -> None:
+    (here / "space.toml").write_text("k = [2]\n")
+    search = "tune rag --task lamp3 --users 1 --trials 1 --space space.toml --out out".split()
+    done(*search)
+    (trial,) = record(here, "lamp3/rag")["trials"]
+    (here / "out" / trial["run"] / "row.json").write_text("{")
+    assert "row.json" in refused(*search)
+    done(*search, "--force")
+    assert record(here, "lamp3/rag")["trials"][0]["status"] == "success"
 
 
 @pytest.mark.usefixtures("plugged")
