@@ -18,9 +18,9 @@ import scale_methods
 from runs import FAST, planner, with_method
 from support import Silence
 
-from lampbench.core import InputError, LampBenchError, Method
+from lampbench.core import InputError, LampBenchError, Method, tasks
 from lampbench.rows import Check, Row, read_row
-from lampbench.runner import LocalExecutor, Plan, Planner, RunFolder, Settings
+from lampbench.runner import LocalExecutor, Plan, Planner, RunFolder, Settings, use_plugin_file
 from lampbench.runner.scale import ClusterSettings, RayExecutor
 
 ray = pytest.importorskip("ray", reason="Ray is an extra")
@@ -262,6 +262,28 @@ def test_of_runs_that_share_a_stage_one_trains_it_and_the_others_wait(cluster: N
     assert trained.cost.taken is None and taken.cost.taken is not None
     assert taken.cost.seconds.fit_shared == trained.cost.seconds.fit_shared
     same_answers(plans[0].folder, plans[1].folder)
+
+
+def test_workers_get_the_code_of_a_task_in_a_file(cluster: None, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("""
+from dataclasses import replace
+from lampbench.core import tasks
+
+def anything(output):
+    return bool(output)
+
+TASK = replace(tasks().load("lamp5"), name="own-titles", accepts=anything)
+""")
+    made = planner(tmp_path).plan("majority", "lamp5", {})
+    assert isinstance(made, Plan)
+    (plugin,) = use_plugin_file(path)
+    try:
+        row = on_ray(dataclasses.replace(made, task=plugin.target), workers=1)
+    finally:
+        tasks.cache_clear()
+        del sys.modules[plugin.target.accepts.__module__]
+    assert row.status == "success", row
 
 
 def test_a_run_that_another_process_works_on_is_refused(cluster: None, tmp_path: Path) -> None:

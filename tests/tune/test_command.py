@@ -190,7 +190,7 @@ def test_the_best_settings_of_a_task_in_a_file_name_that_file(here: Path, monkey
 
 def test_a_damaged_row_of_a_trial_is_reported_and_force_starts_over(here: Path) -> None:
     (here / "space.toml").write_text("k = [2]\n")
-    search = "tune rag --task lamp3 --users 1 --trials 1 --space space.toml --out out".split()
+    search = ("tune", "rag", "--task", "lamp3", "--users", "1", "--trials", "1", *MAJORITY[4:])
     done(*search)
     (trial,) = record(here, "lamp3/rag")["trials"]
     (here / "out" / trial["run"] / "row.json").write_text("{")
