@@ -376,6 +376,14 @@ class _Reader:
 
 
 def _day(item: HistoryItem) -> int | None:
-    """The number of the day, the first one of a year or month without days; None without a date."""
-    parts = item.date[:10].split("-") if item.date else []
-    return date(*(int(part) for part in (*parts, "1", "1")[:3])).toordinal() if parts else None
+    """The number of the day, the first one of a year or month without days.
+
+    None without a date, and for one that no calendar has, such as 2015-02-30: files may hold such dates.
+    """
+    if not item.date:
+        return None
+    year, month, day = (int(part) for part in (*item.date[:10].split("-"), "1", "1")[:3])
+    try:
+        return date(year, month, day).toordinal()
+    except ValueError:
+        return None
