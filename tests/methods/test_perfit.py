@@ -70,7 +70,9 @@ def test_a_preset_can_be_named_on_other_data() -> None:
         ):
             PerFit.resolve(PerFitConfig(preset=name), task("lamp5"), elsewhere)
     # A preset for other methods is not offered.
-    with pytest.raises(InputError, match="pplug: preset: expected auto, lamp, or a protocol .*; found 'small-instruct'"):
+    with pytest.raises(
+        InputError, match=r"pplug: preset: expected auto, lamp, or a protocol .*; found 'small-instruct'"
+    ):
         PerFit.resolve(PerFitConfig(preset="small-instruct"), task("lamp5"), replace(elsewhere, method="pplug"))
 
 
