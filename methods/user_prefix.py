@@ -86,7 +86,7 @@ class UserPrefix(AdapterMethod):
 
     A prompt begins with ``tokens`` vectors in the space of input embeddings, ``P_u + P_q``. ``P_u`` are the user's own
     parameters. ``P_q`` is a linear map of a weighted mean of record vectors; a small network scores each record by
-    the query's vector and its own, older records get less weight, and vectors are means of input embeddings.
+    the query's vector, its own and its age, and vectors are means of input embeddings.
 
     TAP-PER's released code trains the shared modules (the record network, and a LoRA called bridge) together with
     every ``P_u`` on the pooled histories of the evaluated users. Here the shared users train them, with one ``P_u`` for
