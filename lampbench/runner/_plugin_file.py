@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from lampbench.core import (
@@ -49,6 +50,11 @@ def use_plugin_file(path: Path) -> list[Plugin]:
 def from_file(plugin: Plugin) -> bool:
     """Whether a file gave the plug-in, so that other processes cannot import it."""
     return plugin.target is not None
+
+
+def plugin_modules() -> list[ModuleType]:
+    """The modules of all files that were used, which another process cannot import."""
+    return [module for name, module in sys.modules.items() if name.startswith(_MODULE)]
 
 
 def _imported(path: Path) -> Any:

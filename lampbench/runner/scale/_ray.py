@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,7 +11,7 @@ from lampbench.core import LabelledUser
 from lampbench.rows import RunRow
 from lampbench.runner._folder import RunFolder
 from lampbench.runner._plan import Plan
-from lampbench.runner._plugin_file import from_file
+from lampbench.runner._plugin_file import plugin_modules
 from lampbench.runner._run import Reporter, Run, finished_earlier
 from lampbench.runner._stages import SharedStages
 from lampbench.runner._units import Waiting
@@ -55,8 +54,7 @@ class RayExecutor:
     def _run(self, plans: Sequence[Plan], force: bool) -> list[RunRow]:
         if not plans:
             return []
-        for plan in plans:
-            _send_code(plan)
+        _send_code()
         device = next((plan.backbone.device for plan in plans if plan.backbone), None)
         with ExitStack() as held:
             # Earlier work is deleted only once there are workers that do it again.
@@ -88,13 +86,13 @@ class RayExecutor:
         )
 
 
-def _send_code(plan: Plan) -> None:
-    """Let workers get the code of a method that is in a file, which they cannot import."""
-    if from_file(plan.plugin):
-        import ray
+def _send_code() -> None:
+    """Let workers get the code of plug-in files, which they cannot import."""
+    import ray
 
-        cloudpickle: Any = ray.cloudpickle
-        cloudpickle.register_pickle_by_value(sys.modules[plan.method_type.__module__])
+    cloudpickle: Any = ray.cloudpickle
+    for module in plugin_modules():
+        cloudpickle.register_pickle_by_value(module)
 
 
 def _stored(value: _T) -> Callable[[], _T]:
