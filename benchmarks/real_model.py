@@ -88,6 +88,8 @@ def rows(runs: Path) -> list[dict[str, Any]]:
     found = []
     for path in sorted(runs.glob("*/*/*/*/row.json")):
         row = json.loads(path.read_text(encoding="utf-8"))
+        if row["status"] != "success":
+            continue
         key, own = next((key, own) for key, own in row["metrics"].items() if own["primary"])
         seconds = {name: value for name, value in row["cost"]["seconds"].items() if value}
         found.append(

@@ -86,7 +86,7 @@ class UserPrefix(AdapterMethod):
 
     A prompt begins with ``tokens`` vectors in the space of input embeddings, ``P_u + P_q``. ``P_u`` are the user's own
     parameters. ``P_q`` is a linear map of a weighted mean of record vectors; a small network scores each record by
-    the query's vector and its own, older records get less weight, and vectors are means of input embeddings.
+    the query's vector, its own and its age, and vectors are means of input embeddings.
 
     TAP-PER's released code trains the shared modules (the record network, and a LoRA called bridge) together with
     every ``P_u`` on the pooled histories of the evaluated users. Here the shared users train them, with one ``P_u`` for
@@ -376,6 +376,14 @@ class _Reader:
 
 
 def _day(item: HistoryItem) -> int | None:
-    """The number of the day, the first one of a year or month without days; None without a date."""
-    parts = item.date[:10].split("-") if item.date else []
-    return date(*(int(part) for part in (*parts, "1", "1")[:3])).toordinal() if parts else None
+    """The number of the day, the first one of a year or month without days.
+
+    None without a date, and for one that no calendar has, such as 2015-02-30: files may hold such dates.
+    """
+    if not item.date:
+        return None
+    year, month, day = (int(part) for part in (*item.date[:10].split("-"), "1", "1")[:3])
+    try:
+        return date(year, month, day).toordinal()
+    except ValueError:
+        return None

@@ -271,17 +271,25 @@ def _skeleton(source: ModelSource) -> Any:
 
 
 def _known_shape(source: ModelSource) -> BackboneShape:
-    """What is known of the model without its weights; kept in the cache, because finding it takes seconds."""
-    content = [source.revision, source.file, source.trust_remote_code]
-    named = [_SHAPE_VERSION, importlib.metadata.version("transformers"), *content]
+    """What is known of the model without its weights; kept in the cache, because finding it takes seconds.
+
+    Code that comes with a model is not part of the revision, so of such a model nothing is kept.
+    """
+    if source.trust_remote_code:
+        return _found_shape(source)
+    named = [_SHAPE_VERSION, importlib.metadata.version("transformers"), source.revision, source.file]
     path = cache_folder() / "shapes" / f"{digest(named)}.json"
     with suppress(OSError, msgspec.MsgspecError):
         return msgspec.json.decode(path.read_bytes(), type=BackboneShape)
-    shape = examined(_shape(source), _skeleton(source), source.name)
+    shape = _found_shape(source)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, asdict(shape))
     return shape
+
+
+def _found_shape(source: ModelSource) -> BackboneShape:
+    return examined(_shape(source), _skeleton(source), source.name)
 
 
 def _shape(source: ModelSource) -> BackboneShape:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lampbench.bases._presets import NAMED
+from lampbench.bases._presets import NAMED, presets_of
 from lampbench.core import InputError, RunContext, protocols, setting
 
 if TYPE_CHECKING:
@@ -103,9 +103,10 @@ def _recommended(name: str, context: RunContext) -> Mapping[str, Any]:
     if known is None and name in protocols().names():
         known = getattr(protocols().load(name), "recommended", None)
     if not (isinstance(known, Mapping) and context.method in known):
+        known_names = ", ".join(["auto", PUBLISHED, *presets_of(context.method)])
         raise InputError(
-            f"{context.method}: preset: expected auto, {PUBLISHED}, {', '.join(NAMED)}, or a protocol that recommends "
-            f"settings for {context.method}; found {name!r}"
+            f"{context.method}: preset: expected {known_names}, or a protocol that recommends settings for "
+            f"{context.method}; found {name!r}"
         )
     settings: Mapping[str, Any] = known[context.method]
     return settings

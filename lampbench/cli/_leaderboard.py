@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ _GOLDS = click.option(
     "--golds", multiple=True, type=click.Path(path_type=Path), help="LaMP's outputs file; mini's golds are generated."
 )
 _MOST = 10
+# The file by which a private board is known.
+_PRIVATE = "made-by-lampbench.txt"
 
 
 @click.group()
@@ -98,17 +101,16 @@ def _add(runs: Sequence[Path], root: Path, *, private: bool = False) -> int:
     metavar="TITLE=ADDRESS",
     help="A link in the head of the site's pages, such as Docs=https://…; relative ones start at the first page.",
 )
-def build(
-    root: Path, runs: Path | None, out: Path | None, latex: bool, site: Path | None, links: Sequence[str]
-) -> None:
+def build(root: Path, runs: Path | None, out: Path | None, latex: bool, site: Path | None, links: Sequence[str]) -> int:
     """Make the boards of results/ below --root: Markdown, CSV, JSON and an overview.
 
     Published numbers from reported/ go to published.md and to a page of the site, beside ours and never among
     them; shifts/report.html, made by lampbench analyze shifts, becomes a page of the site. The same results give
     the same bytes.
 
-    With --results, the finished runs of a folder become a board of their own in --out, with pages for a browser.
-    Nothing is published: all of it are files on this machine.
+    With --results, the finished runs of a folder become a board of their own in --out, with pages for a browser; an
+    earlier one there is replaced. If some runs cannot be added, the exit status is 2. Nothing is published: all of it
+    are files on this machine.
 
     \b
     lampbench leaderboard build --results runs --out board
@@ -119,13 +121,32 @@ def build(
         raise InputError("--results and --out belong together: a folder of runs, and where its board goes")
     if runs is None or out is None:
         _build(root, latex, site, links)
-        return
-    _add([runs], out, private=True)
+        return 0
+    runs_below(runs)  # before anything is taken away: raises InputError if there are none
+    _empty(out)
+    status = _add([runs], out, private=True)
     _build(out, latex, site or out / "site", links)
     click.echo(
         f"Text is in {out / 'results'}/*/*/*/*/ alone: predictions.jsonl.gz has answers, which may repeat your users' "
         "texts, and task.json the instruction; all other files have numbers, settings, and ids of users and queries"
     )
+    return status
+
+
+def _empty(out: Path) -> None:
+    """Take an earlier private board away, so that no run stays that was deleted or started over.
+
+    Raises:
+        InputError: The folder has something else in it.
+    """
+    mark = out / _PRIVATE
+    if out.exists() and not mark.is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out {out}: not an empty folder, nor a board that --results made; nothing was written")
+    out.mkdir(parents=True, exist_ok=True)
+    # The mark stays to the last: a board that is half gone can still be made again.
+    for path in (path for path in out.iterdir() if path != mark):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    mark.write_text("lampbench leaderboard build --results made this folder, and makes it anew.\n", encoding="utf-8")
 
 
 def _build(root: Path, latex: bool, site: Path | None, links: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ RESCORED = "rescored.json"
 def rescore(runs: Sequence[str], metric: Sequence[str], data: Path | None, out: Path, cache: Path | None) -> None:
     """Score finished RUNS by other metrics than their task's, from the answers on disk.
 
-    No model is loaded. Scores are printed, and kept in rescored.json in the run's folder: the row says what the run
+    No model is loaded. Scores are printed, and added to rescored.json in the run's folder: the row says what the run
     was judged by when it ran, so it stays as it is, and no board ranks by an added metric.
 
     \b
@@ -41,11 +42,12 @@ def rescore(runs: Sequence[str], metric: Sequence[str], data: Path | None, out: 
     data_of, lines = data_at(data), []
     for own in runs:
         look = Look(*finished_run(own, out), data_of)
-        judged = replace(look.task, scored_by=tuple(dict.fromkeys(metric)))
+        names = dict.fromkeys(metrics().canonical(name) or name for name in metric)
+        judged = replace(look.task, scored_by=tuple(names))
         asked = look.asked
         answers, golds = [each.answer for each in asked], [each.gold for each in asked]
         found = score(judged, answers, golds, [each.user.id for each in asked])
-        kept: dict[str, Any] = {}
+        kept = _scored_before(look.folder / RESCORED, look.row.run_id)
         for key, result in found.items():
             plugin = metrics().plugin(key)
             kept[key] = {
@@ -61,3 +63,12 @@ def rescore(runs: Sequence[str], metric: Sequence[str], data: Path | None, out: 
             lines.append((f"{look.task.name}/{look.row.identity.method}", key, f"{value} {interval}", direction))
         write_json(look.folder / RESCORED, {"run_id": look.row.run_id, "metrics": kept})
     click.echo(tabulate(lines, headers=("run", "metric", "score", "better"), disable_numparse=True))
+
+
+def _scored_before(path: Path, run_id: str) -> dict[str, Any]:
+    """What the file has of other metrics of the same run; nothing if there is none, or it cannot be read."""
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        return dict(before["metrics"]) if before["run_id"] == run_id else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

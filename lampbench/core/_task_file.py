@@ -195,6 +195,10 @@ class TaskFile:
             found.append("ends is empty; expected line, model, or the text that ends an answer")
         if len(self.source) and self._marker in self.instruction:
             found.append(f"instruction holds {self._marker!r}, which divides it from the text")
+        if "{text}" in self.instruction + "".join(self.labels):
+            found.append("instruction or a label holds {text}; the text follows by itself, or where [prompt] says")
+        if _LABELS in self.instruction and self.kind == "text":
+            found.append(f"instruction holds {_LABELS}, but the kind is 'text'")
         return found + self._kind_faults() + self._prompt_faults()
 
     def _kind_faults(self) -> list[str]:
@@ -217,7 +221,10 @@ class TaskFile:
                 else f"scale is given, but the kind is {self.kind!r}"
             )
         if self.scale and (len(self.scale) != 2 or not 0 < self.scale[1] - self.scale[0] < _MOST_RATINGS):
-            found.append(f"scale is {list(self.scale)}; expected the lowest and the highest rating, such as [1, 5]")
+            found.append(
+                f"scale is {list(self.scale)}; expected the lowest and the highest rating, such as [1, 5], at most "
+                f"{_MOST_RATINGS - 1} apart"
+            )
         if self.kind != "text" and self.ends != _ENDS_AT_LINE:
             found.append(f"ends is {self.ends!r}; answers of the kind {self.kind!r} are one line")
         return found

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lampbench.core import Metric, Task
+from lampbench.core import InputError, Metric, Task
 
 if TYPE_CHECKING:
     from lampbench.metrics._additive import Additive
@@ -84,9 +84,17 @@ def score(
         predictions: One output per query.
         golds: The gold of each query, in the same order.
         users: The user of each query, for averages over users and for intervals.
+
+    Raises:
+        InputError: The task's file leaves the labels to the data, which golds alone do not tell.
     """
     from lampbench.metrics._additive import additive
 
+    if task.definition is not None and task.definition.needs_labels:
+        raise InputError(
+            f"the labels of {task.name} are those of the data, and golds do not tell all of them; list them in the "
+            "task's file, or give a run's task.json as the task"
+        )
     sums, official = additive(task, predictions, golds, users), official_values(task, predictions, golds)
     return score_sums(task, sums, len(golds), by_user=users is not None, official=official)
 

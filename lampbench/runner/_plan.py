@@ -420,16 +420,10 @@ class Planner:
 
 
 def _is_joint(method: str, method_type: type[Method], config: Any) -> bool:
-    """Whether the method declares joint training; raises InputError if it cannot be run as it declares."""
+    """Whether the method declares joint training under this config; raises InputError if it says neither."""
     joint = method_type.joint(config)
     if not isinstance(joint, bool):
         raise InputError(f"the method plug-in {method!r}: joint returned {joint!r}; expected True or False")
-    missing = [name for name in ("fit_joint", "load_shared") if getattr(method_type, name) is getattr(Method, name)]
-    if joint and missing:
-        raise InputError(
-            f"the method plug-in {method!r} declares joint training and does not override {' and '.join(missing)}; "
-            "expected a fit_joint, and a load_shared that restores what it learned"
-        )
     return joint
 
 
@@ -491,6 +485,12 @@ def load_method(name: str) -> type[Method]:
     if not is_dataclass(method.Config):
         where = methods().plugin(name).distribution
         raise InputError(f"the method plug-in {name!r} of {where}: its Config must be a frozen dataclass")
+    missing = [hook for hook in ("fit_joint", "load_shared") if getattr(method, hook) is getattr(Method, hook)]
+    if missing and method.joint.__func__ is not Method.joint.__func__:  # type: ignore[attr-defined]
+        raise InputError(
+            f"the method plug-in {name!r} declares joint training and does not override {' and '.join(missing)}; "
+            "expected a fit_joint, and a load_shared that restores what it learned"
+        )
     return method
 
 

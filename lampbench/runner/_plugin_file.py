@@ -35,7 +35,7 @@ def use_plugin_file(path: Path) -> list[Plugin]:
     """Run a file, and let its methods, tasks, metrics and protocols be found as if they were installed.
 
     A task is called by its name, a metric by its key, a class by its own name in lower case with hyphens
-    (``LatestTitles``: ``latest-titles``). Classes that it imports, or that are abstract, are left out.
+    (``LatestTitles``: ``latest-titles``). What it imports is left out, and so are abstract classes.
 
     Raises:
         InputError: There is no such file, it fails, it has no plug-in, or a name is taken.
@@ -47,8 +47,13 @@ def use_plugin_file(path: Path) -> list[Plugin]:
     return found
 
 
-def plugin_file_modules() -> list[ModuleType]:
-    """The modules of all files that were run, which other processes cannot import."""
+def from_file(plugin: Plugin) -> bool:
+    """Whether a file gave the plug-in, so that other processes cannot import it."""
+    return plugin.target is not None
+
+
+def plugin_modules() -> list[ModuleType]:
+    """The modules of all files that were used, which another process cannot import."""
     return [module for name, module in sys.modules.items() if name.startswith(_MODULE)]
 
 
@@ -75,12 +80,20 @@ def _imported(path: Path) -> Any:
 def _plugins(module: Any) -> Iterator[tuple[Registry, str, Any]]:
     for value in vars(module).values():
         if isinstance(value, Task):
-            yield tasks(), value.name, value
+            if not _installed(tasks(), value.name, value):
+                yield tasks(), value.name, value
         elif isinstance(value, Metric):
-            yield metrics(), value.key, value
+            if not _installed(metrics(), value.key, value):
+                yield metrics(), value.key, value
         elif isinstance(value, type) and value.__module__ == module.__name__ and not inspect.isabstract(value):
             name = _WORD.sub("-", value.__name__).lower()
             if issubclass(value, Method):
                 yield methods(), name, value
             elif issubclass(value, Protocol):
                 yield protocols(), name, value
+
+
+def _installed(registry: Registry, name: str, value: Any) -> bool:
+    """Whether the file only imported an instance of a distribution, such as a task to change a copy of."""
+    claims = [plugin for plugin in registry.claims(name) if not from_file(plugin)]
+    return len(claims) == 1 and registry.load(name) is value

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import load_backbone, task
+from support import TINY_MODEL, load_backbone, task
 from torch.nn.functional import cross_entropy
 
 from lampbench.adapters import (
@@ -102,15 +102,15 @@ def test_both_engines_train_gates_as_a_plain_loop_does(exact: Any, tmp_path: Pat
         SPEC.load(folder, exact)
 
 
-def test_mean_inputs_are_of_the_targets_tokens_whatever_the_batch(exact: Any) -> None:
-    found = mean_inputs(exact, LORA, PAIRS)
-    for place in LORA.places(exact):
+def check_mean_inputs(backbone: Any, spec: LoraSpec) -> None:
+    found = mean_inputs(backbone, spec, PAIRS)
+    for place in spec.places(backbone):
         means = []
-        for prompt, target in (exact.encoder.pair(pair) for pair in PAIRS):
+        for prompt, target in (backbone.encoder.pair(pair) for pair in PAIRS):
             read: list[torch.Tensor] = []
-            module = exact.model.get_submodule(place.name)
+            module = backbone.model.get_submodule(place.name)
             with module.register_forward_pre_hook(lambda _, given, read=read: read.append(given[0])), torch.no_grad():
-                exact.model(torch.tensor([prompt + target]))
+                backbone.model(torch.tensor([prompt + target]))
             tokens = read[0][0, len(prompt) :]
             assert len(tokens) == len(target)
             centered = tokens - tokens.mean(-1, keepdim=True)
@@ -118,3 +118,21 @@ def test_mean_inputs_are_of_the_targets_tokens_whatever_the_batch(exact: Any) ->
             means.append(normal.mean(0))
         torch.testing.assert_close(found[place.name], torch.stack(means).mean(0), atol=1e-10, rtol=0)
         assert math.isfinite(float(found[place.name].norm()))
+
+
+def test_mean_inputs_are_of_the_targets_tokens_whatever_the_batch(exact: Any) -> None:
+    check_mean_inputs(exact, LORA)
+
+
+def test_mean_inputs_are_found_in_a_model_that_names_no_decoder(tmp_path: Path) -> None:
+    """In transformers 4, GPT-2 has no ``get_decoder``."""
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(TINY_MODEL)
+    tokenizer.save_pretrained(tmp_path)
+    ends = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    config = transformers.GPT2Config(n_embd=16, n_head=2, n_layer=2, vocab_size=len(tokenizer), **ends)
+    transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    backbone = load_backbone(tmp_path)
+    backbone.model.double()
+    check_mean_inputs(backbone, LoraSpec(2, 4.0, 0.0, ("c_attn", "c_fc")))

@@ -40,6 +40,15 @@ def test_what_is_known_of_a_model_is_kept_and_made_again_if_it_is_damaged(
     assert describe_backbone(str(folder), device="cpu").shape.layers == 2
 
 
+def test_nothing_is_kept_of_a_model_with_code_of_its_own(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code is not part of the revision, so it may change what the same revision is."""
+    monkeypatch.setenv("LAMPBENCH_CACHE", str(tmp_path / "cache"))
+    assert describe_backbone(str(folder), device="cpu", trust_remote_code=True).shape.layers == 3
+    assert not (tmp_path / "cache" / "shapes").exists()
+
+
 def test_the_revision_names_the_content_and_not_the_place(folder: Path, tmp_path: Path) -> None:
     first = describe_backbone(str(folder), device="cpu").source.revision
     moved = shutil.move(folder, tmp_path / "elsewhere")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -113,4 +114,16 @@ def test_a_private_board_is_made_of_a_folder_of_runs_in_one_command(finished: Pa
     assert "Text is in board/results/*/*/*/*/ alone" in first
     assert (tmp_path / "board" / "site" / "index.html").is_file()
     assert lampbench(*command, cwd=tmp_path).stdout == first
+    # Of a run that is gone, nothing stays.
+    shutil.copytree(finished / "runs", tmp_path / "runs")
+    (gone,) = (tmp_path / "runs").glob("*/*/reft")
+    shutil.rmtree(gone)
+    changed = ("leaderboard", "build", "--results", "runs", "--out", "board")
+    assert "1 boards, 3 entries" in lampbench(*changed, cwd=tmp_path).stdout
+    assert not list((tmp_path / "board" / "results").glob("*/*/reft"))
+    (next((tmp_path / "runs").rglob("predictions.jsonl"))).write_text("")
+    assert "not added" in lampbench(*changed, cwd=tmp_path, status=2).stderr
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("mine")
+    assert "not an empty folder" in lampbench(*changed[:-1], "other", cwd=tmp_path, status=2).stderr
     assert "belong together" in lampbench(*command[:4], cwd=tmp_path, status=2).stderr

@@ -94,7 +94,7 @@ def test_the_example_package_tests_itself(example_site: Path, tmp_path: Path) ->
         check=False,
     )
     assert result.returncode == 0, result.stdout
-    assert "20 passed" in result.stdout
+    assert "22 passed" in result.stdout
 
 
 @pytest.mark.parametrize(("module", "lines"), [("lampbench_latest.py", 15), ("lampbench_bias.py", 60)])

@@ -74,6 +74,12 @@ def test_classes_that_a_file_only_imports_are_left_out() -> None:
     assert {plugin.name for plugin in use_plugin_file(Path("mine.py"))} == {"last-target", "letters"}
 
 
+def test_a_changed_copy_of_a_built_in_task_can_be_made_in_a_file() -> None:
+    text = "from dataclasses import replace\nfrom lampbench.tasks.lamp5 import TASK\n"
+    Path("mine.py").write_text(text + "MINE = replace(TASK, name='my-titles')\n")
+    assert [plugin.name for plugin in use_plugin_file(Path("mine.py"))] == ["my-titles"]
+
+
 def test_a_task_of_a_package_can_be_used_from_its_file() -> None:
     (found,) = use_plugin_file(PLUGINS / "task" / "lampbench_subject.py")
     assert found.name == "subject"

@@ -37,5 +37,7 @@ def test_answers_on_disk_are_scored_again_and_the_row_stays(tmp_path: Path, monk
     assert kept["metrics"]["RMSE"]["added"] is True
     assert f"{expected:.3f}" in printed
     assert path.read_bytes() == before
+    rescored(tmp_path / "runs", "mae")
+    assert json.loads((path.parent / "rescored.json").read_text())["metrics"].keys() == {"RMSE", "MAE"}
     with pytest.raises(InputError, match="the task's answers are rating"):
         rescored(tmp_path / "runs", "rouge-1")

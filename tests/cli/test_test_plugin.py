@@ -40,12 +40,12 @@ def test_a_sound_method_gets_a_table_of_oks(capsys: pytest.CaptureFixture[str]) 
     assert head.split()[1:] == [name for name, check in CHECKS.items() if check.of_task]
     for task in ("lamp3", "lamp5"):
         (row,) = (line for line in lines if line.startswith(task))
-        assert row.split() == [task, *["ok"] * 10]
+        assert row.split() == [task, *["ok"] * 11]
         # Every word stands under its check.
         assert [found.start() for found in re.finditer(r"\S+", row)] == [
             found.start() for found in re.finditer(r"\S+", head)
         ]
-    assert re.fullmatch(r"sound keeps the contract: 23 checks passed \(\d+ s\)", lines[-1])
+    assert re.fullmatch(r"sound keeps the contract: 25 checks passed \(\d+ s\)", lines[-1])
 
 
 def test_what_is_broken_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,7 +55,7 @@ def test_what_is_broken_is_explained(capsys: pytest.CaptureFixture[str]) -> None
     assert "lamp3: with somebody else's history replaced, 3 of 3 answers differ" in " ".join(text.split())
     assert "What to do: Keep what is learned of a user under the user's id" in text
     assert "–: not tried, because it builds on a check that fails" in text
-    assert "mixes-users breaks the contract: 1 of 10 checks failed" in text
+    assert "mixes-users breaks the contract: 1 of 11 checks failed" in text
 
 
 def test_tracebacks_are_shown_on_request(capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,7 +74,7 @@ def test_json_has_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("test-method", "skips-silently", "--json") == 1
     found = json.loads(capsys.readouterr().out)
     assert (found["method"], found["from"], found["passed"]) == ("skips-silently", "lampbench-broken 1.0", False)
-    assert len(found["checks"]) == 3 + 6 * 10
+    assert len(found["checks"]) == 3 + 6 * 11
     (failed,) = (check for check in found["checks"] if check["status"] == "failed")
     assert (failed["check"], failed["task"]) == ("skips", None)
     assert failed["message"] == "supports(lamp3) says no and gives no reason"

@@ -128,6 +128,14 @@ def test_semicolons_and_cells_of_another_encoding_are_read() -> None:
     assert "café" in data().labelled()[0].user.history[0].source
 
 
+def test_an_encoding_may_be_spelled_in_any_way_and_one_that_does_not_exist_is_named() -> None:
+    Path(table()).write_bytes(b"\xef\xbb\xbf" + Path("mails.csv").read_bytes())
+    imported("mails.csv", "--encoding", "UTF8")
+    Path("OUT").rename("FIRST")
+    for name in ("utf-88", "rot13"):
+        assert "no such encoding" in refused("mails.csv", "--encoding", name)
+
+
 def test_columns_of_other_names_fill_the_task_s_fields() -> None:
     names = ("--source", "Betreff,Text", "--target", "Antwort", *COLUMNS)
     imported(table(header=("sender", "Betreff", "Text", "Antwort", "sent")), columns=names)
@@ -184,6 +192,7 @@ def test_labels_and_ratings_are_checked_and_counted() -> None:
     Path("kind.toml").write_text(TASK.replace("max_new_tokens = 8", 'kind = "labels"\nlabels = "from the data"'))
     rows = [("ann", "s", f"r{n}", label, "2024") for n, label in enumerate("aabbbc")]
     assert "1 labels occur once, and nobody can learn them: 'c'" in imported(table(rows), "--dry-run", task="kind.toml")
+    assert "a label is one line" in refused(table([("ann", "s", "r", "a\nb", "2024")]), task="kind.toml")
     tasks.cache_clear()
     Path("kind.toml").write_text(TASK.replace("max_new_tokens = 8", 'kind = "rating"\nscale = [1, 5]'))
     rows = [("ann", "s", f"r{n}", stars, "2024") for n, stars in enumerate(["1", "2.0", "3", "4", "5", "5"])]

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,11 @@ def test_a_preset_can_be_named_on_other_data() -> None:
             InputError, match=f"perfit: preset: expected auto, lamp, small-instruct, or a protocol .*; found '{name}'"
         ):
             PerFit.resolve(PerFitConfig(preset=name), task("lamp5"), elsewhere)
+    # A preset for other methods is not offered.
+    with pytest.raises(
+        InputError, match=r"pplug: preset: expected auto, lamp, or a protocol .*; found 'small-instruct'"
+    ):
+        PerFit.resolve(PerFitConfig(preset="small-instruct"), task("lamp5"), replace(elsewhere, method="pplug"))
 
 
 def test_what_the_user_sets_wins_over_the_preset() -> None:

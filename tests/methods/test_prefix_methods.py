@@ -184,6 +184,23 @@ def test_user_prefix_answers_from_the_users_tokens_and_records(tmp_path: Path) -
     assert answers != before
 
 
+def test_a_date_that_no_calendar_has_counts_as_none() -> None:
+    """Files may hold such dates: only their form is checked when they are read."""
+    backbone, data = load_backbone(), dataset("lamp5")
+    method = build(UserPrefix, backbone, tokens=2, bridge=0, user_epochs=1)
+    method.fit_shared(data.shared)
+
+    def last_prefix(day: str) -> torch.Tensor:
+        dates = ("2015-02-01", day, "2015-03-01")
+        items = (HistoryItem(str(i), f"about {i}", "a title", own) for i, own in enumerate(dates))
+        method.adapt([user := User("u", tuple(items))])
+        prefix: torch.Tensor = method.given(user)(2)
+        return prefix
+
+    for day in ("2015-02-30", "0000"):
+        assert torch.equal(last_prefix(day), last_prefix(""))
+
+
 def test_a_record_of_a_training_example_is_an_earlier_item() -> None:
     backbone, data = load_backbone(), dataset("lamp5")
     items = [HistoryItem(str(i), f"about {w}", f"{w} title", f"{2000 + i}") for i, w in enumerate("abcd")]

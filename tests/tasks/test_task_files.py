@@ -25,6 +25,7 @@ from lampbench.core import (
 )
 from lampbench.data.files import Exported, export
 from lampbench.leaderboard import KnownGolds, Recount, add, read_result, validate
+from lampbench.metrics import score
 from lampbench.runner import LocalExecutor, Plan, Planner, Settings, load_task
 from lampbench.testing import task_cases
 
@@ -64,11 +65,21 @@ def read(folder: Path, text: str) -> Task:
     return load_task(written(folder, text))
 
 
-@pytest.mark.parametrize("text", [TEXT, LABELS, RATING], ids=["text", "labels", "rating"])
+@pytest.mark.parametrize(
+    "text",
+    [TEXT, LABELS, LABELS.replace('["home", "work"]', '"from the data"'), RATING],
+    ids=["text", "labels", "labels from the data", "rating"],
+)
 def test_a_file_of_each_kind_keeps_the_contract_of_tasks(text: str, tmp_path: Path) -> None:
     name = read(tmp_path, text).name
     for case in task_cases(name):
         case.run()
+
+
+def test_golds_alone_do_not_tell_the_labels_of_the_data(tmp_path: Path) -> None:
+    own = read(tmp_path, LABELS.replace('["home", "work"]', '"from the data"'))
+    with pytest.raises(InputError, match="the labels of file-folders are those of the data"):
+        score(own, ["home", "work"], ["home", "home"])
 
 
 def test_several_source_fields_stand_line_by_line_in_the_prompt(tmp_path: Path) -> None:
@@ -118,6 +129,9 @@ def test_a_task_of_a_file_can_be_sent_to_another_process(tmp_path: Path) -> None
         (("max_new_tokens = 4", "[prompt]\nquestion = 'Q'\nitem = '{source} {target}'"), "{text} once"),
         (("max_new_tokens = 4", "max_new_tokens = ["), "not valid TOML"),
         (('"file-mails"', '"lamp5"'), "already installed"),
+        (("reply.", "reply to: {text}"), "the text follows by itself"),
+        (("reply.", "reply: {labels}"), "instruction holds {labels}"),
+        (("max_new_tokens = 4", 'kind = "rating"\nscale = [0, 1000]'), "at most 99 apart"),
     ],
 )
 def test_a_wrong_file_is_named_with_what_is_wrong(change: tuple[str, str], said: str, tmp_path: Path) -> None:

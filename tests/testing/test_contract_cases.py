@@ -387,7 +387,7 @@ def test_names_of_cases_are_fit_for_pytest() -> None:
     names = [str(case) for case in contract_cases("perfit", ["lamp3", "lamp5"])]
     assert names[:3] == ["perfit-import", "perfit-description", "perfit-skips"]
     assert names[3] == "perfit-lamp3-config"
-    assert len(set(names)) == len(names) == 3 + 2 * 10
+    assert len(set(names)) == len(names) == 3 + 2 * 11
 
 
 def test_unknown_names_are_refused_with_the_nearest() -> None:

@@ -184,9 +184,11 @@ def _text(row: Mapping[str, Any], columns: Columns, task: Task, number: int) -> 
         source = task.definition.joined(dict(zip(task.definition.source, sources, strict=True)))
     if task.kind == "rating":
         # As the official files write it.
-        target = str(target.removesuffix(".0"))
+        target = target.removesuffix(".0")
     if not task.accepts(target):
         return f"{columns.target!r} is {_short(target)}, no answer of {task.name}"
+    if task.kind == "labels" and "\n" in target:
+        return f"{columns.target!r} is {_short(target)}; a label is one line"
     day = "" if columns.date is None else date_text(values[columns.date])
     if day is None:
         return f"{columns.date!r} is {_short(values[str(columns.date)])}; expected YYYY-MM-DD, or that with a time"

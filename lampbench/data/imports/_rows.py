@@ -58,7 +58,7 @@ class RowFile:
 
     Attributes:
         path: Where it is.
-        encoding: Of a CSV file.
+        encoding: Of a CSV file, as ``codecs`` calls it.
     """
 
     path: Path
@@ -119,8 +119,6 @@ class RowFile:
                         yield where, f"it has {len(cells)} cells, and the header has {len(header)}"
                     else:
                         yield where, {name: cells[place] for name, place in places.items()}
-        except LookupError:
-            raise InputError(f"--encoding {encoding}: no such encoding; utf-8, cp1252 and utf-16 are some") from None
         except UnicodeError:
             raise InputError(f"{path}: {_undecodable(path, encoding)}") from None
         except csv.Error as error:
@@ -183,7 +181,13 @@ class RowFile:
 
 
 def row_files(paths: Sequence[Path], encoding: str = UTF_8) -> list[RowFile]:
-    """The tables at the paths; raises InputError if there is nothing at one of them."""
+    """The tables at the paths; raises InputError if there is nothing at one of them, or no such encoding."""
+    try:
+        # One name for all its spellings: a byte order mark is expected in UTF-8 alone.
+        encoding = codecs.lookup(encoding).name
+        "".encode(encoding)
+    except (LookupError, ValueError):
+        raise InputError(f"--encoding {encoding}: no such encoding; utf-8, cp1252 and utf-16 are some") from None
     for path in paths:
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")

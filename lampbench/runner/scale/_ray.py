@@ -11,7 +11,7 @@ from lampbench.core import LabelledUser
 from lampbench.rows import RunRow
 from lampbench.runner._folder import RunFolder
 from lampbench.runner._plan import Plan
-from lampbench.runner._plugin_file import plugin_file_modules
+from lampbench.runner._plugin_file import plugin_modules
 from lampbench.runner._run import Reporter, Run, finished_earlier
 from lampbench.runner._stages import SharedStages
 from lampbench.runner._units import Waiting
@@ -87,11 +87,11 @@ class RayExecutor:
 
 
 def _send_code() -> None:
-    """Let workers get the code of methods and tasks that are in files, which they cannot import."""
+    """Let workers get the code of plug-in files, which they cannot import."""
     import ray
 
     cloudpickle: Any = ray.cloudpickle
-    for module in plugin_file_modules():
+    for module in plugin_modules():
         cloudpickle.register_pickle_by_value(module)
 
 
