@@ -31,7 +31,7 @@ def killed(out: Path, method: str, kills: int, seed: int) -> dict[str, Any]:
     ("method", "kills", "phases"),
     [
         ("perfit", 40, {"fit_shared", "adapt", "predict", "check"}),
-        ("pag", 10, {"adapt"}),
+        ("pag", 10, {"start", "adapt", "predict", "check"}),
     ],
 )
 def test_a_run_killed_at_random_moments_ends_as_if_undisturbed(
