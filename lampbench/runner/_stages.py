@@ -168,9 +168,12 @@ def _identity(plan: Plan) -> dict[str, Any]:
     kind, settings = plan.method_type, plan.settings
     own = shared_identity(plan.method, kind, plan.config)
     config = config_to_json(plan.config, identity_only=True)
-    by_default = [plan.method, plan.plugin.distribution, plan.plugin.value, kind.version, config]
+    stage = [plan.method, plan.plugin.value, kind.version, config]
+    if own is not None:
+        stage = [own.name, own.version, dict(own.settings)]
     return {
-        "stage": by_default if own is None else [own.name, own.version, dict(own.settings)],
+        # Code of other distributions, or of a file of other content, is not trusted to be the same.
+        "stage": [plan.plugin.distribution, *stage],
         "data": plan.dataset.hash,
         # Joint training reads the evaluated users.
         "users": [user.id for user in plan.dataset.users] if plan.joint else None,
