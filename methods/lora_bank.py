@@ -166,6 +166,8 @@ class LoraBank(AdapterMethod):
         if config.mode == "pieces":
             return replace(config, targets=UserLoraConfig().on(context).targets)
         own = tuple(name for name in shape.linear_maps if name not in shape.shared_maps)
+        if shape.linear_maps and not own:
+            raise InputError("lora-bank: all linear maps of the model are shared by several layers; use another method")
         return replace(config, targets=own or None)
 
     @classmethod

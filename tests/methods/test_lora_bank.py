@@ -15,7 +15,7 @@ from support import load_backbone, task
 
 from lampbench.adapters import acting
 from lampbench.backbone import PassWindow, attached
-from lampbench.core import HistoryItem, InputError, LabelledUser, RunContext, User, config_from
+from lampbench.core import BackboneShape, HistoryItem, InputError, LabelledUser, RunContext, User, config_from
 from lampbench.retrieval import clusters, user_vector
 from lampbench.testing import contents
 
@@ -245,3 +245,9 @@ def test_a_user_of_pieces_trains_nothing_and_keeps_a_lora_that_peft_reads(tmp_pa
     again.save_user(user.id, fresh)
     assert all(torch.equal(part, state[name]) for name, part in again.adapter().load(fresh, again.backbone).items())
     assert any(part.any() for name, part in state.items() if "lora_B" in name)
+
+
+def test_a_model_whose_linear_maps_are_all_shared_by_layers_is_refused_when_it_is_planned() -> None:
+    shape = BackboneShape(layers=2, width=8, context=64, linear_maps=("q_proj",), shared_maps=("q_proj",))
+    with pytest.raises(InputError, match="all linear maps of the model are shared"):
+        LoraBank.resolve(LoraBank.Config(), task("lamp5"), RunContext("folder", shape, "lora-bank"))
