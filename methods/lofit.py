@@ -47,10 +47,8 @@ class LofitConfig(TrainingConfig):
         super().__post_init__()
         if self.share is not None and not 0 < self.share <= 1:
             raise ValueError(f"share must be above 0 and at most 1, found {self.share}")
-        if self.head_learning_rate is not None and self.head_learning_rate <= 0:
-            raise ValueError(f"head_learning_rate must be above 0, found {self.head_learning_rate}")
-        if self.head_l1 < 0:
-            raise ValueError(f"head_l1 must be at least 0, found {self.head_l1}")
+        self.above_zero("head_learning_rate")
+        self.at_least(0, "head_l1")
 
 
 class Lofit(AdapterMethod):

@@ -83,10 +83,7 @@ class TaskLoraConfig(LoraTrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("k", "profile_items"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, found {value}")
+        self.at_least(1, "k", "profile_items")
 
     def stage(self, version: int, targets: tuple[str, ...], epochs: int | None) -> SharedIdentity:
         """What a task LoRA depends on: the same for every method that trains one."""

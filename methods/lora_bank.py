@@ -96,14 +96,8 @@ class LoraBankConfig(LoraTrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("anchors", "least_items", "top", "gate_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, found {value}")
-        for name in ("bank_learning_rate", "gate_learning_rate"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} must be above 0, found {value}")
+        self.at_least(1, "anchors", "least_items", "top", "gate_steps")
+        self.above_zero("bank_learning_rate", "gate_learning_rate")
         if not 0 <= self.bank_warmup_ratio <= 1:
             raise ValueError(f"bank_warmup_ratio must be from 0 to 1, found {self.bank_warmup_ratio}")
 

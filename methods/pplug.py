@@ -57,10 +57,8 @@ class PplugConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("tokens", 1), ("instruction_tokens", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}, found {value}")
+        self.at_least(1, "tokens")
+        self.at_least(0, "instruction_tokens")
 
 
 class Pplug(AdapterMethod):

@@ -76,9 +76,8 @@ class UserPrefixConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("tokens", 1), ("records", 0), ("bridge", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, found {getattr(self, name)}")
+        self.at_least(1, "tokens")
+        self.at_least(0, "records", "bridge")
 
 
 class UserPrefix(AdapterMethod):

@@ -64,6 +64,21 @@ def broken_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install("broken", tmp_path_factory.mktemp("broken"))
 
 
+@pytest.fixture
+def plugged(broken_site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The broken plug-ins, in this process."""
+    from lampbench.core import methods, metrics, tasks
+
+    registries = (methods, metrics, tasks)
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(broken_site)
+        for registry in registries:
+            registry.cache_clear()
+        yield
+    for registry in registries:
+        registry.cache_clear()
+
+
 @pytest.fixture(scope="module")
 def shown() -> list[Any]:
     """The boards of a made-up site."""

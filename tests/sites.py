@@ -22,7 +22,7 @@ from lampbench.rows import Row
 Change = Callable[[dict[str, Any]], None]
 NOTE = "mini (synthetic): invented users; these scores cannot be compared with scores on LaMP."
 HOSTILE = """</script><script>alert(1)</script>"'&<img src=x onerror=alert(2)>{{ 7*7 }}\ud800"""
-# Method -> the share of right answers, parameters and seconds a user.
+# Method -> the share of right answers, parameters and seconds per user.
 METHODS = {
     "zero-shot": (0.2, 0, None),
     "majority": (0.25, 0, 0.0001),

@@ -106,6 +106,22 @@ class Runs:
         self._reporter.moves.append((done, name))
 
 
+def plain_steps(optimizer: Any) -> Iterator[list[int]]:
+    """Which of five examples each step has, for a loop that the engines are compared with.
+
+    Two epochs in batches of two, drawn by the seed 7; the learning rate falls linearly from 0.01 to 0.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(7)
+    for epoch in range(2):
+        order = torch.randperm(5, generator=generator).tolist()
+        for number, chosen in enumerate((order[:2], order[2:4], order[4:])):
+            optimizer.param_groups[0]["lr"] = 1e-2 * (6 - 3 * epoch - number) / 6
+            optimizer.zero_grad()
+            yield chosen
+
+
 def install(package: str, folder: Path) -> Path:
     """A distribution of plug-ins, installed by pip into a folder to be put on the path."""
     source = Path(shutil.copytree(PLUGINS / package, folder / "source"))

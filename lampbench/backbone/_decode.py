@@ -224,7 +224,7 @@ def generate(
         penalties: On what a row has read or written before.
         contrast: If given, every row is read by two models, and each token is chosen from both. ``numbers`` has the
             rows of the second model after those of the first.
-        places: How many of a row's first ids are places of a prefix, which is no text that could be repeated.
+        places: How many of a row's first ids are places of a prefix; penalties on repetition leave them out.
         step: Called after each token of all rows.
     """
     read = rows if contrast is None else [*rows, *rows]

@@ -206,7 +206,7 @@ class AdapterMethod(Method):
         starts: Sequence[State],
         given: Callable[[int], Tensor] | None = None,
     ) -> list[State]:
-        """The same on any examples, whoever's they are."""
+        """Train adapters together on any examples; otherwise as ``train_shared``."""
         job = TrainingJob("shared", derive_seed(self.seed, "shared"), pairs, starts, given)
         if self.engine == "solo":
             return train_alone(self.backbone, job, specs, recipe, progress=self.progress)

@@ -22,7 +22,7 @@ class TrainingConfig:
 
     Attributes:
         published: Field -> value: the settings that were published for LaMP.
-        chosen: The same for fields of which nothing is published: what is chosen here.
+        chosen: Field -> value: the settings that were chosen here, because none were published.
         user_epochs_in: The field that holds the epochs over a user's history; None if nothing is trained per user.
     """
 
@@ -42,18 +42,25 @@ class TrainingConfig:
     batch_size: int | None = setting(None, "training examples per step")
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "clip"):
+        self.above_zero("learning_rate", "clip")
+        self.at_least(1, *(name for name in vars(self) if name.endswith(("rank", "epochs", "batch_size"))))
+        self.at_least(0, "weight_decay")
+        if not 0 <= self.warmup_ratio <= 1:
+            raise ValueError(f"warmup_ratio must be from 0 to 1, found {self.warmup_ratio}")
+
+    def at_least(self, bound: int, *names: str) -> None:
+        """Refuse these settings below ``bound``, unless they are None; raises ValueError."""
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                raise ValueError(f"{name} must be at least {bound}, found {value}")
+
+    def above_zero(self, *names: str) -> None:
+        """Refuse these settings at or below 0, unless they are None; raises ValueError."""
+        for name in names:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be above 0, found {value}")
-        for name in (name for name in vars(self) if name.endswith(("rank", "epochs", "batch_size"))):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, found {value}")
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay must be at least 0, found {self.weight_decay}")
-        if not 0 <= self.warmup_ratio <= 1:
-            raise ValueError(f"warmup_ratio must be from 0 to 1, found {self.warmup_ratio}")
 
     @property
     def starts_elsewhere(self) -> bool:

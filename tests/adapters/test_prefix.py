@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import load_backbone, task
+from support import load_backbone, plain_steps, task
 from torch.nn.functional import cross_entropy
 
 from lampbench.adapters import LoraSpec, Prefix, PrefixSpec, Recipe, TrainingJob, train_alone, train_together
@@ -53,21 +53,16 @@ def test_training_is_that_of_pefts_prompt_tuning(engine: str) -> None:
     model = tuned(backbone, SPEC.vectors(start))
     own = model.prompt_encoder["default"].embedding.weight
     optimizer = torch.optim.AdamW([own], lr=1e-2, weight_decay=0.01)
-    encoded, generator = [backbone.with_prefix(0).encoder.pair(pair) for pair in PAIRS], torch.Generator()
-    generator.manual_seed(7)
-    for epoch in range(2):
-        order = torch.randperm(5, generator=generator).tolist()
-        for number, chosen in enumerate((order[:2], order[2:4], order[4:])):
-            optimizer.param_groups[0]["lr"] = 1e-2 * (6 - 3 * epoch - number) / 6
-            optimizer.zero_grad()
-            losses = []
-            for prompt, target in (encoded[i] for i in chosen):
-                # peft puts the vectors before everything.
-                logits = model(input_ids=torch.tensor([prompt + target])).logits[0, SPEC.length + len(prompt) - 1 : -1]
-                losses.append(cross_entropy(logits, torch.tensor(target), reduction="none"))
-            torch.cat(losses).mean().backward()
-            torch.nn.utils.clip_grad_norm_([own], 1.0)
-            optimizer.step()
+    encoded = [backbone.with_prefix(0).encoder.pair(pair) for pair in PAIRS]
+    for chosen in plain_steps(optimizer):
+        losses = []
+        for prompt, target in (encoded[i] for i in chosen):
+            # peft puts the vectors before everything.
+            logits = model(input_ids=torch.tensor([prompt + target])).logits[0, SPEC.length + len(prompt) - 1 : -1]
+            losses.append(cross_entropy(logits, torch.tensor(target), reduction="none"))
+        torch.cat(losses).mean().backward()
+        torch.nn.utils.clip_grad_norm_([own], 1.0)
+        optimizer.step()
     torch.testing.assert_close(SPEC.vectors(state), own.detach(), atol=1e-10, rtol=0)
     assert float((own.detach() - SPEC.vectors(start)).abs().max()) > 1e-3
 

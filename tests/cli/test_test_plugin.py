@@ -5,25 +5,15 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lampbench.cli._main import cli
-from lampbench.core import InputError, methods, metrics, tasks
+from lampbench.core import InputError
 from lampbench.testing import CHECKS, TASK_CHECKS
 
-
-@pytest.fixture(autouse=True)
-def _plugged(broken_site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with monkeypatch.context() as patch:
-        patch.syspath_prepend(broken_site)
-        for registry in (methods, metrics, tasks):
-            registry.cache_clear()
-        yield
-    for registry in (methods, metrics, tasks):
-        registry.cache_clear()
+pytestmark = pytest.mark.usefixtures("plugged")
 
 
 def run(*arguments: str) -> int:

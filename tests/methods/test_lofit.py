@@ -11,7 +11,7 @@ import pytest
 import torch
 from lampbench_methods.lofit import Lofit
 from safetensors.torch import load_file
-from support import dataset, load_backbone, task
+from support import dataset, load_backbone, plain_steps, task
 from torch.nn.functional import cross_entropy
 
 from lampbench.adapters import HeadSpec, Recipe, TrainingJob, train_alone, train_together
@@ -62,20 +62,16 @@ def test_both_engines_follow_a_plain_loop(kind: Any) -> None:
     width = spec.places(backbone)[0].width
     values = {head: torch.zeros(width, dtype=torch.float64, requires_grad=True) for head in heads}
     optimizer = torch.optim.AdamW(list(values.values()), lr=1e-2, weight_decay=0.0)
-    encoded, generator = [backbone.encoder.pair(pair) for pair in PAIRS], torch.Generator().manual_seed(7)
-    for epoch in range(2):
-        order = torch.randperm(5, generator=generator).tolist()
-        for number, chosen in enumerate((order[:2], order[2:4], order[4:])):
-            optimizer.param_groups[0]["lr"] = 1e-2 * (6 - 3 * epoch - number) / 6
-            optimizer.zero_grad()
-            losses = []
-            with heads_changed(backbone, values, kind):
-                for prompt, target in (encoded[i] for i in chosen):
-                    logits = backbone.model(torch.tensor([prompt + target])).logits[0, len(prompt) - 1 : -1]
-                    losses.append(cross_entropy(logits, torch.tensor(target), reduction="none"))
-            (torch.cat(losses).mean() + 1e-3 * sum(v.abs().sum() for v in values.values())).backward()
-            torch.nn.utils.clip_grad_norm_(list(values.values()), 1.0)
-            optimizer.step()
+    encoded = [backbone.encoder.pair(pair) for pair in PAIRS]
+    for chosen in plain_steps(optimizer):
+        losses = []
+        with heads_changed(backbone, values, kind):
+            for prompt, target in (encoded[i] for i in chosen):
+                logits = backbone.model(torch.tensor([prompt + target])).logits[0, len(prompt) - 1 : -1]
+                losses.append(cross_entropy(logits, torch.tensor(target), reduction="none"))
+        (torch.cat(losses).mean() + 1e-3 * sum(v.abs().sum() for v in values.values())).backward()
+        torch.nn.utils.clip_grad_norm_(list(values.values()), 1.0)
+        optimizer.step()
     ((_, together),) = train_together(backbone, [job], [spec], recipe)
     for (state,) in (train_alone(backbone, job, [spec], recipe), together):
         for place in spec.places(backbone):

@@ -10,7 +10,7 @@ import torch
 from lampbench_methods.pplug import PoolNetwork, Pplug
 from lampbench_methods.user_prefix import RecordNetwork, UserPrefix
 from safetensors.torch import load_file
-from support import dataset, load_backbone, task
+from support import dataset, load_backbone, plain_steps, task
 from torch.nn.functional import gelu
 
 from lampbench.adapters import NetworkPrefixSpec, Recipe, TrainingJob, train_alone, train_together
@@ -99,24 +99,19 @@ def test_both_engines_train_a_network_alike_and_as_a_plain_loop() -> None:
     (alone,) = train_alone(backbone, job, [spec], recipe)
     own = {name: tensor.clone().requires_grad_() for name, tensor in job.starts[0].items()}
     optimizer = torch.optim.AdamW(list(own.values()), lr=1e-2, weight_decay=0.01)
-    encoded, generator = [backbone.with_prefix(0).encoder.pair(pair) for pair in PAIRS], torch.Generator()
-    generator.manual_seed(7)
+    encoded = [backbone.with_prefix(0).encoder.pair(pair) for pair in PAIRS]
     embed = backbone.model.get_input_embeddings()
-    for epoch in range(2):
-        order = torch.randperm(5, generator=generator).tolist()
-        for number, chosen in enumerate((order[:2], order[2:4], order[4:])):
-            optimizer.param_groups[0]["lr"] = 1e-2 * (6 - 3 * epoch - number) / 6
-            optimizer.zero_grad()
-            losses = []
-            for i in chosen:
-                prompt, target = encoded[i]
-                prefix = spec.network(own, given[i].unsqueeze(0))[0]
-                rows = torch.cat([prefix, embed(torch.tensor(prompt + target))]).unsqueeze(0)
-                logits = backbone.model(inputs_embeds=rows).logits[0, 3 + len(prompt) - 1 : -1]
-                losses.append(torch.nn.functional.cross_entropy(logits, torch.tensor(target), reduction="none"))
-            torch.cat(losses).mean().backward()
-            torch.nn.utils.clip_grad_norm_(list(own.values()), 1.0)
-            optimizer.step()
+    for chosen in plain_steps(optimizer):
+        losses = []
+        for i in chosen:
+            prompt, target = encoded[i]
+            prefix = spec.network(own, given[i].unsqueeze(0))[0]
+            rows = torch.cat([prefix, embed(torch.tensor(prompt + target))]).unsqueeze(0)
+            logits = backbone.model(inputs_embeds=rows).logits[0, 3 + len(prompt) - 1 : -1]
+            losses.append(torch.nn.functional.cross_entropy(logits, torch.tensor(target), reduction="none"))
+        torch.cat(losses).mean().backward()
+        torch.nn.utils.clip_grad_norm_(list(own.values()), 1.0)
+        optimizer.step()
     for name, tensor in own.items():
         torch.testing.assert_close(together[name], tensor.detach(), atol=1e-10, rtol=0)
         torch.testing.assert_close(alone[name], tensor.detach(), atol=1e-10, rtol=0)

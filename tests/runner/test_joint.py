@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +14,16 @@ import pytest
 from board_rows import made_run
 from support import Silence
 
-from lampbench.core import InputError, LabelledUser, Method, Query, User, methods
+from lampbench.core import InputError, LabelledUser, Method, Query, User
 from lampbench.leaderboard import KnownGolds, add, boards, read_results, validate, write_boards
 from lampbench.leaderboard.site import write_site
 from lampbench.rows import JOINT, Row, read_row, run_id
 from lampbench.runner import LocalExecutor, Plan, Planner, RunFolder, Settings, reachable
 
+# ``sound-joint`` answers with the target that all evaluated users wrote most often, and its count per user.
+pytestmark = pytest.mark.usefixtures("plugged")
+
 TASK, USERS = "lamp3", 6
-
-
-@pytest.fixture(autouse=True)
-def plugged(broken_site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """``sound-joint``: answers with the target that all evaluated users wrote most often, and its count per user."""
-    with monkeypatch.context() as patch:
-        patch.syspath_prepend(broken_site)
-        methods.cache_clear()
-        yield
-    methods.cache_clear()
 
 
 def planned(tmp_path: Path, method: str = "sound-joint", **settings: Any) -> Plan:

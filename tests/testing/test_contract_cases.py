@@ -1,6 +1,6 @@
 """The contract suite names what a method breaks, and only that."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,16 +46,6 @@ BROKEN = {
     "saves-elsewhere": "reload",
     "forgets-nothing": "forget",
 }
-
-
-@pytest.fixture
-def plugged(broken_site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The broken plug-ins, in this process."""
-    with monkeypatch.context() as patch:
-        patch.syspath_prepend(broken_site)
-        methods.cache_clear()
-        yield
-    methods.cache_clear()
 
 
 Register = Callable[[type[Method]], str]

@@ -1,6 +1,5 @@
 """The contract of tasks names what a task or its metric breaks, and only that."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from unittest import SkipTest
 
@@ -8,7 +7,7 @@ import pytest
 from runs import planner
 from support import TASK_NAMES
 
-from lampbench.core import InputError, metrics, tasks
+from lampbench.core import InputError, tasks
 from lampbench.testing import TASK_CHECKS, ContractError, task_cases
 
 # Broken plug-ins -> the check that names them, and words of what it says.
@@ -35,16 +34,7 @@ BROKEN = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _plugged(broken_site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The broken plug-ins, in this process."""
-    with monkeypatch.context() as patch:
-        patch.syspath_prepend(broken_site)
-        for registry in (tasks, metrics):
-            registry.cache_clear()
-        yield
-    for registry in (tasks, metrics):
-        registry.cache_clear()
+pytestmark = pytest.mark.usefixtures("plugged")
 
 
 @pytest.mark.parametrize(("name", "check", "said"), [(name, *found) for name, found in BROKEN.items()])

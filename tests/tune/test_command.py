@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from click.testing import CliRunner, Result
 from support import task
 
 from lampbench.cli import cli
-from lampbench.core import HistoryItem, InputError, LabelledQuery, LabelledUser, Query, User, methods, tasks
+from lampbench.core import HistoryItem, InputError, LabelledQuery, LabelledUser, Query, User, tasks
 from lampbench.data.files import Exported, export
 from lampbench.data.mini.protocol import MiniProtocol
 from lampbench.leaderboard import KnownGolds, add, read_result, result_faults
@@ -113,16 +112,6 @@ SEVERAL = (
     "--out",
     "out",
 )
-
-
-@pytest.fixture
-def plugged(broken_site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """``sound``, which has no settings, and ``sound-joint``, which has one; neither uses a model."""
-    with monkeypatch.context() as patch:
-        patch.syspath_prepend(broken_site)
-        methods.cache_clear()
-        yield
-    methods.cache_clear()
 
 
 @pytest.mark.usefixtures("plugged")

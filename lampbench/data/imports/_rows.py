@@ -195,7 +195,7 @@ def row_files(paths: Sequence[Path], encoding: str = UTF_8) -> list[RowFile]:
 
 
 def text_of(value: Any) -> str | None:
-    """A cell as text, without white space at its ends; empty for no value, None for what is no text."""
+    """A cell as text, without white space at its ends; empty if the cell is, None if it holds something else."""
     if value is None:
         return ""
     if isinstance(value, (datetime, date)):
