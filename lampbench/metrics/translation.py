@@ -38,10 +38,10 @@ def _without_wordnet() -> str:
 
 @cache
 def _scorers() -> tuple[Any, Any]:
-    from sacrebleu import metrics
+    from sacrebleu.metrics import bleu, chrf
 
     # The effective order concerns a sentence's own score, of which only the counts are used.
-    return metrics.BLEU(effective_order=True), metrics.CHRF()
+    return bleu.BLEU(effective_order=True), chrf.CHRF()
 
 
 def _bleu_counts(predictions: Sequence[str], golds: Sequence[str], labels: Sequence[str]) -> list[list[float]]:
