@@ -10,6 +10,7 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -35,6 +36,13 @@ _COMMANDS = {
     "completion": ("lampbench.cli._completion", "completion", "Print a script that completes words on TAB."),
     "rescore": ("lampbench.cli._rescore", "rescore", "Score finished runs by other metrics."),
     "score": ("lampbench.cli._score", "score", "Score a predictions file against a golds file."),
+}
+# What an interruption leaves, by the words that a command begins with; the others have nothing to resume.
+_RESUMABLE = {
+    "run": "finished work is kept; repeat the command to resume",
+    "tune": "finished trials are kept; repeat the command to resume",
+    "analyze": "finished work is kept in the cache; repeat the command to resume",
+    "data get": "finished files are kept; repeat the command to resume the download",
 }
 # What they do has nothing to do with plug-ins in files.
 _WITHOUT_PLUGINS = ("doctor", "completion")
@@ -96,7 +104,7 @@ def main() -> None:
     try:
         status = cli.main(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        click.echo(_interrupted(sys.argv[1:]), err=True)
         sys.exit(130)
     except click.ClickException as error:
         error.show()
@@ -108,6 +116,13 @@ def main() -> None:
         click.echo(f"error: {text}", err=True)
         sys.exit(status)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _interrupted(arguments: Sequence[str]) -> str:
+    """What an interrupted command says, whatever it was doing."""
+    words = " ".join(word for word in arguments if not word.startswith("-"))
+    left = next((text for command, text in _RESUMABLE.items() if f"{words} ".startswith(f"{command} ")), None)
+    return f"interrupted: {left}" if left else "interrupted"
 
 
 def _told(error: BaseException) -> tuple[str, int]:
