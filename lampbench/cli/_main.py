@@ -5,6 +5,7 @@ Commands are imported when they are asked for; this module imports click alone.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
@@ -132,7 +133,9 @@ def _told(error: BaseException) -> tuple[str, int]:
     if isinstance(error, LampBenchError):
         return str(error), error.exit_status
     if isinstance(error, OSError):
-        return str(error), 1
+        where = "" if error.filename is None else f"{error.filename}: "
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        return f"{where}{error.strerror or error}{'; free some space, and repeat the command' if full else ''}", 1
     text = (str(error).strip().splitlines() or [""])[0]
     if isinstance(error, SystemExit):
         return f"a plug-in ended the program (SystemExit: {text}); repair or uninstall it", 1

@@ -304,16 +304,28 @@ def keep_task(task: Task, folder: Path) -> None:
         write_json(folder / KEPT_TASK, task.definition.to_json())
 
 
-def find_kept_task(folder: Path) -> None:
+def find_kept_task(folder: Path, *, with_others: bool = True) -> None:
     """Let the task that a run's or result's folder keeps be found by its name, if it keeps one.
+
+    Args:
+        folder: The folder.
+        with_others: Whether it is read together with others, whose task of this name must be the same.
 
     Raises:
         InputError: The file is damaged, or the name is already that of another task.
     """
     path = folder / KEPT_TASK
-    if path.is_file():
-        task = read_task_file(path)
-        tasks().add(file_plugin(task.name, task, path), same=True)
+    if not path.is_file():
+        return
+    task = read_task_file(path)
+    for known in tasks().claims(task.name) if with_others else ():
+        if known.target not in (None, task):
+            raise InputError(
+                f"{path}: not the task {task.name!r} of {known.value}: the task file was edited between these runs, "
+                "or their data has other labels; move the runs of one of them to another folder (--out), and give an "
+                "edited file another name"
+            )
+    tasks().add(file_plugin(task.name, task, path))
 
 
 def _read(path: Path) -> dict[str, Any]:

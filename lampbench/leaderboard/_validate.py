@@ -81,7 +81,7 @@ def _result_faults(folder: Path, golds: Golds, count: Count) -> Iterator[str]:
         yield task
         return
     yield from _method_faults(row, count)
-    yield from _extra_files(folder)
+    yield from _extra_files(folder, task)
     yield from _answer_faults(folder, row, task, golds)
 
 
@@ -136,9 +136,10 @@ def _joint_faults(identity: Identity, method: type[Method]) -> Iterator[str]:
         yield f"identity.joint: {identity.joint}, but {identity.method} with this config declares {joint}"
 
 
-def _extra_files(folder: Path) -> Iterator[str]:
+def _extra_files(folder: Path, task: Task) -> Iterator[str]:
+    own = {ROW, PREDICTIONS, SUMS} | (set() if task.definition is None else {KEPT_TASK})
     for path in sorted(folder.iterdir()):
-        if path.name not in (ROW, PREDICTIONS, SUMS, KEPT_TASK):
+        if path.name not in own:
             yield f"{path.name} does not belong here"
 
 

@@ -131,6 +131,7 @@ class Planner:
         # A note on the whole command, given once.
         self._note = cache(say)
         self.settings = replace(settings, protocol=name)
+        self._task = cache(self._load_task)
         self._dataset = cache(self._load_dataset)
         self._backbone = cache(self._describe_backbone)
         self._tokenizer = cache(self._load_tokenizer)
@@ -145,10 +146,7 @@ class Planner:
         plugin = methods().plugin(method)
         method = plugin.name
         method_type = load_method(method)
-        the_task = load_task(task)
-        if self.settings.prompts is not None:
-            the_task = the_task.worded(self.settings.prompts)
-        the_task = self.labelled(the_task)
+        the_task = self._task(task)
         try:
             return self._plan(method, plugin, method_type, the_task, overrides)
         except LampBenchError:
@@ -236,6 +234,14 @@ class Planner:
         resolved = definition.with_labels(sorted(known))
         tasks().add(file_plugin(task.name, resolved, Path(tasks().plugin(task.name).value)))
         return resolved
+
+    def _load_task(self, name: str) -> Task:
+        # Labels that an earlier command of this process found may be those of other data.
+        value = tasks().plugin(name).value
+        task = load_task(value if value.lower().endswith(".toml") else name)
+        if self.settings.prompts is not None:
+            task = task.worded(self.settings.prompts)
+        return self.labelled(task)
 
     def _load_dataset(self, task: Task) -> tuple[Dataset, float]:
         start = time.perf_counter()
