@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import click
 
-from lampbench.core import use_threads
+from lampbench.core import unknown_name, use_threads
 
 # The shell sets it when somebody presses TAB; lampbench.cli._completion prints what makes the shell do so.
 COMPLETE = "_LAMPBENCH_COMPLETE"
@@ -63,6 +63,13 @@ class _LazyGroup(click.Group):
 
             offer_plugin_files(command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in _COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise unknown_name("command", args[0], _COMMANDS)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -282,11 +282,8 @@ def _write(path: Path, chosen: Sequence[_Best], options: Mapping[str, Any]) -> N
     else:
         lines = [f"{own.method}: {own.about[0].rstrip(',')}" for own in chosen]
     write_best(path, {"task": names, **options}, {own.method: own.settings for own in chosen}, lines)
-    click.echo(
-        "\n".join(
-            [*(lines if len(chosen) == 1 else []), f"lampbench run --config {shlex.quote(str(path))}{plugin_words()}"]
-        )
-    )
+    command = f"lampbench run --config {shlex.quote(str(path))}{plugin_words()}"
+    click.echo("\n".join([*(lines if len(chosen) == 1 else []), command]))
 
 
 def _named(task: str) -> str:

@@ -81,7 +81,7 @@ def _result_faults(folder: Path, golds: Golds, count: Count) -> Iterator[str]:
         yield task
         return
     yield from _method_faults(row, count)
-    yield from _extra_files(folder, task)
+    yield from _extra_files(folder)
     yield from _answer_faults(folder, row, task, golds)
 
 
@@ -94,7 +94,7 @@ def _place_faults(folder: Path, row: Row) -> Iterator[str]:
 
 def _known_task(folder: Path, identity: Identity) -> Task | str:
     try:
-        find_kept_task(folder)
+        find_kept_task(folder, identity.task)
         task: Task = tasks().load(identity.task)
     except InputError as error:
         return str(error)
@@ -136,10 +136,9 @@ def _joint_faults(identity: Identity, method: type[Method]) -> Iterator[str]:
         yield f"identity.joint: {identity.joint}, but {identity.method} with this config declares {joint}"
 
 
-def _extra_files(folder: Path, task: Task) -> Iterator[str]:
-    own = {ROW, PREDICTIONS, SUMS} | (set() if task.definition is None else {KEPT_TASK})
+def _extra_files(folder: Path) -> Iterator[str]:
     for path in sorted(folder.iterdir()):
-        if path.name not in own:
+        if path.name not in (ROW, PREDICTIONS, SUMS, KEPT_TASK):
             yield f"{path.name} does not belong here"
 
 

@@ -27,7 +27,8 @@ from lampbench.rows import TakenStage
 from lampbench.runner._environment import environment, source_commit
 from lampbench.runner._failures import storing
 from lampbench.runner._folder import RunFolder
-from lampbench.runner._plan import Plan, shared_identity
+from lampbench.runner._plan import Plan
+from lampbench.runner._plugins import shared_identity
 from lampbench.runner._units import has_shared_stage
 
 # No protocol, whose folder would lie beside it, has a name like this.

@@ -199,7 +199,7 @@ PLANTED: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: (f / "task.json").write_text(
             '{"name": "stray", "instruction": "Write.", "source": ["asked"], "target": "written"}'
         ),
-        "task.json does not belong here",
+        "task.json: describes the task 'stray', but the row is about 'lamp2m'",
     ),
     "everything forged but the golds": (forge, "does not follow from predictions and golds"),
     "the same run twice": (

@@ -127,6 +127,7 @@ def test_a_task_of_a_file_can_be_sent_to_another_process(tmp_path: Path) -> None
         (("max_new_tokens = 4", "scale = [1, 5]"), "scale is given, but the kind is 'text'"),
         (("max_new_tokens = 4", 'metrics = ["rogue-L"]'), "did you mean 'rouge-L'"),
         (("max_new_tokens = 4", "[prompt]\nquestion = 'Q'\nitem = '{source} {target}'"), "{text} once"),
+        (("max_new_tokens = 4", "[prompt]\nname = 'oppu'"), "'name'; known: bare, between, document, end, item"),
         (("max_new_tokens = 4", "max_new_tokens = ["), "not valid TOML"),
         (('"file-mails"', '"lamp5"'), "already installed"),
         (("reply.", "reply to: {text}"), "the text follows by itself"),
@@ -202,10 +203,10 @@ def test_two_tasks_of_one_name_are_not_mixed(tmp_path: Path) -> None:
     other.mkdir()
     assert own.definition is not None
     keep_task(own, other)
-    find_kept_task(other)
+    find_kept_task(other, "file-mails")
     (other / "task.json").write_text(json.dumps(own.definition.to_json() | {"version": 2}))
     with pytest.raises(InputError, match="move the runs of one of them to another folder"):
-        find_kept_task(other)
+        find_kept_task(other, "file-mails")
     (tmp_path / "other").mkdir()
     first, second = written(tmp_path, TEXT), written(tmp_path / "other", TEXT.replace("reply.", "answer."))
     with pytest.raises(InputError, match="two tasks are called 'file-mails'; give one of them another name"):
