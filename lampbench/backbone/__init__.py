@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         keys_and_values,
         layer_output,
         layers_left_out,
+        one_logit,
         only_columns,
         only_inputs,
     )
@@ -75,6 +76,7 @@ __all__ = [
     "layers_left_out",
     "linear_maps",
     "load_tokenizer",
+    "one_logit",
     "only_columns",
     "only_inputs",
     "projections",

@@ -63,12 +63,8 @@ def get(setting: Setting, task: str, split: str, source: str | None, cache: Path
         raise InputError("--split names no split; expected train, dev or test, comma-separated")
     wanted = [file for name in task_names(task, note) for file in remote_files(setting, load_task(name), splits)]
     folder = cache_folder() / setting
-    try:
-        for file in fetch(wanted, folder, source=source or OFFICIAL_SOURCE, progress=_DownloadProgress()):
-            click.echo(f"{file.how:<10}  {file.bytes:>13,} bytes  sha256 {file.sha256[:12]}  {file.local}")
-    except KeyboardInterrupt:
-        click.echo("the same command resumes the download", err=True)
-        raise
+    for file in fetch(wanted, folder, source=source or OFFICIAL_SOURCE, progress=_DownloadProgress()):
+        click.echo(f"{file.how:<10}  {file.bytes:>13,} bytes  sha256 {file.sha256[:12]}  {file.local}")
     click.echo(f"{len(wanted)} files in {folder}; use them: lampbench run --protocol {setting} …")
 
 

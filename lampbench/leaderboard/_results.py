@@ -129,7 +129,7 @@ def result_path(row: Row) -> PurePosixPath:
 def read_result(folder: Path) -> Result:
     """A result; raises InputError if a file is missing or wrong."""
     row = read_row(folder / ROW)
-    find_kept_task(folder)
+    find_kept_task(folder, row.identity.task)
     task: Task = tasks().load(row.identity.task)
     known = sorted(metric.key for metric in task.metrics)
     for name, found in (("metrics", row.metrics), ("swap", row.swap)):

@@ -94,7 +94,7 @@ def _place_faults(folder: Path, row: Row) -> Iterator[str]:
 
 def _known_task(folder: Path, identity: Identity) -> Task | str:
     try:
-        find_kept_task(folder)
+        find_kept_task(folder, identity.task)
         task: Task = tasks().load(identity.task)
     except InputError as error:
         return str(error)
