@@ -160,7 +160,7 @@ def test_the_other_split_and_a_folder_of_another_name(tmp_path: Path) -> None:
 
 def test_other_files_are_not_taken_for_longlamp(tmp_path: Path) -> None:
     folder = publish(tmp_path, "topic_writing_user").rename(tmp_path / "product_review_user")
-    with pytest.raises(InputError, match="column of .* 'reviewerId'"):
+    with pytest.raises(InputError, match=r"column of .* 'reviewerId'"):
         made(folder, "--out", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match=r"no file of the split 'test'; expected test\*\.parquet"):
