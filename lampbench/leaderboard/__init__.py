@@ -1,5 +1,6 @@
 """From finished runs to boards: results, comparison, ranking, validation."""
 
+from lampbench.leaderboard._added import AddedScore, read_added, write_added
 from lampbench.leaderboard._board import Board, Entry, boards
 from lampbench.leaderboard._columns import COLUMNS, Cell, Column, columns
 from lampbench.leaderboard._compare import Comparison, Moved, adjusted, check_comparable, compare, query_changes
@@ -19,6 +20,7 @@ from lampbench.leaderboard._validate import result_faults, validate
 
 __all__ = [
     "COLUMNS",
+    "AddedScore",
     "Board",
     "Cell",
     "Column",
@@ -40,6 +42,7 @@ __all__ = [
     "columns",
     "compare",
     "query_changes",
+    "read_added",
     "read_predictions",
     "read_reported",
     "read_result",
@@ -48,5 +51,6 @@ __all__ = [
     "result_faults",
     "result_path",
     "validate",
+    "write_added",
     "write_boards",
 ]
