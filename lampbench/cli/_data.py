@@ -54,6 +54,7 @@ def get(setting: Setting, task: str, split: str, source: str | None, cache: Path
     lampbench data get lamp-time --task lamp5
     lampbench data get lamp-user --task all --source file:///mirror/LaMP
     """
+    from lampbench.data import LAMP
     from lampbench.data.download import OFFICIAL_SOURCE, fetch, remote_files
     from lampbench.runner import load_task
 
@@ -70,6 +71,7 @@ def get(setting: Setting, task: str, split: str, source: str | None, cache: Path
         click.echo("the same command resumes the download", err=True)
         raise
     click.echo(f"{len(wanted)} files in {folder}; use them: lampbench run --protocol {setting} …")
+    click.echo(f"LaMP's data is under {LAMP}: name LaMP, make no commercial use, share what is made of it alike")
 
 
 @data.command()

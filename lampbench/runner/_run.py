@@ -15,10 +15,11 @@ import lampbench
 from lampbench.core import InputError, Parameters, Prediction, keep_task
 from lampbench.metrics import Score, official_values, score, score_sums
 from lampbench.rows import RunRow
+from lampbench.runner._card import state_card
 from lampbench.runner._checks import data_checks
 from lampbench.runner._environment import command_line
 from lampbench.runner._failures import StorageError, cause, storing
-from lampbench.runner._folder import RunFolder, StateKind
+from lampbench.runner._folder import CARD, RunFolder, StateKind
 from lampbench.runner._plan import Plan
 from lampbench.runner._record import RunRecord
 from lampbench.runner._row import finished_row, now, open_row
@@ -397,7 +398,10 @@ class UnitSink:
         self.log = run.log
 
     def keep(self, kind: StateKind, written: Path, user_id: str = "") -> None:
-        """Move a state to its place; with the shared state whole, its snapshot goes."""
+        """Move a state to its place, with a README; with the shared state whole, its snapshot goes."""
+        if kind != "snapshot" and any(written.iterdir()) and not (written / CARD).exists():
+            with storing(written):
+                (written / CARD).write_text(state_card(self.run.plan, kind, user_id), encoding="utf-8")
         self.run.record.keep(kind, written, user_id)
         if kind == "shared":
             self.run.record.remove_state(self.run.record.shared_snapshot)
