@@ -33,6 +33,7 @@ from lampbench.data import Dataset, Protocol, findings
 from lampbench.metrics import metrics_of
 from lampbench.runner._folder import RunFolder
 from lampbench.runner._settings import Settings
+from lampbench.trackers import check_trackers
 
 if TYPE_CHECKING:
     from lampbench.backbone import BackboneInfo, Decoding, ServedInfo, TransformersBackbone
@@ -124,6 +125,7 @@ class Planner:
         protocol: Protocol | None = None,
         force: bool = False,
     ) -> None:
+        check_trackers(settings.track)
         self._force = force
         self._protocol, name = load_protocol(settings.protocol) if protocol is None else (protocol, settings.protocol)
         self._protocol.say = say
