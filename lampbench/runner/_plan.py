@@ -32,6 +32,7 @@ from lampbench.runner._folder import RunFolder
 from lampbench.runner._model import ChosenModel
 from lampbench.runner._plugins import is_joint, load_method, load_protocol, load_task, shared_identity
 from lampbench.runner._settings import Settings
+from lampbench.trackers import check_trackers
 
 if TYPE_CHECKING:
     from lampbench.backbone import BackboneInfo, Decoding, ServedInfo
@@ -118,6 +119,7 @@ class Planner:
         protocol: Protocol | None = None,
         force: bool = False,
     ) -> None:
+        check_trackers(settings.track)
         self._force = force
         self._protocol, name = load_protocol(settings.protocol) if protocol is None else (protocol, settings.protocol)
         self._protocol.say = say
