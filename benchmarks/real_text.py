@@ -1,7 +1,7 @@
 """A small instruct model on real texts: the runs of docs/real-text.md, their record, and the page's tables.
 
-    python benchmarks/real_text.py --runs DIR --model MODEL --data DATA     # runs what is missing (hours), then as below
-    python benchmarks/real_text.py --runs DIR                               # only reads finished runs
+    python benchmarks/real_text.py --runs DIR --model MODEL --data DATA  # runs what is missing (hours), then as below
+    python benchmarks/real_text.py --runs DIR                            # only reads finished runs
 
 MODEL is a folder of SmolLM2-135M-Instruct, DATA a folder in LaMP's layout with lamp5 and lamp2m. The record is
 benchmarks/results/real-text-cpu.json; tables replace those between the comments `table` and `end` of the page.
