@@ -244,7 +244,8 @@ def table(findings: Sequence[Finding]) -> str:
 def _group(own: Finding) -> str:
     """What the family has in common with others."""
     if own.refused is not None:
-        return f"nothing: {re.sub(r'^--model MODEL: \w+ ', '', own.refused).partition(';')[0]}"
+        reason = re.sub(r"^--model MODEL: \w+ ", "", own.refused).partition(";")[0]
+        return f"nothing: {reason}"
     if not own.holds:
         return "**not as it should be**"
     words, lora = ["answers"], own.trained.get("LoRA", "")
