@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,10 +114,11 @@ def with_tables(page: str, record: Mapping[str, Any]) -> str:
     for name, make in {"titles": titles, "others": others, "gemma": gemma}.items():
         head, *lines = (f"| {' | '.join(cells)} |" for cells in make(record))
         table = "\n".join([head, "|---" * (head.count("|") - 1) + "|", *lines])
-        mark = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        page, count = mark.subn(lambda own, text=table: f"{own[1]}\n{text}\n\n{own[2]}", page)
-        if count != 1:
-            raise SystemExit(f"{PAGE}: expected one table called {name}, found {count}")
+        before, start, rest = page.partition(f"<!-- table: {name} -->\n")
+        _, end, after = rest.partition("<!-- end -->")
+        if not end:
+            raise SystemExit(f"{PAGE}: has no table called {name}")
+        page = f"{before}{start}\n{table}\n\n{end}{after}"
     return page
 
 
