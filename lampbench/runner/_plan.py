@@ -269,10 +269,10 @@ class Planner:
         if steps is None or steps.median >= _FEW_STEPS:
             return
         start = ", and a start that is not the identity has no time to become useful" if config.starts_elsewhere else ""
-        others = "".join(f", --set preset={name} takes others" for name in presets_of(method))
+        others = "".join(f", or take those of --set preset={name}" for name in presets_of(method))
         self._note(
             f"{task.name} {method}: users get {steps} optimizer steps; the published settings are for long "
-            f"histories{start}: lampbench tune {method} chooses others on shared users{others}"
+            f"histories{start}: find others by lampbench tune {method}, which asks shared users alone{others}"
         )
 
     def _identity(
