@@ -70,7 +70,9 @@ def measured(driver: Driver, method: str, task: str, base: Sequence[str] | None)
     # Nothing of a history is in zero-shot's prompts.
     lengths = LENGTHS if base is not None else LENGTHS[-1:]
     plans = [driver.plan(method, task, {}, protocol(items)) for items in lengths]
-    if any([own.user for own in plan.dataset.shared] != [own.user for own in plans[0].dataset.shared] for plan in plans):
+    if any(
+        [own.user for own in plan.dataset.shared] != [own.user for own in plans[0].dataset.shared] for plan in plans
+    ):
         raise SystemExit(f"{task}: the shared users depend on the length of histories")
     last = plans[-1]
     made = driver.method(last)
@@ -166,7 +168,9 @@ def _draw_cost(panel: Any, method: str, own: dict[str, Any], users: int) -> None
     colour, mark = LOOKS[method]
     costs = [cost(own, point, users) for point in own["points"]]
     shown = [(place, value) for place, value in zip(_places(own), costs, strict=True) if value]
-    panel.plot(*zip(*shown, strict=True), color=colour, marker=mark, markersize=5, linewidth=1.4, label=method) if shown else None
+    panel.plot(
+        *zip(*shown, strict=True), color=colour, marker=mark, markersize=5, linewidth=1.4, label=method
+    ) if shown else None
     panel.set_yscale("log")
 
 

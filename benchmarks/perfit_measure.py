@@ -3,6 +3,7 @@
     python benchmarks/perfit_measure.py parameters
     python benchmarks/perfit_measure.py time                            # the mini suite (synthetic)
     python benchmarks/perfit_measure.py time --data DATA --model MODEL --dtype bfloat16 --users 3
+    python benchmarks/perfit_measure.py time --runs runs                # of finished runs, by the clock
     python benchmarks/perfit_measure.py ablations --task lamp5,lamp2m
     python benchmarks/perfit_measure.py accuracy --runs leaderboards/results --name mini
     python benchmarks/perfit_measure.py shifts --report shifts/shifts.json --name mini
@@ -18,7 +19,6 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--model", help="default: the mini suite's")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--name", default="mini", help="what the data and model are called on the page")
-    parser.add_argument("--runs", type=Path, help="finished runs of oppu and perfit, for accuracy")
+    parser.add_argument("--runs", type=Path, help="finished runs of oppu and perfit, for accuracy and time")
     parser.add_argument("--report", type=Path, help="shifts.json of lampbench analyze, for shifts")
     given = parser.parse_args()
     use_threads(1)
@@ -80,9 +80,7 @@ def main() -> None:
 
 def _driver(given: argparse.Namespace) -> Driver:
     data = {} if given.data is None else {"protocol": "folder", "data": given.data}
-    return Driver(
-        Settings(users=given.users, model=given.model, dtype=given.dtype, device="cpu", threads=1, **data)
-    )
+    return Driver(Settings(users=given.users, model=given.model, dtype=given.dtype, device="cpu", threads=1, **data))
 
 
 def parameters(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
@@ -107,16 +105,22 @@ def parameters(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
         oppu_shared, oppu_personal = counts["oppu"]
         # Stage 1 trains the users' common start as well; the paper counts the collective shift alone.
         collective = trained - personal
-        yield name, {
-            "oppu": counts["oppu"],
-            "perfit": (collective, personal),
-            "trained in stage 1": trained,
-            "reductions": (1 - collective / oppu_shared, 1 - personal / oppu_personal),
-        }
+        yield (
+            name,
+            {
+                "oppu": counts["oppu"],
+                "perfit": (collective, personal),
+                "trained in stage 1": trained,
+                "reductions": (1 - collective / oppu_shared, 1 - personal / oppu_personal),
+            },
+        )
 
 
 def time(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     """Seconds of both stages of OPPU and PerFit with published settings, in either engine, in turn."""
+    if given.runs:
+        yield from _time_of_runs(given.runs)
+        return
     driver = _driver(given)
     for task in given.task.split(","):
         plans = {name: driver.plan(name, task, PUBLISHED) for name in PAIR}
@@ -130,16 +134,38 @@ def time(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
                     laps[engine][name]["shared"].append(shared_seconds(method, data))
                     laps[engine][name]["users"].append(adapt_seconds(method, data))
         data = plans["oppu"].dataset
-        yield task, {
-            "users": len(data.users),
-            "items": sum(len(user.history) for user in data.users),
-            "shared_queries": sum(len(user.queries) for user in data.shared),
-            "seconds": laps,
-            "saved": {
-                engine: {stage: 1 - median(own["perfit"][stage]) / median(own["oppu"][stage]) for stage in own["oppu"]}
-                for engine, own in laps.items()
+        yield (
+            task,
+            {
+                "users": len(data.users),
+                "items": sum(len(user.history) for user in data.users),
+                "shared_queries": sum(len(user.queries) for user in data.shared),
+                "clock": "processor",
+                "seconds": laps,
             },
-        }
+        )
+
+
+def _time_of_runs(runs: Path) -> Iterator[tuple[str, Any]]:
+    """The same of finished runs with published settings, by the clock."""
+    for task, preset, folders in _pairs(runs):
+        rows = {name: read_result(folder).row for name, folder in folders.items()}
+        own = rows["perfit"]
+        if preset == PUBLISHED["preset"]:
+            seconds = {
+                name: {"shared": [row.cost.seconds.fit_shared], "users": [row.cost.seconds.adapt]}
+                for name, row in rows.items()
+            }
+            yield (
+                task,
+                {
+                    "users": own.data.users,
+                    "items": own.data.history_items,
+                    "shared_queries": own.data.shared_queries,
+                    "clock": "clock",
+                    "seconds": {own.identity.engine: seconds},
+                },
+            )
 
 
 def ablations(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
@@ -192,33 +218,43 @@ def _outcome(plan: Plan, own: Additive, base: Additive, recommended: Additive | 
 
 
 def accuracy(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
-    """PerFit minus OPPU on the same queries, of finished runs with the same model, decoding and preset."""
+    """PerFit minus OPPU on the same queries, of finished runs."""
+    for task, preset, folders in _pairs(given.runs):
+        ours, theirs = (read_result(folders[name]) for name in ("perfit", "oppu"))
+        found = compare([ours], [theirs], ("perfit", "oppu"))
+        primary = tasks().load(task).primary
+        yield (
+            f"{task}, {preset}",
+            {
+                "metric": primary.key,
+                "higher_is_better": primary.higher_is_better,
+                "users": len(ours.users),
+                "queries": ours.row.data.queries,
+                "oppu": theirs.row.metrics[primary.key].value,
+                "perfit": ours.row.metrics[primary.key].value,
+                "difference": _gap(found.differences[primary.key]),
+                "helped": found.moved.helped,
+                "hurt": found.moved.hurt,
+                "parameters": {
+                    name: own.row.cost.parameters.per_user for name, own in (("oppu", theirs), ("perfit", ours))
+                },
+            },
+        )
+
+
+def _pairs(runs: Path) -> Iterator[tuple[str, str, dict[str, Path]]]:
+    """Task, preset and folders of the finished runs of both methods with the same data, model, decoding and seed."""
     pairs: dict[tuple[str, ...], dict[str, Path]] = {}
-    for path in sorted(given.runs.rglob("row.json")):
+    for path in sorted(runs.rglob("row.json")):
         row = read_run_row(path)
         if isinstance(row, Row) and row.identity.method in PAIR:
             own = row.identity
             preset = str(own.config.get("preset", "auto"))
             key = (own.task, preset, str(own.backbone), str(own.decoding_name), own.protocol_hash, str(own.limit))
-            pairs.setdefault((*key, str(own.seed)), {})[own.method] = path.parent
+            pairs.setdefault((*key, str(own.engine), str(own.seed)), {})[own.method] = path.parent
     for (task, preset, *_), folders in sorted(pairs.items()):
-        if len(folders) < len(PAIR):
-            continue
-        ours, theirs = (read_result(folders[name]) for name in ("perfit", "oppu"))
-        found = compare([ours], [theirs], ("perfit", "oppu"))
-        primary = tasks().load(task).primary
-        yield f"{task}, {preset}", {
-            "metric": primary.key,
-            "higher_is_better": primary.higher_is_better,
-            "users": len(ours.users),
-            "queries": ours.row.data.queries,
-            "oppu": theirs.row.metrics[primary.key].value,
-            "perfit": ours.row.metrics[primary.key].value,
-            "difference": _gap(found.differences[primary.key]),
-            "helped": found.moved.helped,
-            "hurt": found.moved.hurt,
-            "parameters": {name: own.row.cost.parameters.per_user for name, own in (("oppu", theirs), ("perfit", ours))},
-        }
+        if len(folders) == len(PAIR):
+            yield task, preset, folders
 
 
 def _gap(found: Difference) -> dict[str, Any]:
@@ -230,12 +266,15 @@ def shifts(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     report = json.loads(given.report.read_text("utf-8"))
     for own in report if isinstance(report, list) else report.get("tasks", [report]):
         shown = next(layer for layer in own["layers"] if layer["layer"] == own["shown_layer"])
-        yield own["task"], {
-            **{name: own[name] for name in ("users", "queries", "width", "depth", "shown_layer")},
-            "ranks": {name: shown[name]["ranks"] for name in ("raw", "centred")},
-            "collective": {name: shown["collective"][name] for name in ("norm", "spread", "share", "chance")},
-            "personal": shown["personal"],
-        }
+        yield (
+            own["task"],
+            {
+                **{name: own[name] for name in ("users", "queries", "width", "depth", "shown_layer")},
+                "ranks": {name: shown[name]["ranks"] for name in ("raw", "centred")},
+                "collective": {name: shown["collective"][name] for name in ("norm", "spread", "share", "chance")},
+                "personal": shown["personal"],
+            },
+        )
 
 
 _PARTS = {"parameters": parameters, "time": time, "ablations": ablations, "accuracy": accuracy, "shifts": shifts}
