@@ -54,6 +54,7 @@ def get(setting: Setting, task: str, split: str, source: str | None, cache: Path
     lampbench data get lamp-time --task lamp5
     lampbench data get lamp-user --task all --source file:///mirror/LaMP
     """
+    from lampbench.data import LAMP
     from lampbench.data.download import OFFICIAL_SOURCE, fetch, remote_files
     from lampbench.runner import load_task
 
@@ -66,6 +67,7 @@ def get(setting: Setting, task: str, split: str, source: str | None, cache: Path
     for file in fetch(wanted, folder, source=source or OFFICIAL_SOURCE, progress=_DownloadProgress()):
         click.echo(f"{file.how:<10}  {file.bytes:>13,} bytes  sha256 {file.sha256[:12]}  {file.local}")
     click.echo(f"{len(wanted)} files in {folder}; use them: lampbench run --protocol {setting} …")
+    click.echo(f"LaMP's data is under {LAMP}: name LaMP, make no commercial use, share what is made of it alike")
 
 
 @data.command()

@@ -34,7 +34,7 @@ from lampbench.core._method import (
     SharedIdentity,
 )
 from lampbench.core._metric import AnswerKind, Metric
-from lampbench.core._registry import Plugin, Registry, file_plugin, methods, metrics, protocols, tasks
+from lampbench.core._registry import Plugin, Registry, file_plugin, methods, metrics, protocols, tasks, trackers
 from lampbench.core._task import Places, Task
 from lampbench.core._task_file import KEPT_TASK, TaskFile, find_kept_task, keep_task, read_task_file
 from lampbench.core._threads import available_cores, load_per_core, use_threads
@@ -113,6 +113,7 @@ __all__ = [
     "remove_abandoned",
     "setting",
     "tasks",
+    "trackers",
     "unknown_name",
     "use_threads",
     "write_json",

@@ -4,6 +4,9 @@ from lampbench.leaderboard._added import AddedScore, read_added, write_added
 from lampbench.leaderboard._board import Board, Entry, boards
 from lampbench.leaderboard._columns import COLUMNS, Cell, Column, columns
 from lampbench.leaderboard._compare import Comparison, Moved, adjusted, check_comparable, compare, query_changes
+from lampbench.leaderboard._eee import eee_records
+from lampbench.leaderboard._hub import hub_results
+from lampbench.leaderboard._latex import latex_tables
 from lampbench.leaderboard._published import Reported, ReportedRow, read_reported, reported_page
 from lampbench.leaderboard._render import board_json, column_list, write_boards
 from lampbench.leaderboard._results import (
@@ -41,6 +44,9 @@ __all__ = [
     "column_list",
     "columns",
     "compare",
+    "eee_records",
+    "hub_results",
+    "latex_tables",
     "query_changes",
     "read_added",
     "read_predictions",

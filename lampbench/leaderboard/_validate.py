@@ -70,6 +70,9 @@ def result_faults(folder: Path, golds: Golds, count: Count) -> Iterator[str]:
 
 
 def _result_faults(folder: Path, golds: Golds, count: Count) -> Iterator[str]:
+    if (folder / "journal.jsonl").exists():
+        yield f"the folder of a run, and no result; lampbench leaderboard add {folder} makes a result of it"
+        return
     try:
         row = read_row(folder / ROW)
     except RowError as error:

@@ -81,7 +81,7 @@ def test_the_first_signal_stops_a_run_after_its_batch_and_nothing_is_lost(
     with pytest.raises(KeyboardInterrupt):
         run(broken, tmp_path, reporter)
     folder = RunFolder(broken.folder)
-    assert "stopping after the current batch; once more stops at once" in capfd.readouterr().err
+    assert "stopping after the current batch or step; once more stops at once" in capfd.readouterr().err
     users, queries = len(broken.dataset.users), len(broken.dataset.queries)
     answered = len(RunFolder(broken.folder).predictions())
     assert reporter.said[-1] == (
