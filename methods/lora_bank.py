@@ -27,7 +27,7 @@ from lampbench_methods.lora import RANKS_TO_TRY, LoraTrainingConfig
 from lampbench_methods.user_lora import USER_EPOCHS, UserLoraConfig
 
 from lampbench import AdapterMethod, InputError, LabelledUser, Parameters, Task, User, setting
-from lampbench.adapters import GateSpec, LoraSpec, PerUser, Recipe, State, TrainingJob, mean_inputs
+from lampbench.adapters import AdapterSpec, GateSpec, LoraSpec, PerUser, Recipe, State, TrainingJob, mean_inputs
 from lampbench.core import RunContext, derive_seed
 from lampbench.hub import find_model
 from lampbench.retrieval import DenseEncoder, TextEncoder, user_vector
@@ -197,6 +197,11 @@ class LoraBank(AdapterMethod):
             states = {user: self._mixed(mixture) for user, mixture in self._mixtures.items()}
             self._merged = self._bank_lora().per_user(self.backbone, states)
         return [] if self._merged is None else [self._merged]
+
+    def acting_for(self, user_id: str) -> Sequence[tuple[AdapterSpec, State]]:
+        """The merged LoRA of the anchors, if there is one, and the user's own."""
+        mixed = [self._mixed(self._mixtures[user_id])] if user_id in self._mixtures else []
+        return [*((self._bank_lora(), state) for state in mixed), (self.adapter(), self._states[user_id])]
 
     def unadapted(self) -> Sequence[PerUser]:
         """Nothing: without a history no anchor is near."""

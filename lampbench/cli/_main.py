@@ -31,6 +31,7 @@ _COMMANDS = {
     "analyze": ("lampbench.cli._analyze", "analyze", "Measure PerFit's two observations on a model and data."),
     "data": ("lampbench.cli._data", "data", "Fetch LaMP, import and export users, write the mini suite."),
     "show": ("lampbench.cli._show", "show", "Show a run's answers beside golds and scores."),
+    "export": ("lampbench.cli._export", "export", "Write one user's model for transformers and peft."),
     "compare": ("lampbench.cli._leaderboard", "compare", "Compare finished runs query by query."),
     "leaderboard": ("lampbench.cli._leaderboard", "leaderboard", "Collect finished runs and make boards of them."),
     "validate": ("lampbench.cli._leaderboard", "validate", "Check results and recompute their numbers."),

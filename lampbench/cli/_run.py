@@ -92,6 +92,8 @@ def _end_text(results: Results, settings: Settings) -> str:
         lines.append(f"Compare: lampbench compare {' '.join(calls)}{where}")
     if calls:
         lines.append(f"Look at answers: lampbench show {calls[-1]}{where}")
+        if BASELINE not in {folder.parts[-2] for folder in folders}:
+            lines.append(f"See what was gained: add {BASELINE} to --method; runs that are finished are kept")
     return "\n" + "\n\n".join([*blocks, "\n".join(lines)])
 
 

@@ -185,6 +185,12 @@ def metrics() -> Registry:
     return _registry("metric")
 
 
+@cache
+def trackers() -> Registry:
+    """Installed trackers (entry points ``lampbench.trackers``: classes derived from ``lampbench.trackers.Tracker``)."""
+    return _registry("tracker")
+
+
 def file_plugin(name: str, target: Any, path: Path) -> Plugin:
     """A plug-in that a file gave."""
     owner = f"the file {path.name} (sha256 {file_sha256(path)[:8]})"

@@ -32,6 +32,7 @@ from lampbench.runner._folder import RunFolder
 from lampbench.runner._model import ChosenModel
 from lampbench.runner._plugins import is_joint, load_method, load_protocol, load_task, shared_identity
 from lampbench.runner._settings import Settings
+from lampbench.trackers import check_trackers
 
 if TYPE_CHECKING:
     from lampbench.backbone import BackboneInfo, Decoding, ServedInfo
@@ -118,6 +119,7 @@ class Planner:
         protocol: Protocol | None = None,
         force: bool = False,
     ) -> None:
+        check_trackers(settings.track)
         self._force = force
         self._protocol, name = load_protocol(settings.protocol) if protocol is None else (protocol, settings.protocol)
         self._protocol.say = say
@@ -267,10 +269,10 @@ class Planner:
         if steps is None or steps.median >= _FEW_STEPS:
             return
         start = ", and a start that is not the identity has no time to become useful" if config.starts_elsewhere else ""
-        others = "".join(f", --set preset={name} takes others" for name in presets_of(method))
+        others = "".join(f", or take those of --set preset={name}" for name in presets_of(method))
         self._note(
             f"{task.name} {method}: users get {steps} optimizer steps; the published settings are for long "
-            f"histories{start}: lampbench tune {method} chooses others on shared users{others}"
+            f"histories{start}: find others by lampbench tune {method}, which asks shared users alone{others}"
         )
 
     def _identity(

@@ -26,7 +26,7 @@ from lampbench.core import InputError, Method, config_to_json, digest, file_sha2
 from lampbench.rows import TakenStage
 from lampbench.runner._environment import environment, source_commit
 from lampbench.runner._failures import storing
-from lampbench.runner._folder import RunFolder
+from lampbench.runner._folder import CARD, RunFolder
 from lampbench.runner._plan import Plan
 from lampbench.runner._plugins import shared_identity
 from lampbench.runner._units import has_shared_stage
@@ -196,8 +196,9 @@ def _made_by(plan: Plan, where: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _files(state: Path) -> dict[str, Path]:
-    """Name -> path of every file of a state; links are not followed."""
+    """Name -> path of every file of a state but its README, which names the run; links are not followed."""
     found = sorted(path for path in state.rglob("*") if path.is_file() and not path.is_symlink())
+    found = [path for path in found if path != state / CARD]
     return {path.relative_to(state).as_posix(): path for path in found}
 
 

@@ -44,13 +44,15 @@ def test_all_methods_on_all_tasks_end_in_one_table(tmp_path: Path) -> None:
     # A pipe gets a line per run, and no bar.
     assert re.findall(r"run (\d+) of 30: ", result.stderr) == [str(number) for number in range(1, 31)]
     assert "%" not in result.stderr
+    assert "See what was gained" not in result.stdout
 
 
-def test_one_run_says_where_its_folder_is(tmp_path: Path) -> None:
+def test_one_run_says_where_its_folder_is_and_how_to_see_what_was_gained(tmp_path: Path) -> None:
     result = lampbench("run", "--method", "majority", "--task", "lamp3", *BASE, cwd=tmp_path)
     folder = re.search(r"Run folder: (\S+)", result.stdout)
     assert folder
     assert (tmp_path / folder[1] / "row.json").exists()
+    assert "See what was gained: add zero-shot to --method" in result.stdout
 
 
 def test_a_dry_run_prints_the_plan_and_makes_nothing(tmp_path: Path) -> None:
