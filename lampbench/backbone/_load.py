@@ -280,7 +280,7 @@ def _skeleton(source: ModelSource) -> Any:
 def _known_shape(source: ModelSource) -> BackboneShape:
     """What is known of the model without its weights; kept in the cache, because finding it takes seconds.
 
-    Code that comes with a model is not part of the revision, so of such a model nothing is kept.
+    What code that comes with a model finds may depend on anything, so of such a model nothing is kept.
     """
     if source.trust_remote_code:
         return _found_shape(source)

@@ -101,6 +101,12 @@ class Tally:
         if len(self._faults) < _NAMED:
             self._faults.append(f"{where}: {what}")
 
+    def faults(self) -> list[str]:
+        """How many rows cannot be read, and the first of them with its reason, a line each."""
+        if not self._faulty:
+            return []
+        return [f"left out, they cannot be read: {self._faulty:,}", *(f"note: {fault}" for fault in self._faults)]
+
     def check_rows(self) -> None:
         """Raise InputError if there are no rows, or if too many of them cannot be read."""
         if not self.rows:
