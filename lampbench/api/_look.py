@@ -50,7 +50,7 @@ class Look:
     def __init__(self, row: Row, folder: Path, data_of: DataOf) -> None:
         self.row = row
         self.folder = folder
-        find_kept_task(folder)
+        find_kept_task(folder, row.identity.task, with_others=False)
         self.task = _worded(load_task(row.identity.task), row)
         self._data = data_of(row)
 

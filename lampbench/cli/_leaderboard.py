@@ -58,7 +58,7 @@ def _add(runs: Sequence[Path], root: Path, *, private: bool = False) -> int:
     added, known, remarks = 0, 0, []
     for folder in folders:
         try:
-            target = add_run(folder, root)
+            target = add_run(folder, root, private=private)
         except InputError as error:
             refused.append(str(error))
             continue

@@ -1,5 +1,6 @@
 """From finished runs to boards: results, comparison, ranking, validation."""
 
+from lampbench.leaderboard._added import AddedScore, read_added, write_added
 from lampbench.leaderboard._board import Board, Entry, boards
 from lampbench.leaderboard._columns import COLUMNS, Cell, Column, columns
 from lampbench.leaderboard._compare import Comparison, Moved, adjusted, check_comparable, compare, query_changes
@@ -22,6 +23,7 @@ from lampbench.leaderboard._validate import result_faults, validate
 
 __all__ = [
     "COLUMNS",
+    "AddedScore",
     "Board",
     "Cell",
     "Column",
@@ -46,6 +48,7 @@ __all__ = [
     "hub_results",
     "latex_tables",
     "query_changes",
+    "read_added",
     "read_predictions",
     "read_reported",
     "read_result",
@@ -54,5 +57,6 @@ __all__ = [
     "result_faults",
     "result_path",
     "validate",
+    "write_added",
     "write_boards",
 ]

@@ -5,18 +5,9 @@ from lampbench.runner._environment import called_as, environment, hardware_class
 from lampbench.runner._folder import CARD, RunFolder
 from lampbench.runner._limits import limit_memory
 from lampbench.runner._local import Executor, LocalExecutor
-from lampbench.runner._plan import (
-    Plan,
-    Planner,
-    Skip,
-    Steps,
-    load_method,
-    load_method_class,
-    load_protocol,
-    load_task,
-    shared_identity,
-)
+from lampbench.runner._plan import Plan, Planner, Skip, Steps
 from lampbench.runner._plugin_file import use_plugin_file
+from lampbench.runner._plugins import load_method, load_method_class, load_protocol, load_task, shared_identity
 from lampbench.runner._reach import reachable
 from lampbench.runner._record import RunRecord
 from lampbench.runner._row import PHASES, SCHEMA_VERSION

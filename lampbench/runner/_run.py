@@ -278,10 +278,7 @@ class Run:
             return
         self._started = time.perf_counter()
         if self.record.journal():
-            self.say(
-                f"{self.name}: resumes: {len(self.record.adapted)} of {len(self.plan.dataset.evaluated)} users "
-                f"and {len(self.record.predictions())} of {len(self.plan.dataset.golds)} queries are done"
-            )
+            self.say(f"{self.name}: resumes: {self._done_text}")
         with storing(self.record.path):
             keep_task(self.plan.task, self.record.path)
         self._tell(lambda tracking: tracking.plan(self._tracked_run))
@@ -311,7 +308,15 @@ class Run:
             self.row = self.record.row() or self._open("incomplete")
             return
         self._end("incomplete")
-        self.say(f"{self.name}: interrupted; repeat the command to resume")
+        self.say(f"{self.name}: interrupted: {self._done_text}; repeat the command to resume")
+
+    @property
+    def _done_text(self) -> str:
+        record, data = self.record, self.plan.dataset
+        queries = f"{len(record.predictions())} of {len(data.golds)} queries are done"
+        if not adapts_users(self.plan.method_type):
+            return queries
+        return f"{len(record.adapted)} of {len(data.evaluated)} users and {queries}"
 
     def _given_up(self) -> None:
         status: _Unfinished = "failed"

@@ -11,6 +11,7 @@ A stage is written under a temporary name and moved into place. One that does no
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ from lampbench.rows import TakenStage
 from lampbench.runner._environment import environment, source_commit
 from lampbench.runner._failures import storing
 from lampbench.runner._folder import CARD, RunFolder
-from lampbench.runner._plan import Plan, shared_identity
+from lampbench.runner._plan import Plan
+from lampbench.runner._plugins import shared_identity
 from lampbench.runner._units import has_shared_stage
 
 # No protocol, whose folder would lie beside it, has a name like this.
@@ -143,14 +145,13 @@ class StoredStage:
             return
         file = _File(self.plan.run_id, self.plan.task.name, self.plan.method, files, _last_fit(folder.journal()))
         file.sha256 = file.hashed()
-        shutil.rmtree(self.folder, ignore_errors=True)
         try:
-            with new_folder(self.folder) as new:
+            with new_folder(self.folder, replace=True) as new:
                 _copy(folder.shared_state, new / self._state.name)
                 (new / self._file.name).write_bytes(msgspec.json.encode(file))
-        except OSError:
+        except OSError as error:
             # Another process may have stored the same stage in this moment.
-            if not self._file.exists():
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         self.trained.add(self.folder)
 
