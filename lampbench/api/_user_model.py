@@ -69,7 +69,7 @@ def load_user(run: str | Path, user: str, *, out: str | Path = "runs", **given: 
         InputError: There is no such run or user, or the model or data are not those of the run.
     """
     row, folder = finished_run(run, Path(out))
-    find_kept_task(folder)
+    find_kept_task(folder, row.identity.task, with_others=False)
     plan = _planned_again(row, folder, given)
     asked = _asked(plan, user)
     state = RunFolder(folder).user_state(user)

@@ -141,8 +141,9 @@ def _told(error: BaseException) -> tuple[str, int]:
     if isinstance(error, LampBenchError):
         return str(error), error.exit_status
     if isinstance(error, OSError):
-        where = "" if error.filename is None else f"{error.filename}: "
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        # Who writes into an open file is not told its name.
+        where = f"{error.filename}: " if error.filename is not None else "a file cannot be written: " if full else ""
         return f"{where}{error.strerror or error}{'; free some space, and repeat the command' if full else ''}", 1
     text = (str(error).strip().splitlines() or [""])[0]
     if isinstance(error, SystemExit):
