@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         only_columns,
         only_inputs,
     )
+    from lampbench.backbone._past import past_apart
     from lampbench.backbone._quantize import check_quantization
 
 __all__ = [
@@ -77,13 +78,14 @@ __all__ = [
     "load_tokenizer",
     "only_columns",
     "only_inputs",
+    "past_apart",
     "projections",
     "sample_tokens",
     "shared_layers",
 ]
 
 # Only these import torch, which a served model does not need.
-_WITH_WEIGHTS = ("_backbone", "_contrast", "_decode", "_families", "_partial", "_quantize")
+_WITH_WEIGHTS = ("_backbone", "_contrast", "_decode", "_families", "_partial", "_past", "_quantize")
 
 
 def __getattr__(name: str) -> Any:
