@@ -34,6 +34,7 @@ from lampbench.backbone import (
     key_value_cache,
     layer_output,
     layers_left_out,
+    one_logit,
     only_columns,
     only_inputs,
     past_apart,
@@ -206,7 +207,6 @@ class Passes:
         ends = torch.tensor([len(row.prompt) for row in rows], device=device)
         window = PassWindow(torch.zeros_like(ends), ends, torch.arange(len(rows), device=device), ids.shape[1])
         cache = None if self._suffix is None else key_value_cache()
-        decoder = backbone.model.get_decoder()
         with ExitStack() as stack:
             found = stack.enter_context(layer_output(layers[constant - 1])) if constant else []
             if cache is None:
@@ -217,7 +217,8 @@ class Passes:
                 nowhere = torch.empty(0, dtype=torch.int64, device=device)
                 # Of the last layer, keys and values alone are kept.
                 stack.enter_context(only_columns(layers[-1], nowhere, nowhere, self._adapted))
-            decoder(input_ids=ids, use_cache=False, past_key_values=cache)
+            stack.enter_context(one_logit(backbone.model))
+            backbone.model(input_ids=ids, use_cache=False, past_key_values=cache)
         upper = [] if cache is None else all_keys_and_values(cache, len(layers), ids.shape[1])[constant:]
         parts = [part for pair in upper for part in pair]
         self._slabs = _of_one_shape(parts)

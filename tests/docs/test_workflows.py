@@ -19,11 +19,14 @@ yaml = pytest.importorskip("yaml")
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".github" / "workflows"
-NAMES = ("tests", "leaderboard", "publish")
+NAMES = ("tests", "leaderboard", "publish", "lamp")
 _PINNED = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}")
 _VERSIONED = re.compile(r"uses:\s+\S+@[0-9a-f]{40} # v\d+\.\d+\.\d+$")
-# The one job that may write, and what.
-_MAY_WRITE = {("publish", "deploy"): {"pages": "write", "id-token": "write"}}
+# The jobs that may write, and what.
+_MAY_WRITE = {
+    ("publish", "deploy"): {"pages": "write", "id-token": "write"},
+    ("lamp", "propose"): {"contents": "write", "pull-requests": "write"},
+}
 
 
 def text_of(name: str) -> str:

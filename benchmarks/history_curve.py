@@ -1,0 +1,210 @@
+"""How the gain over zero-shot grows with the length of the history, and what a point of gain costs.
+
+    python benchmarks/history_curve.py --out benchmarks/results/history-curve-cpu.json    # the mini suite (synthetic)
+    python benchmarks/history_curve.py --plot benchmarks/results/history-curve-cpu.json   # docs/history.md's plots
+
+The first users of the mini suite keep their latest k items (the protocol ``cold-k``), or all. A shared stage does not
+depend on k, so it is trained once. Costs are seconds of the processor on one thread. What is measured is written after
+every method, and a repeated command measures only what is not in the file yet. Needs matplotlib, for plots alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from driven import Driver, asked, shared_seconds
+
+import lampbench
+from lampbench.core import tasks, use_threads, write_json
+from lampbench.data import Dataset
+from lampbench.metrics import Difference, additive, difference
+from lampbench.runner import Settings, environment
+
+METHODS = ("zero-shot", "majority", "rag", "user-lora", "oppu", "reft", "perfit", "lofit")
+LENGTHS = (2, 4, 8, 16, None)
+# Each method has its own colour and mark in both plots.
+LOOKS = {
+    "majority": ("#7f7f7f", "x"), "rag": ("#1f77b4", "o"), "user-lora": ("#ff7f0e", "s"), "oppu": ("#d62728", "D"),
+    "reft": ("#9467bd", "^"), "perfit": ("#2ca02c", "v"), "lofit": ("#8c564b", "P"),
+}  # fmt: skip
+USERS = 1000
+DOCS = Path(__file__).parents[1] / "docs" / "history"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One method on users with histories of one length.
+
+    Attributes:
+        items: The most items of a history; None for all.
+        mean_items: Items per user.
+        score: The task's primary metric.
+        gain, low, high: Over zero-shot, with the 95% interval over users; larger is better.
+        p: Paired permutation test over users, not corrected for the number of comparisons.
+        adapt, predict: Seconds of the processor, for all users.
+    """
+
+    items: int | None
+    mean_items: float
+    score: float
+    gain: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    adapt: float
+    predict: float
+
+
+def protocol(items: int | None) -> str:
+    """Users with at most so many items."""
+    return "mini" if items is None else f"cold-k,k={items},base=mini"
+
+
+def measured(driver: Driver, method: str, task: str, base: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
+    """A method on histories of every length, and its last answers; ``base``: zero-shot's, None if they are measured."""
+    # Nothing of a history is in zero-shot's prompts.
+    lengths = LENGTHS if base is not None else LENGTHS[-1:]
+    plans = [driver.plan(method, task, {}, protocol(items)) for items in lengths]
+    if any(
+        [own.user for own in plan.dataset.shared] != [own.user for own in plans[0].dataset.shared] for plan in plans
+    ):
+        raise SystemExit(f"{task}: the shared users depend on the length of histories")
+    last = plans[-1]
+    made = driver.method(last)
+    shared = shared_seconds(made, last.dataset)
+    points, answers = [], []
+    for items, plan in zip(lengths, plans, strict=True):
+        part = asked(made, plan.dataset)
+        answers = list(part.answers)
+        gained = _gain(task, plan.dataset, answers, base) if base is not None else None
+        sign = 1 if plan.task.primary.higher_is_better else -1
+        value = gained.micro.value if gained else None
+        ends = sorted(sign * end for end in gained.micro.ci95) if gained and gained.micro.ci95 else [None, None]
+        points.append(
+            Point(
+                items, sum(len(user.history) for user in plan.dataset.users) / len(plan.dataset.users),
+                _score(task, plan.dataset, answers), None if value is None else sign * value, *ends,
+                gained.p if gained else None, part.adapt, part.predict,
+            )
+        )  # fmt: skip
+        print(f"{task} {method} {items or 'all'}: {points[-1]}", flush=True)
+    return {"shared": shared, "points": [asdict(point) for point in points]}, answers
+
+
+def _score(task: str, data: Dataset, answers: Sequence[str]) -> float:
+    own = additive(tasks().load(task), answers, [data.golds[query.id] for query in data.queries])
+    return own[tasks().load(task).primary.key].micro
+
+
+def _gain(task: str, data: Dataset, answers: Sequence[str], base: Sequence[str]) -> Difference:
+    kind = tasks().load(task)
+    golds, users = [data.golds[query.id] for query in data.queries], [query.user_id for query in data.queries]
+    ours, theirs = (additive(kind, given, golds, users)[kind.primary.key] for given in (answers, base))
+    return difference([ours], [theirs])
+
+
+def cost(own: dict[str, Any], point: dict[str, Any], users: int) -> float | None:
+    """Processor hours of adapting 1,000 users, with the shared stage, per hundredth of gain; None without a gain."""
+    if point["low"] is None or point["low"] <= 0:
+        return None
+    hours = (own["shared"] + USERS * point["adapt"] / users) / 3600
+    return float(hours / (100 * point["gain"]))
+
+
+def plot(record: dict[str, Any], folder: Path) -> list[Path]:
+    """One picture per question, a panel per task."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    matplotlib.rcParams.update({"svg.hashsalt": "lampbench", "svg.fonttype": "none", "font.size": 9})
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_plot(record, folder / "gain.svg", _draw_gain), _plot(record, folder / "cost.svg", _draw_cost)]
+
+
+def _plot(record: dict[str, Any], path: Path, draw: Any) -> Path:
+    from matplotlib import pyplot
+
+    found = record["tasks"]
+    figure, panels = pyplot.subplots(1, len(found), figsize=(4.6 * len(found), 3.6), squeeze=False)
+    for panel, (task, methods) in zip(panels[0], found.items(), strict=True):
+        for method, own in methods.items():
+            if method in LOOKS:
+                draw(panel, method, own, record["users"])
+        panel.set_title(f"{task}, mini (synthetic), {record['users']} users")
+        panel.set_xscale("log", base=2)
+        ticks = [items for items in LENGTHS if items] + [round(own["points"][-1]["mean_items"])]
+        panel.set_xticks(ticks, [*map(str, ticks[:-1]), f"all\n({ticks[-1]})"])
+        panel.minorticks_off() if draw is _draw_gain else None
+        panel.set_xlabel("history items per user, at most")
+        panel.set_ylabel("gain over zero-shot" if draw is _draw_gain else "processor hours per point of gain")
+        panel.grid(color="#dddddd", linewidth=0.6)
+    panels[0][-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+    return path
+
+
+def _places(own: dict[str, Any]) -> list[float]:
+    return [point["items"] or point["mean_items"] for point in own["points"]]
+
+
+def _draw_gain(panel: Any, method: str, own: dict[str, Any], users: int) -> None:
+    colour, mark = LOOKS[method]
+    gains = [point["gain"] for point in own["points"]]
+    panel.plot(_places(own), gains, color=colour, marker=mark, markersize=5, linewidth=1.4, label=method)
+    panel.fill_between(
+        _places(own), [p["low"] for p in own["points"]], [p["high"] for p in own["points"]], color=colour, alpha=0.07
+    )
+    panel.axhline(0, color="black", linewidth=0.6)
+
+
+def _draw_cost(panel: Any, method: str, own: dict[str, Any], users: int) -> None:
+    colour, mark = LOOKS[method]
+    costs = [cost(own, point, users) for point in own["points"]]
+    shown = [(place, value) for place, value in zip(_places(own), costs, strict=True) if value]
+    panel.plot(
+        *zip(*shown, strict=True), color=colour, marker=mark, markersize=5, linewidth=1.4, label=method
+    ) if shown else None
+    panel.set_yscale("log")
+
+
+def main() -> None:
+    """Measure and write, or plot."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", default="lamp5,lamp2m", help="names, comma-separated")
+    parser.add_argument("--methods", default=",".join(METHODS), help="names, comma-separated, zero-shot first")
+    parser.add_argument("--users", type=int, default=12)
+    parser.add_argument("--out", type=Path, help="a JSON file")
+    parser.add_argument("--plot", type=Path, metavar="JSON", help="plot what an earlier command wrote")
+    given = parser.parse_args()
+    if given.plot:
+        for path in plot(json.loads(given.plot.read_text("utf-8")), DOCS):
+            print(path)
+        return
+    record: dict[str, Any] = {"lampbench": lampbench.__version__, "data": "mini (synthetic)", "users": given.users}
+    record |= {"environment": environment("cpu"), "tasks": {}}
+    if given.out and given.out.exists():
+        record["tasks"] = json.loads(given.out.read_text("utf-8"))["tasks"]
+    use_threads(1)
+    driver = Driver(Settings(users=given.users, device="cpu", threads=1))
+    for task in given.task.split(","):
+        found = record["tasks"].setdefault(task, {})
+        base: list[str] | None = None
+        for method in given.methods.split(","):
+            if method in found and method != "zero-shot":
+                continue
+            own, answers = measured(driver, method, task, base)
+            base = answers if method == "zero-shot" else base
+            found[method] = own
+            if given.out:
+                write_json(given.out, record)
+
+
+if __name__ == "__main__":
+    main()
