@@ -80,9 +80,12 @@ _MIXED = ["linear_attention", "full_attention", "linear_attention", "full_attent
 # What a family needs besides, or cannot have.
 _OWN: dict[str, dict[str, Any]] = {
     "bailing_hybrid": {"layer_types": _MIXED},
+    # Its norm undoes the smaller embeddings that keep a random model from saying the last token again.
+    "bloom": {"tie_word_embeddings": False},
     "bamba": {"attn_layer_indices": [1, 3]},
     "codegen": {"n_head": 4},
     "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e4}}},
+    "deepseek_v2": {"num_experts_per_tok": 2},
     "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1},
     "ernie4_5_moe": {"moe_layer_end_index": 3},
     "falcon": {"head_dim": None},
@@ -152,7 +155,7 @@ def tiny_config(family: str, vocabulary: int, **changes: Any) -> Any:
     renamed = getattr(default, "attribute_map", {})
     values = {"vocab_size": vocabulary}
     for name, value in _SMALL.items():
-        if name not in renamed and (getattr(default, name, None) is not None or name == "initializer_range"):
+        if name not in renamed and (_has(default, name) or name == "initializer_range"):
             values[name] = value
     if "kv_lora_rank" in values:
         # Latent attention has a head width of its own, and keys and values for every head.
@@ -162,6 +165,15 @@ def tiny_config(family: str, vocabulary: int, **changes: Any) -> Any:
     if values.get("vocab_size_per_layer_input", 0) is None:
         values["vocab_size_per_layer_input"] = vocabulary
     return kind(**{name: value for name, value in values.items() if value is not None})
+
+
+def _has(config: Any, name: str) -> bool:
+    """Whether the config has a value under the name."""
+    try:
+        return getattr(config, name, None) is not None
+    except RuntimeError:
+        # It differs from layer to layer (Gemma 4), and stays as it is.
+        return False
 
 
 def model_folder(config: Any, tokenizer_folder: Path, folder: Path) -> Path:

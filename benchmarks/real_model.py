@@ -94,9 +94,11 @@ def rows(runs: Path) -> list[dict[str, Any]]:
         seconds = {name: value for name, value in row["cost"]["seconds"].items() if value}
         found.append(
             {
+                "run": row["run_id"],
                 "task": row["identity"]["task"],
                 "method": row["identity"]["method"],
                 "chat": "chat" in row["identity"]["decoding"] if row["identity"]["decoding"] else None,
+                "decoding": row["identity"]["decoding"]["mode"] if row["identity"]["decoding"] else None,
                 "dtype": row["identity"]["backbone"]["dtype"] if row["identity"]["backbone"] else None,
                 "settings": row["identity"]["config"],
                 "users": row["data"]["users"],

@@ -10,6 +10,7 @@ Run methods on tasks, and look at what comes of it::
     print(lampbench.compare("lamp5/perfit", "lamp5/zero-shot"))
 
     results = lampbench.load_results("runs")         # what earlier calls and commands left
+    lampbench.load_user("lamp5/perfit", ID).answer(texts)    # one user's model of a run, asked again
 
 ``run`` takes every option of the command ``lampbench run`` as a keyword: ``protocol="folder", data="DIR",
 model="DIR", seed=1``. Without them it runs on the bundled data and model, and needs no network. Runs made here and
@@ -47,7 +48,7 @@ from lampbench.core import (
 )
 
 if TYPE_CHECKING:
-    from lampbench.api import Results, compare, load_dataset, load_results, methods, run, score
+    from lampbench.api import Results, compare, load_dataset, load_results, load_user, methods, run, score
     from lampbench.bases import AdapterMethod, PromptMethod
     from lampbench.runner import Settings
 
@@ -76,6 +77,7 @@ __all__ = [
     "compare",
     "load_dataset",
     "load_results",
+    "load_user",
     "methods",
     "run",
     "score",
@@ -85,7 +87,7 @@ __all__ = [
 
 # Imported when they are first asked for: AdapterMethod imports torch, which `lampbench --help` must not wait for.
 _LATER = {
-    "lampbench.api": ("Results", "compare", "load_dataset", "load_results", "methods", "run", "score"),
+    "lampbench.api": ("Results", "compare", "load_dataset", "load_results", "load_user", "methods", "run", "score"),
     "lampbench.bases": ("AdapterMethod", "PromptMethod"),
     "lampbench.runner": ("Settings",),
 }

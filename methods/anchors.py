@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ import numpy as np
 import torch
 
 from lampbench import InputError, User
-from lampbench.adapters import AdapterSpec, State
+from lampbench.adapters import AdapterSpec, GateSpec, LoraSpec, State
 from lampbench.backbone import TransformersBackbone
 from lampbench.retrieval import clusters
 
 _INDEX, _VECTORS = "bank.json", "vectors.safetensors"
+# Between two snapshots of a bank; writing them, each with the whole bank, takes at most such a share of the time.
+_SECONDS, _SHARE = 60.0, 0.05
 
 # Number of an anchor, and its weight.
 Mixture = tuple[tuple[int, float], ...]
@@ -130,6 +133,58 @@ def load_anchors(spec: AdapterSpec, folder: Path, backbone: TransformersBackbone
         Anchor(user, items, vectors[number], spec.load(folder / str(number), backbone))
         for number, (user, items) in enumerate(named)
     ]
+
+
+class BankSnapshots:
+    """Keeps the anchors of a bank that are finished; one whose gates are trained lies apart from those without.
+
+    Args:
+        found: The folder of an earlier snapshot, or None.
+        keep: Called with a function that writes a snapshot into an empty folder.
+        lora: Of every anchor.
+        backbone: What they are for.
+    """
+
+    def __init__(
+        self,
+        found: Path | None,
+        keep: Callable[[Callable[[Path], None]], None],
+        lora: LoraSpec,
+        backbone: TransformersBackbone,
+    ) -> None:
+        self._found = found
+        self._keep = keep
+        self._specs: Mapping[str, AdapterSpec] = {"loras": lora, "gated": GateSpec(lora)}
+        self._backbone = backbone
+        self._next = time.monotonic() + _SECONDS
+
+    def with_loras(self) -> dict[str, Anchor]:
+        """Anchors of the earlier snapshot without gates, by user."""
+        return self._read("loras")
+
+    def with_gates(self) -> dict[str, Anchor]:
+        """Anchors of the earlier snapshot with gates, by user."""
+        return self._read("gated")
+
+    def offer(self, loras: Collection[Anchor], gated: Collection[Anchor] = (), *, now: bool = False) -> None:
+        """Keep a snapshot of all finished anchors: ``now``, or if the last one is old enough."""
+        begun = time.monotonic()
+        if not now and begun < self._next:
+            return
+
+        def write(folder: Path) -> None:
+            for (part, spec), anchors in zip(self._specs.items(), (loras, gated), strict=True):
+                if anchors:
+                    (folder / part).mkdir()
+                    save_anchors(list(anchors), spec, folder / part, self._backbone)
+
+        self._keep(write)
+        self._next = begun + max(_SECONDS, (time.monotonic() - begun) / _SHARE)
+
+    def _read(self, part: str) -> dict[str, Anchor]:
+        if self._found is None or not (self._found / part).is_dir():
+            return {}
+        return {own.user: own for own in load_anchors(self._specs[part], self._found / part, self._backbone)}
 
 
 def mixture(similarities: np.ndarray, top: int, *, swapped: bool = False) -> Mixture:

@@ -18,7 +18,7 @@ from lampbench_methods.pag import (
 )
 
 from lampbench import AdapterMethod, InputError, LabelledUser, Parameters, Query, Task, User, setting
-from lampbench.adapters import LoraSpec, Recipe, State, family_targets
+from lampbench.adapters import AdapterSpec, LoraSpec, Recipe, State, family_targets
 from lampbench.backbone import Adapter
 from lampbench.bases import TrainingConfig
 from lampbench.core import Context, RunContext, SharedIdentity, derive_seed
@@ -218,6 +218,12 @@ class TaskLora(AdapterMethod):
     def beneath(self) -> Sequence[Adapter]:
         """The task LoRA, if it could not be merged."""
         return self._beneath
+
+    def acting_for(self, user_id: str) -> Sequence[tuple[AdapterSpec, State]]:
+        """The task LoRA, and the user's adapter if there is one."""
+        own = [(self.adapter(), self._states[user_id])] if user_id in self._states else []
+        shared = [] if self._task_state is None else [(self.task_adapter(), self._task_state)]
+        return [*shared, *own]
 
     def _act(self, state: State) -> None:
         spec = self.task_adapter()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from lampbench_methods.anchors import (
     Anchor,
+    BankSnapshots,
     Mixture,
     TokenEmbeddings,
     choose_anchors,
@@ -27,14 +27,12 @@ from lampbench_methods.lora import RANKS_TO_TRY, LoraTrainingConfig
 from lampbench_methods.user_lora import USER_EPOCHS, UserLoraConfig
 
 from lampbench import AdapterMethod, InputError, LabelledUser, Parameters, Task, User, setting
-from lampbench.adapters import GateSpec, LoraSpec, PerUser, Recipe, State, TrainingJob, mean_inputs
+from lampbench.adapters import AdapterSpec, GateSpec, LoraSpec, PerUser, Recipe, State, TrainingJob, mean_inputs
 from lampbench.core import RunContext, derive_seed
 from lampbench.hub import find_model
 from lampbench.retrieval import DenseEncoder, TextEncoder, user_vector
 
 _MIXTURE = "mixture.json"
-# Between two snapshots of the bank.
-_SECONDS = 60.0
 
 # As in the released code of MTA and PER-PCS, but for the clip of LoRAs, which MTA's does not name and is OPPU's.
 PUBLISHED: Mapping[str, Any] = {
@@ -180,8 +178,9 @@ class LoraBank(AdapterMethod):
         vectors = {user.id: user_vector(self.task, user, self._encoder) for user in people}
         count, least, seed = self.config.anchors, self.config.least_items, derive_seed(self.seed, "clusters")
         chosen = choose_anchors(people, vectors, count, least, seed, self.say)
-        anchors = self._with_loras(chosen, vectors)
-        self._anchors = anchors if self._merges else self._with_gates(chosen, anchors)
+        snapshots = BankSnapshots(self.kept, self.keep, self._bank_lora(), self.backbone)
+        anchors = self._with_loras(chosen, vectors, snapshots)
+        self._anchors = anchors if self._merges else self._with_gates(chosen, anchors, snapshots)
 
     def adapter(self) -> LoraSpec:
         """The user's own LoRA, or the one that is made of pieces."""
@@ -198,6 +197,11 @@ class LoraBank(AdapterMethod):
             states = {user: self._mixed(mixture) for user, mixture in self._mixtures.items()}
             self._merged = self._bank_lora().per_user(self.backbone, states)
         return [] if self._merged is None else [self._merged]
+
+    def acting_for(self, user_id: str) -> Sequence[tuple[AdapterSpec, State]]:
+        """The merged LoRA of the anchors, if there is one, and the user's own."""
+        mixed = [self._mixed(self._mixtures[user_id])] if user_id in self._mixtures else []
+        return [*((self._bank_lora(), state) for state in mixed), (self.adapter(), self._states[user_id])]
 
     def unadapted(self) -> Sequence[PerUser]:
         """Nothing: without a history no anchor is near."""
@@ -268,11 +272,12 @@ class LoraBank(AdapterMethod):
         """What an anchor's state is of."""
         return self._bank_lora() if self._merges else GateSpec(self._bank_lora())
 
-    def _with_loras(self, users: Sequence[User], vectors: Mapping[str, np.ndarray]) -> list[Anchor]:
-        """A LoRA trained on each anchor's history; an interrupted stage keeps those that were finished."""
-        config, spec, found = self.config, self._bank_lora(), dict[str, Anchor]()
-        if self.kept is not None:
-            found = {anchor.user: anchor for anchor in load_anchors(spec, self.kept, self.backbone)}
+    def _with_loras(
+        self, users: Sequence[User], vectors: Mapping[str, np.ndarray], snapshots: BankSnapshots
+    ) -> list[Anchor]:
+        """A LoRA trained on each anchor's history."""
+        config, spec = self.config, self._bank_lora()
+        found = {**snapshots.with_loras(), **snapshots.with_gates()}
         waiting = {user.id: user for user in users if user.id not in found}
         starts = {user: spec.fresh(self.backbone, self._seed_of(user)) for user in waiting}
         recipe = replace(
@@ -281,26 +286,27 @@ class LoraBank(AdapterMethod):
             batch_size=config.bank_batch_size,
             warmup_ratio=config.bank_warmup_ratio,
         )
-        begun = time.monotonic()
         for user, state in self.train_each(self._jobs(list(waiting.values()), starts), spec, recipe):
             found[user] = Anchor(user, len(waiting[user].history), vectors[user], state)
             gates_next = len(found) == len(users) and not self._merges
-            if gates_next or time.monotonic() - begun > _SECONDS:
-                self.keep(lambda folder: save_anchors(list(found.values()), spec, folder, self.backbone))
-                begun = time.monotonic()
+            snapshots.offer(found.values(), now=gates_next)
         return [found[user.id] for user in users]
 
-    def _with_gates(self, users: Sequence[User], anchors: Sequence[Anchor]) -> list[Anchor]:
+    def _with_gates(self, users: Sequence[User], anchors: Sequence[Anchor], snapshots: BankSnapshots) -> list[Anchor]:
         """The anchors with gates, trained before their LoRAs."""
         config, spec = self.config, GateSpec(self._bank_lora())
-        starts = {anchor.user: spec.before(self.backbone, anchor.state) for anchor in anchors}
+        found, loras = snapshots.with_gates(), {anchor.user: anchor for anchor in anchors}
+        waiting = [user for user in users if user.id not in found]
+        starts = {user.id: spec.before(self.backbone, loras[user.id].state) for user in waiting}
         steps: int = config.gate_steps
         # Every epoch has a step at least.
         recipe = Recipe(
             steps, config.gate_learning_rate, 0.0, 0.0, config.clip, config.bank_batch_size, most_steps=steps
         )
-        states = dict(self.train_each(self._jobs(users, starts), spec, recipe))
-        return [replace(anchor, state=states[anchor.user]) for anchor in anchors]
+        for user, state in self.train_each(self._jobs(waiting, starts), spec, recipe):
+            found[user] = replace(loras[user], state=state)
+            snapshots.offer([anchor for anchor in anchors if anchor.user not in found], found.values())
+        return [found[user.id] for user in users]
 
     def _jobs(self, users: Sequence[User], starts: Mapping[str, State]) -> list[TrainingJob]:
         return [TrainingJob(user.id, self._seed_of(user.id), self.examples(user), [starts[user.id]]) for user in users]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, linear
 
-from lampbench import AdapterMethod, HistoryItem, LabelledUser, Parameters, Query, Task, User, setting
+from lampbench import AdapterMethod, HistoryItem, InputError, LabelledUser, Parameters, Query, Task, User, setting
 from lampbench.adapters import (
     AdapterSpec,
     LoraSpec,
@@ -193,6 +193,14 @@ class UserPrefix(AdapterMethod):
         own = torch.stack([self.adapter().vectors(state) for state in states])
         owners = torch.tensor([0] * len(queries) if users is None else list(users))
         return one_each(embedding_of(self.backbone), own[owners].to(self.backbone.device) + prefixes)
+
+    def acting_for(self, user_id: str) -> Sequence[tuple[AdapterSpec, State]]:
+        """The user's soft tokens; raises InputError if something of the prompt's records is added, or a LoRA acts."""
+        if self.config.records or self.config.bridge:
+            raise InputError(
+                "a record prefix or a bridge acts beside the user's soft tokens (records=0, bridge=0: none)"
+            )
+        return [(self.adapter(), self._states[user_id])]
 
     def forget(self, user_id: str) -> None:
         """Drop the user's soft tokens, history and index, and all kept vectors of texts."""

@@ -1,5 +1,6 @@
 """Adapters of many users and the two engines that train them: stacked, and one by one."""
 
+from lampbench.adapters._combined import combined
 from lampbench.adapters._dropout import dropout_mask, row_key
 from lampbench.adapters._engine import train_together
 from lampbench.adapters._gates import GateSpec, mean_inputs
@@ -61,6 +62,7 @@ __all__ = [
     "batch_loss",
     "capacity",
     "check_streams",
+    "combined",
     "differ",
     "dropout_mask",
     "edit_parameters",

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from lampbench.adapters._lora import LoraWeights
 from lampbench.adapters._lora_spec import LoraSpec
 from lampbench.adapters._spec import AdapterSpec, EvaluatedBank, SoloAdapter, State, TensorBank, exact, master_dtype
-from lampbench.backbone import TransformersBackbone, only_inputs
+from lampbench.backbone import TransformersBackbone, one_logit
 from lampbench.core import InputError, Pair
 
 _FILE = "gates.safetensors"
@@ -76,6 +76,10 @@ class GateSpec(AdapterSpec):
     def parameter_count(self, backbone: TransformersBackbone) -> int:
         """Of the gates: the inputs of all maps."""
         return sum(place.inputs for place in self.lora.places(backbone))
+
+    def held_count(self, backbone: TransformersBackbone) -> int:
+        """Of the LoRA."""
+        return self.lora.parameter_count(backbone)
 
     def constant_layers(self, backbone: TransformersBackbone) -> int:
         """Everything below the lowest adapted layer."""
@@ -169,7 +173,6 @@ def mean_inputs(backbone: TransformersBackbone, spec: LoraSpec, pairs: Sequence[
     """
     encoded = sorted((backbone.encoder.pair(pair) for pair in pairs), key=lambda pair: len(pair[0]) + len(pair[1]))
     places, device, model = spec.places(backbone), backbone.model.device, backbone.model
-    first = torch.zeros(1, dtype=torch.long, device=device)
     sums = {place: torch.zeros(place.inputs, dtype=torch.float64) for place in places}
     for start in range(0, len(encoded), backbone.batch_size):
         batch = encoded[start : start + backbone.batch_size]
@@ -180,8 +183,7 @@ def mean_inputs(backbone: TransformersBackbone, spec: LoraSpec, pairs: Sequence[
             for place in places:
                 module = backbone.layers[place.layer].get_submodule(place.path)
                 stack.enter_context(module.register_forward_pre_hook(partial(_add, sums[place], shares, place.path)))
-            # Logits are not read, so that one is enough. In transformers 4 not every model has get_decoder.
-            stack.enter_context(only_inputs(model.get_output_embeddings(), first, first))
+            stack.enter_context(one_logit(model))
             model(input_ids=ids, use_cache=False)
         for prompt, target in batch:
             backbone.usage.read(len(prompt) + len(target))

@@ -61,6 +61,11 @@ class HeadEdits:
     kind: HeadEditKind
     users: Tensor | None = None
 
+    @property
+    def tail(self) -> int:
+        """None of a prompt's tokens is treated by its distance from the end."""
+        return 0
+
     @contextmanager
     def attach(self, layers: nn.ModuleList, window: PassWindow) -> Iterator[None]:
         """Edit the inputs of the maps that mix the heads inside the ``with`` block."""

@@ -158,6 +158,11 @@ class Edits:
     positions: Positions
     users: Tensor | None = None
 
+    @property
+    def tail(self) -> int:
+        """How many of a prompt's last tokens are treated by their distance from the end."""
+        return 0 if self.positions.everything else self.positions.last
+
     @contextmanager
     def attach(self, layers: nn.ModuleList, window: PassWindow) -> Iterator[None]:
         """Edit the outputs of ``layers`` inside the ``with`` block."""

@@ -79,6 +79,11 @@ class LoraWeights:
     keys: Tensor | None = None
     gates: Mapping[AdaptedMap, Tensor] = field(default_factory=dict)
 
+    @property
+    def tail(self) -> int:
+        """None of a prompt's tokens is treated by its distance from the end."""
+        return 0
+
     @contextmanager
     def attach(self, layers: nn.ModuleList, window: PassWindow) -> Iterator[None]:
         """Add to the outputs of the maps inside the ``with`` block."""

@@ -68,7 +68,7 @@ class EngineOptions:
 def capacity(backbone: TransformersBackbone, specs: Sequence[AdapterSpec], free: int) -> Capacity:
     """What fits into ``free`` bytes on the backbone's device."""
     masters = torch.finfo(master_dtype(backbone)).bits // 8
-    per_user = _COPIES * masters * sum(spec.parameter_count(backbone) for spec in specs)
+    per_user = masters * sum(_COPIES * spec.parameter_count(backbone) + spec.held_count(backbone) for spec in specs)
     most = _MOST_COLUMNS["cuda" if backbone.device.startswith("cuda") else "cpu"]
     return Capacity(
         users=max(1, min(_MOST_USERS, int(free * _FOR_USERS / per_user))),

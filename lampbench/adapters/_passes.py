@@ -34,6 +34,7 @@ from lampbench.backbone import (
     key_value_cache,
     layer_output,
     layers_left_out,
+    one_logit,
     only_columns,
     only_inputs,
 )
@@ -197,14 +198,14 @@ class Passes:
         ends = torch.tensor([len(row.prompt) for row in rows], device=device)
         window = PassWindow(torch.zeros_like(ends), ends, torch.arange(len(rows), device=device), ids.shape[1])
         cache = None if self._suffix is None else key_value_cache()
-        decoder = backbone.model.get_decoder()
         with ExitStack() as stack:
             found = stack.enter_context(layer_output(layers[constant - 1])) if constant else []
             if cache is None:
                 above = range(constant, len(layers))
                 stack.enter_context(layers_left_out(layers, above, in_tuple=self._in_tuple))
             stack.enter_context(attached(self._below(rows), layers, window))
-            decoder(input_ids=ids, use_cache=False, past_key_values=cache)
+            stack.enter_context(one_logit(backbone.model))
+            backbone.model(input_ids=ids, use_cache=False, past_key_values=cache)
         upper = [] if cache is None else all_keys_and_values(cache, len(layers), ids.shape[1])[constant:]
         parts = [part for pair in upper for part in pair]
         self._slabs = _of_one_shape(parts)

@@ -37,6 +37,11 @@ class Prefix:
     vectors: Tensor
     users: Tensor | None = None
 
+    @property
+    def tail(self) -> int:
+        """None of a prompt's tokens is treated by its distance from the end."""
+        return 0
+
     @contextmanager
     def attach(self, layers: nn.ModuleList, window: PassWindow) -> Iterator[None]:
         """Fill the places inside the ``with`` block."""

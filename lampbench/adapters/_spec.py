@@ -72,6 +72,10 @@ class AdapterSpec(ABC):
     def parameter_count(self, backbone: TransformersBackbone) -> int:
         """Trainable parameters of one user's adapter."""
 
+    def held_count(self, backbone: TransformersBackbone) -> int:
+        """Numbers of one user's adapter that are held while it trains, and that training does not move."""
+        return 0
+
     @abstractmethod
     def constant_layers(self, backbone: TransformersBackbone) -> int:
         """How many of the first decoder layers give the same output whatever the adapter's parameters.

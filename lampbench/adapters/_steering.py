@@ -31,6 +31,11 @@ class Steering:
     users: Tensor
     before: int = 0
 
+    @property
+    def tail(self) -> int:
+        """How many of a prompt's last tokens are treated by their distance from the end."""
+        return self.before
+
     @contextmanager
     def attach(self, layers: nn.ModuleList, window: PassWindow) -> Iterator[None]:
         """Steer the output of the layer inside the ``with`` block."""

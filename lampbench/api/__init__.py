@@ -3,6 +3,7 @@
 from lampbench.api._choice import Overrides, method_names, overrides, plans_of, task_names
 from lampbench.api._estimate import Estimate, Tokens, estimate
 from lampbench.api._executors import executor_of, placed
+from lampbench.api._export import FORMS, Exported, Form, export_user
 from lampbench.api._find import find_run, known_runs, run_names, runs_below, short_names
 from lampbench.api._functions import compare, load_dataset, methods, run, score
 from lampbench.api._gains import BASELINE, Gain
@@ -11,12 +12,16 @@ from lampbench.api._progress import Bar, ProgressReporter, duration
 from lampbench.api._results import Results, finished_run, load_results
 from lampbench.api._show import Shown, chosen, list_text, page, query_text, shown
 from lampbench.api._table import run_notes, run_table
+from lampbench.api._user_model import UserModel, load_user
 
 __all__ = [
     "BASELINE",
+    "FORMS",
     "Asked",
     "Bar",
     "Estimate",
+    "Exported",
+    "Form",
     "Gain",
     "Look",
     "Overrides",
@@ -24,6 +29,7 @@ __all__ = [
     "Results",
     "Shown",
     "Tokens",
+    "UserModel",
     "chosen",
     "compare",
     "data_at",
@@ -31,12 +37,14 @@ __all__ = [
     "duration",
     "estimate",
     "executor_of",
+    "export_user",
     "find_run",
     "finished_run",
     "known_runs",
     "list_text",
     "load_dataset",
     "load_results",
+    "load_user",
     "method_names",
     "methods",
     "overrides",

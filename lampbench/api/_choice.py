@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from lampbench.core import InputError, Method, Registry, methods, tasks, unknown_name
+from lampbench.core import InputError, Method, Plugin, Registry, methods, tasks, unknown_name
 from lampbench.runner import Plan, Planner, Skip, load_method, load_task
 
 Say = Callable[[str], None]
@@ -99,7 +99,15 @@ def _names(text: str | Sequence[str], registry: Registry, load: Callable[[str], 
         return [name for name in registry.names() if _usable(name, load, say)]
     if not names:
         raise InputError(f"no {registry.kind} given; known: {', '.join(registry.names())}")
-    return list(dict.fromkeys(registry.plugin(name).name for name in names))
+    found: dict[str, Plugin] = {}
+    for name in names:
+        plugin = registry.plugin(name)
+        if found.setdefault(plugin.name, plugin) is not plugin:
+            raise InputError(
+                f"{found[plugin.name].value} and {plugin.value}: two {registry.kind}s are called {plugin.name!r}; "
+                "give one of them another name, or use them in commands of their own"
+            )
+    return list(found)
 
 
 def _usable(name: str, load: Callable[[str], object], say: Say) -> bool:

@@ -50,7 +50,7 @@ class Look:
     def __init__(self, row: Row, folder: Path, data_of: DataOf) -> None:
         self.row = row
         self.folder = folder
-        find_kept_task(folder)
+        find_kept_task(folder, row.identity.task, with_others=False)
         self.task = _worded(load_task(row.identity.task), row)
         self._data = data_of(row)
 
@@ -168,11 +168,14 @@ def data_of_plans(datasets: Mapping[str, Dataset]) -> DataOf:
 
 def _worded(task: Task, row: Row) -> Task:
     """The task with the wording that the run used."""
-    for wording in task.wordings:
-        worded = task.worded(wording.name)
-        if worded.prompt_hash() == row.identity.prompt_hash:
-            return worded
-    return task
+    name = wording_of(task, row)
+    return task if name is None else task.worded(name)
+
+
+def wording_of(task: Task, row: Row) -> str | None:
+    """The name of the wording that the run used; None if the task has no such one."""
+    names = [wording.name for wording in task.wordings]
+    return next((name for name in names if task.worded(name).prompt_hash() == row.identity.prompt_hash), None)
 
 
 def _skeleton(protocol: str, row: Row) -> Any:

@@ -22,7 +22,7 @@ from lampbench.backbone._served import (
 if TYPE_CHECKING:
     from lampbench.backbone._backbone import TransformersBackbone
     from lampbench.backbone._contrast import Contrast
-    from lampbench.backbone._decode import Adapter, PassWindow, alike, attached, sample_tokens
+    from lampbench.backbone._decode import sample_tokens
     from lampbench.backbone._families import attention_outputs, is_linear, linear_maps, projections, shared_layers
     from lampbench.backbone._partial import (
         all_keys_and_values,
@@ -30,9 +30,12 @@ if TYPE_CHECKING:
         keys_and_values,
         layer_output,
         layers_left_out,
+        one_logit,
         only_columns,
         only_inputs,
     )
+    from lampbench.backbone._pass import Adapter, PassWindow, attached
+    from lampbench.backbone._probes import alike
     from lampbench.backbone._quantize import check_quantization
 
 __all__ = [
@@ -75,6 +78,7 @@ __all__ = [
     "layers_left_out",
     "linear_maps",
     "load_tokenizer",
+    "one_logit",
     "only_columns",
     "only_inputs",
     "projections",
@@ -83,7 +87,7 @@ __all__ = [
 ]
 
 # Only these import torch, which a served model does not need.
-_WITH_WEIGHTS = ("_backbone", "_contrast", "_decode", "_families", "_partial", "_quantize")
+_WITH_WEIGHTS = ("_backbone", "_contrast", "_decode", "_families", "_partial", "_pass", "_probes", "_quantize")
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -15,20 +16,19 @@ from torch import Tensor
 from lampbench.backbone._chat import THOUGHT_END, THOUGHT_START
 from lampbench.backbone._check import checked_skeleton
 from lampbench.backbone._contrast import Contrast
-from lampbench.backbone._decode import (
-    Adapter,
-    at_positions,
-    generate,
-    keep_logits,
-    left_pad,
-    padding_changes_nothing,
-    score_answers,
-)
+from lampbench.backbone._decode import Batching, generate, score_answers
 from lampbench.backbone._decoding import OPPU_SAMPLING, Decoding
 from lampbench.backbone._encode import Usage
 from lampbench.backbone._families import rotary_switch
 from lampbench.backbone._load import BackboneInfo, find_layers, load_model, load_skeleton
 from lampbench.backbone._partial import layer_output, layers_left_out
+from lampbench.backbone._pass import Adapter, at_positions, keep_logits, left_pad
+from lampbench.backbone._probes import (
+    joining_changes_nothing,
+    leaving_changes_nothing,
+    padding_changes_nothing,
+    sharing_changes_nothing,
+)
 from lampbench.backbone._watch import Watch
 from lampbench.backbone._written import Rules
 from lampbench.core import (
@@ -138,7 +138,7 @@ class TransformersBackbone:
         if self.decoding.mode == "labels":
             return self._best_labels(task, prompts, adapters, contrast)
         sampling = OPPU_SAMPLING if self.decoding.mode == "sampled" else None
-        rules = self._rules(self.answer_room(task), one_line=task.one_line)
+        rules = replace(self._rules(self.answer_room(task), one_line=task.one_line), stop=task.stop)
         return [task.ended(text) for text in self._write(prompts, rules, sampling, adapters, contrast)]
 
     def answer_room(self, task: Task) -> int:
@@ -183,7 +183,8 @@ class TransformersBackbone:
 
     def warm_up(self) -> None:
         """One short pass, so that no phase is charged for the first use of a device."""
-        generate(self.model, self.layers, [[self.pad]], rules=self._rules(2, one_line=True), pad=self.pad)
+        rules = self._rules(2, one_line=True)
+        generate(self.model, self.layers, [[self.pad]], rules=rules, pad=self.pad, batching=Batching(1))
 
     @cached_property
     def layers_return(self) -> int:
@@ -201,6 +202,21 @@ class TransformersBackbone:
         What is not attention (a convolution, a state) may take padding for text.
         """
         return padding_changes_nothing(self.model, self.pad)
+
+    @cached_property
+    def rows_may_leave(self) -> bool:
+        """Whether a row may leave a batch without a change of the others' logits; found by trying."""
+        return leaving_changes_nothing(self.model, self.pad)
+
+    @cached_property
+    def rows_may_join(self) -> bool:
+        """Whether rows may join a batch without a change of any row's logits; found by trying."""
+        return self.rows_may_leave and self.ignores_padding and joining_changes_nothing(self.model, self.pad)
+
+    @cached_property
+    def shares_beginnings(self) -> bool:
+        """Whether rows have the same logits if what they begin with is read once; found by trying."""
+        return self.ignores_padding and sharing_changes_nothing(self.model, self.pad)
 
     @property
     def layers_return_tuples(self) -> bool:
@@ -299,27 +315,39 @@ class TransformersBackbone:
         self.model(input_ids=ids, attention_mask=mask, use_cache=False, **extra)
 
     def _batches(self, rows: Sequence[Sequence[int]], room: int, batch_size: int) -> list[list[int]]:
-        """Row numbers in batches of similar length; ``room`` is how many tokens may follow a row.
-
-        Where rotary positions change at some length, rows on either side of it are not in one batch, and a row that
-        may come to cross it is alone.
-        """
-        if not self.ignores_padding:
-            # One length at a time.
-            lengths = sorted({len(row) for row in rows}, reverse=True)
-            alike = [[number for number, row in enumerate(rows) if len(row) == length] for length in lengths]
-            return [own[start : start + batch_size] for own in alike for start in range(0, len(own), batch_size)]
-        if self._switch is None:
-            return by_length(rows, batch_size)
-        kinds: dict[int, list[int]] = {0: [], 1: [], 2: []}
-        for number, row in enumerate(rows):
-            kinds[0 if len(row) + room <= self._switch else 1 if len(row) > self._switch else 2].append(number)
-        sizes = {0: batch_size, 1: batch_size, 2: 1}
+        """Row numbers in batches of similar length; ``room`` is how many tokens may follow a row."""
         return [
-            [own[i] for i in batch]
-            for kind, own in kinds.items()
-            for batch in by_length([rows[number] for number in own], sizes[kind])
+            own[start : start + size]
+            for own, size in self._queues(rows, room, batch_size)
+            for start in range(0, len(own), size)
         ]
+
+    def _queues(self, rows: Sequence[Sequence[int]], room: int, batch_size: int) -> list[tuple[list[int], int]]:
+        """Row numbers, longest first, in groups that may be in one batch, and the size of each group's batches.
+
+        Where padding counts, rows of one length are together. Where rotary positions change at some length, rows on
+        either side of it are not in one batch, and a row that may come to cross it is alone.
+        """
+        order = sorted(range(len(rows)), key=lambda number: -len(rows[number]))
+        kinds: dict[int, list[int]] = {}
+        if not self.ignores_padding:
+            for number in order:
+                kinds.setdefault(len(rows[number]), []).append(number)
+            return [(own, batch_size) for own in kinds.values()]
+        if self._switch is None:
+            return [(order, batch_size)] if order else []
+        kinds = {0: [], 1: [], 2: []}
+        for number in order:
+            kinds[
+                0 if len(rows[number]) + room <= self._switch else 1 if len(rows[number]) > self._switch else 2
+            ].append(number)
+        return [(own, 1 if kind == 2 else batch_size) for kind, own in kinds.items() if own]
+
+    def _batching(self, size: int, rows: int) -> Batching:
+        """What the model allows; nothing is tried for a row alone."""
+        if min(size, rows) < 2:
+            return Batching(size)
+        return Batching(size, self.rows_may_leave, self.rows_may_join, self.shares_beginnings)
 
     def _rules(self, limit: int, *, one_line: bool) -> Rules:
         """When a text of at most ``limit`` tokens ends."""
@@ -353,28 +381,28 @@ class TransformersBackbone:
         seeds = [derive_seed(self.seed, "sampling", prompt.id) for prompt in prompts]
         texts = [""] * len(rows)
         readings = 1 if contrast is None else 2
-        for batch in self._batches(rows, room, max(1, self.batch_size // readings)):
-            with self.watch.batch(len(batch), room) as step:
-                written = generate(
-                    self.model,
-                    self.layers,
-                    [rows[i] for i in batch],
-                    rules=rules if self._most is None else rules.cut(self._most),
-                    pad=self.pad,
-                    adapters=adapters,
-                    numbers=_numbers(batch, len(rows), readings),
-                    sampling=sampling,
-                    seeds=[seeds[i] for i in batch],
-                    penalties=self.decoding.penalties,
-                    contrast=contrast,
-                    places=self.encoder.prefix,
-                    step=step,
-                )
-            for i, own in zip(batch, written, strict=True):
+        for own, size in self._queues(rows, room, max(1, self.batch_size // readings)):
+            written = generate(
+                self.model,
+                self.layers,
+                [rows[i] for i in own],
+                rules=rules if self._most is None else rules.cut(self._most),
+                pad=self.pad,
+                batching=self._batching(size, len(own)),
+                adapters=adapters,
+                numbers=_numbers(own, len(rows), readings),
+                sampling=sampling,
+                seeds=[seeds[i] for i in own],
+                penalties=self.decoding.penalties,
+                contrast=contrast,
+                places=self.encoder.prefix,
+                progress=self.watch.hear,
+            )
+            for i, answer in zip(own, written, strict=True):
                 for _ in range(readings):
                     self.usage.read(len(rows[i]))
-                self.usage.wrote(own)
-                texts[i] = own.answer()
+                self.usage.wrote(answer)
+                texts[i] = answer.answer()
         return texts
 
     def _best_labels(
@@ -389,14 +417,15 @@ class TransformersBackbone:
             scores = score_answers(
                 self.model,
                 self.layers,
-                [rows[i] for i in batch] * readings,
+                [rows[i] for i in batch for _ in range(readings)],
                 answers,
                 pad=self.pad,
+                numbers=[number for own in _numbers(batch, len(rows), readings) for number in own],
                 adapters=adapters,
-                numbers=_numbers(batch, len(rows), readings),
+                shares=len(batch) > 1 and self.shares_beginnings,
             )
             if contrast is not None:
-                scores = contrast.scores(*scores.chunk(2))
+                scores = contrast.scores(scores[::2], scores[1::2])
             for i, best in zip(batch, scores.argmax(-1).tolist(), strict=True):
                 for _ in range(readings):
                     self.usage.read(len(rows[i]))
@@ -429,15 +458,9 @@ class TransformersBackbone:
         return self._newlines
 
 
-def by_length(rows: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
-    """Row numbers in batches of similar length, longest first."""
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-
-
-def _numbers(batch: Sequence[int], prompts: int, readings: int) -> list[int]:
-    """The numbers by which adapters know the rows of a batch; those of a second reading come after all prompts."""
-    return [number + prompts * reading for reading in range(readings) for number in batch]
+def _numbers(batch: Sequence[int], prompts: int, readings: int) -> list[list[int]]:
+    """The numbers by which adapters know each reading of each prompt; those of a second one come after all prompts."""
+    return [[number + prompts * reading for reading in range(readings)] for number in batch]
 
 
 def _last_column(hidden: Tensor) -> Tensor:

@@ -1,195 +1,122 @@
-"""Batched decoding with a KV cache and adapters attached: greedy, sampled, or scoring a fixed set of answers."""
+"""Answers of many prompts, with a KV cache and adapters attached: greedy, sampled, or scored from a fixed set."""
 
 from __future__ import annotations
 
-import inspect
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from lampbench.backbone._beginnings import Beginning, shared_beginnings
 from lampbench.backbone._contrast import Contrast
 from lampbench.backbone._decoding import NO_PENALTIES, Penalties
-from lampbench.backbone._families import rotary_switch
+from lampbench.backbone._pass import Adapter, DecodingPass, PassWindow, attached
 from lampbench.backbone._written import Rules, Written
-from lampbench.core import LampBenchError, Sampling
+from lampbench.core import Sampling
+
+# Rows that have ended leave when they are this part of a batch: each time, what the others hold is copied.
+_LEAVING = 1 / 8
 
 
-@dataclass
-class PassWindow:
-    """Which columns the current forward pass computes, and where each row's prompt lies.
-
-    The backbone updates it before every pass: the whole prompt at prefill (``offset`` 0), then one
-    column per pass while decoding.
+@runtime_checkable
+class SharesBeginnings(Protocol):
+    """An adapter that does the same to a token of two prompts, if both have a user in common and begin alike.
 
     Attributes:
-        starts: First column of each row's prompt, shape (rows,); columns before it are padding.
-        ends: The column after each row's prompt, shape (rows,).
-        rows: The number of each row's prompt among those that the caller gave, shape (rows,): what
-            an adapter looks its user up by.
-        width: No prompt reaches this column; a pass that begins there or later holds none.
-        offset: Column number of the pass's first column.
+        users: The user of each prompt, shape (prompts,); None if all prompts have the same parameters.
+        tail: Of a prompt's last so many tokens this is not true.
     """
 
-    starts: Tensor
-    ends: Tensor
-    rows: Tensor
-    width: int
-    offset: int = 0
+    @property
+    def users(self) -> Tensor | None: ...
+
+    @property
+    def tail(self) -> int: ...
 
 
-class Adapter(Protocol):
-    """Something that changes what a frozen backbone computes, while attached."""
+@dataclass(frozen=True)
+class Batching:
+    """How prompts are put together.
 
-    def attach(self, layers: nn.ModuleList, window: PassWindow) -> AbstractContextManager[None]:
-        """Act on the decoder ``layers`` inside the ``with`` block; leave no trace after it."""
-
-
-@contextmanager
-def attached(adapters: Sequence[Adapter], layers: nn.ModuleList, window: PassWindow) -> Iterator[None]:
-    """Let ``adapters`` act, in this order, inside the ``with`` block."""
-    with ExitStack() as stack:
-        for adapter in adapters:
-            stack.enter_context(adapter.attach(layers, window))
-        yield
-
-
-class DecodingPass:
-    """A left-padded batch and its KV cache, fed forward step by step.
-
-    Adapters act at every pass; ``window`` tells them which columns it computes, and which prompt
-    (``numbers``) each row is. Where a model's rotary positions change at some length, everything is read again when
-    the first row becomes longer, as ``generate`` does; the rows of a batch must then be of one length.
+    Attributes:
+        size: Rows at a time.
+        leaves: Whether a row that has ended may leave the others.
+        joins: Whether a row may take the place of one that has left.
+        shares: Whether what rows begin with may be read once for all of them.
     """
 
-    def __init__(self, model: Any, rows: Sequence[Sequence[int]], pad: int, numbers: Sequence[int]) -> None:
-        self._model = model
-        self._switch = rotary_switch(model.config)
-        self._ids, self._mask, self._positions = left_pad(rows, pad, model.device)
-        self._cache: Any = None
-        width = self._ids.shape[1]
-        starts = width - self._mask.sum(-1)
-        self.window = PassWindow(
-            starts, torch.full_like(starts, width), torch.tensor(numbers, device=model.device), width
-        )
+    size: int
+    leaves: bool = False
+    joins: bool = False
+    shares: bool = False
 
-    def prefill(self) -> Tensor:
-        """Logits after each row's prompt, shape (rows, vocabulary)."""
-        return self._forward(self._ids, self._positions, keep=1)[:, -1]
-
-    def feed(self, ids: Tensor) -> Tensor:
-        """Logits after each of the next columns ``ids`` (rows, columns): (rows, columns, vocabulary)."""
-        if ids.shape[1] > 1 and holds_states(self._cache):
-            # A state is written for one more token at a time.
-            return torch.cat([self.feed(column) for column in ids.split(1, dim=1)], dim=1)
-        self.window.offset = self._mask.shape[1]
-        columns = ids.shape[1]
-        positions = self._positions[:, -1:] + torch.arange(1, columns + 1, device=ids.device)
-        self._mask = torch.cat([self._mask, torch.ones_like(ids)], dim=-1)
-        if self._switch is not None:
-            self._ids = torch.cat([self._ids, ids], dim=-1)
-            if int(self._positions.max()) < self._switch <= int(positions.max()):
-                self._cache, self.window.offset = None, 0
-                ids, positions = self._ids, (self._mask.cumsum(-1) - 1).clamp(min=0)
-        return self._forward(ids, positions, keep=columns)[:, -columns:]
-
-    def repeat(self, times: int) -> None:
-        """Every row ``times`` times in place, cache included."""
-        rows = torch.arange(len(self._ids), device=self._ids.device)
-        # What beam search does: unlike a plain repetition, every kind of cache can do it.
-        self._cache.reorder_cache(rows.repeat_interleave(times))
-        self._ids = self._ids.repeat_interleave(times, dim=0)
-        self._mask = self._mask.repeat_interleave(times, dim=0)
-        self._positions = self._positions.repeat_interleave(times, dim=0)
-        self.window.starts = self.window.starts.repeat_interleave(times)
-        self.window.ends = self.window.ends.repeat_interleave(times)
-        self.window.rows = self.window.rows.repeat_interleave(times)
-
-    def _forward(self, ids: Tensor, positions: Tensor, keep: int) -> Tensor:
-        output = self._model(
-            input_ids=ids,
-            attention_mask=self._mask,
-            past_key_values=self._cache,
-            use_cache=True,
-            **at_positions(self._model, positions),
-            **keep_logits(self._model, keep),
-        )
-        self._cache = _as_cache(output.past_key_values)
-        self._positions = positions
-        logits: Tensor = output.logits
-        if logits.isnan().any():
-            raise LampBenchError(
-                "the model's logits are no numbers (NaN): its weights are damaged, float16 overflows (take bfloat16 or "
-                "float32), or a training diverged (take a smaller learning_rate)"
-            )
-        return logits
+    @property
+    def entering(self) -> int:
+        """How many rows enter together: few, where they can, because rows of similar length need little padding."""
+        return max(1, self.size // 4) if self.joins else self.size
 
 
-@torch.inference_mode()
-def padding_changes_nothing(model: Any, pad: int) -> bool:
-    """Whether a short row gets the same logits, now and one token later, beside a long one as alone."""
-    tokens = min(1000, model.get_output_embeddings().weight.shape[0])
-    short, long = ([(11 * (i + 3) ** 2 + 7) % tokens for i in range(length)] for length in (5, 12))
-    found = []
-    for rows in ([short], [short, long]):
-        batch = DecodingPass(model, rows, pad, range(len(rows)))
-        following = torch.full((len(rows), 1), short[0], device=model.device)
-        found.append(torch.stack([batch.prefill()[0], batch.feed(following)[0, -1]]))
-    return alike(found[1], found[0])
+class _Batch:
+    """The prompts that are being answered, each of them one or two rows of a ``DecodingPass``.
 
-
-def alike(found: Tensor, expected: Tensor) -> bool:
-    """Whether two computations of the same logits differ by rounding alone.
-
-    Where something that counts is left out, or added, they differ by much more.
+    Attributes:
+        held: Number of the prompt at each place.
+        logits: Of the next token of every row.
     """
-    # For float64, too: some models compute parts in float32.
-    allowed = 1e-3 if torch.finfo(expected.dtype).bits >= 32 else 0.1
-    scale = (expected - expected.mean(-1, keepdim=True)).float().norm()
-    return bool((found - expected).float().norm() <= allowed * scale)
 
+    def __init__(
+        self,
+        model: Any,
+        rows: Sequence[Sequence[int]],
+        numbers: Sequence[Sequence[int]],
+        pad: int,
+        batching: Batching,
+        adapters: Sequence[Adapter],
+    ) -> None:
+        self._model, self._rows, self._numbers, self._pad, self._batching = model, rows, numbers, pad, batching
+        self._readings = len(numbers[0])
+        self._adapters = adapters
+        self._pass: DecodingPass | None = None
+        self.window = PassWindow.empty(model.device)
+        self.held: list[int] = []
+        self.logits = torch.empty(0)
 
-def holds_states(cache: Any) -> bool:
-    """Whether a cache holds more than keys and values: a convolution's last inputs, or the state of a recurrence."""
-    parts = [cache, *getattr(cache, "layers", ())]
-    return any("state" in name and held is not None for part in parts for name, held in vars(part).items())
+    def enter(self, prompts: Sequence[int]) -> None:
+        """Read ``prompts`` and let them join the others."""
+        rows = [self._rows[prompt] for prompt in prompts for _ in range(self._readings)]
+        numbers = [number for prompt in prompts for number in self._numbers[prompt]]
+        beginnings = beginnings_of(rows, numbers, self._adapters) if self._batching.shares else []
+        entered = DecodingPass(self._model, rows, self._pad, numbers, self.window, beginnings)
+        logits = entered.prefill()
+        if self._batching.joins:
+            entered.make_room()
+        if self._pass is None:
+            self._pass, self.logits = entered, logits
+        else:
+            self._pass.join(entered)
+            self.logits = torch.cat([self.logits, logits])
+        self.held += prompts
 
+    def keep(self, places: Sequence[int]) -> None:
+        """Only the prompts at these places."""
+        self.held = [self.held[place] for place in places]
+        if not places:
+            self._pass = None
+        elif self._pass is not None:
+            self._pass.keep([place * self._readings + reading for place in places for reading in range(self._readings)])
 
-def left_pad(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows padded on the left to one length, the mask of real columns, and their positions; each (rows, columns)."""
-    width = max(map(len, rows))
-    ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows], device=device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
-    return ids, mask, (mask.cumsum(-1) - 1).clamp(min=0)
+    def feed(self, tokens: Tensor) -> None:
+        """The next token of each prompt."""
+        if self._pass is None:
+            raise ValueError("no prompt is being answered")
+        self.logits = self._pass.feed(tokens.repeat_interleave(self._readings).unsqueeze(-1))[:, -1]
 
-
-def _as_cache(past: Any) -> Any:
-    """A cache object; transformers 4.45 hands out tuples."""
-    if not isinstance(past, tuple):
-        return past
-    from transformers import DynamicCache
-
-    return DynamicCache.from_legacy_cache(past)
-
-
-def at_positions(model: nn.Module, positions: Tensor) -> dict[str, Tensor]:
-    """The keyword that says where tokens are, for a model that does not find that in the attention mask."""
-    known = inspect.signature(model.forward).parameters
-    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
-    return {"position_ids": positions} if open_ended or "position_ids" in known else {}
-
-
-def keep_logits(model: nn.Module, count: int) -> dict[str, int]:
-    """The keyword that limits logits to the last ``count`` columns, under its name in this version."""
-    known = inspect.signature(model.forward).parameters
-    for name in ("logits_to_keep", "num_logits_to_keep"):
-        if name in known:
-            return {name: count}
-    return {}
+    def readings(self) -> list[Tensor]:
+        """Logits of the next token of every prompt, by each model that reads it."""
+        return [self.logits[reading :: self._readings] for reading in range(self._readings)]
 
 
 @torch.inference_mode()
@@ -200,59 +127,100 @@ def generate(
     *,
     rules: Rules,
     pad: int,
+    batching: Batching,
     adapters: Sequence[Adapter] = (),
-    numbers: Sequence[int] | None = None,
+    numbers: Sequence[Sequence[int]] | None = None,
     sampling: Sampling | None = None,
     seeds: Sequence[int] = (),
     penalties: Penalties = NO_PENALTIES,
     contrast: Contrast | None = None,
     places: int = 0,
-    step: Callable[[], None] = lambda: None,
+    progress: Callable[[float], None] = lambda rows: None,
 ) -> list[Written]:
     """What is written after each row.
+
+    A row that has ended leaves the batch, and the next one takes its place, as far as ``batching`` allows it.
 
     Args:
         model: A causal language model of transformers.
         layers: Its decoder layers, for ``adapters``.
-        rows: Prompt ids.
+        rows: Prompt ids, in the order in which they are answered.
         rules: When a text ends.
         pad: Any token id; padding is masked.
+        batching: How many rows at a time.
         adapters: Applied in this order.
-        numbers: What adapters know each row by (``PassWindow.rows``); default 0, 1, …
+        numbers: What adapters know each reading of each row by (``PassWindow.rows``); default 0, 1, …
         sampling: None for greedy.
         seeds: One per row, for sampling.
         penalties: On what a row has read or written before.
-        contrast: If given, every row is read by two models, and each token is chosen from both. ``numbers`` has the
-            rows of the second model after those of the first.
+        contrast: If given, every row is read by two models, and each token is chosen from both: ``numbers`` has two
+            for each row.
         places: How many of a row's first ids are places of a prefix; penalties on repetition leave them out.
-        step: Called after each token of all rows.
+        progress: Called after each token of all rows with the rows that were written since, parts of rows included.
     """
-    read = rows if contrast is None else [*rows, *rows]
-    batch = DecodingPass(model, read, pad, range(len(read)) if numbers is None else numbers)
+    batch = _Batch(
+        model, rows, [[i] for i in range(len(rows))] if numbers is None else numbers, pad, batching, adapters
+    )
     draws = [random.Random(seed) for seed in seeds]
-    repeats = penalties.after([row[places:] for row in read])
+    repeats = penalties.kept()
     written = [rules.begin() for _ in rows]
-    running = [True] * len(rows)
+    # What a token is of a row.
+    part = 1 / (rules.thinking + rules.limit + 1)
+    entered = 0
+    running: list[bool] = []
     with attached(adapters, layers, batch.window):
-        logits = batch.prefill()
         while True:
+            while entered < len(rows) and batching.size - len(batch.held) >= batching.entering:
+                entering = range(len(rows))[entered : entered + batching.entering]
+                batch.enter(entering)
+                if repeats is not None:
+                    repeats.enter([rows[row][places:] for row in entering])
+                running += [True] * len(entering)
+                entered += len(entering)
+            scores = batch.readings() if repeats is None else [repeats.applied(own) for own in batch.readings()]
+            best = scores[0] if contrast is None else contrast.scores(*scores)
+            chosen = (
+                best.argmax(-1) if sampling is None else sample_tokens(best, sampling, [draws[i] for i in batch.held])
+            )
+            tokens, done = chosen.tolist(), 0.0
+            for place, row in enumerate(batch.held):
+                if running[place]:
+                    running[place] = written[row].take(tokens[place])
+                    done += part if running[place] else 1 - part * (len(written[row].ids) - 1)
+            progress(done)
             if repeats is not None:
-                logits = repeats.applied(logits)
-            if contrast is not None:
-                logits = contrast.scores(*logits.chunk(2))
-            chosen = logits.argmax(-1) if sampling is None else sample_tokens(logits, sampling, draws)
-            tokens = chosen.tolist()
-            for row, token in enumerate(tokens):
-                if running[row]:
-                    running[row] = written[row].take(token)
-            if not any(running):
+                repeats.add(tokens)
+            going = [place for place, goes_on in enumerate(running) if goes_on]
+            if not going or (batching.leaves and len(running) - len(going) >= _LEAVING * len(running)):
+                batch.keep(going)
+                if repeats is not None:
+                    repeats.keep(going)
+                chosen, running = chosen[going], [True] * len(going)
+            if going:
+                batch.feed(chosen)
+            elif entered == len(rows):
                 return written
-            step()
-            if contrast is not None:
-                chosen = chosen.repeat(2)
-            if repeats is not None:
-                repeats.add(chosen.tolist())
-            logits = batch.feed(chosen.unsqueeze(-1))[:, -1]
+
+
+def beginnings_of(
+    rows: Sequence[Sequence[int]], numbers: Sequence[int], adapters: Sequence[Adapter]
+) -> list[Beginning]:
+    """What may be read once for several rows, whose prompts have these ``numbers``.
+
+    Nothing if there is an adapter that does not say how it treats beginnings (``SharesBeginnings``).
+    """
+    if len(rows) < 2:
+        return []
+    owners: list[list[Hashable]] = [[] for _ in rows]
+    tail = 0
+    for adapter in adapters:
+        if not isinstance(adapter, SharesBeginnings):
+            return []
+        tail = max(tail, adapter.tail)
+        if adapter.users is not None:
+            for own, user in zip(owners, adapter.users[list(numbers)].tolist(), strict=True):
+                own.append(user)
+    return shared_beginnings(rows, [tuple(own) for own in owners], tail)
 
 
 @torch.inference_mode()
@@ -263,11 +231,16 @@ def score_answers(
     answers: Sequence[Sequence[int]],
     *,
     pad: int,
+    numbers: Sequence[int],
     adapters: Sequence[Adapter] = (),
-    numbers: Sequence[int] | None = None,
+    shares: bool = False,
 ) -> Tensor:
-    """Log-probability of each answer (ids, EOS included) after each row: (rows, answers), float32."""
-    batch = DecodingPass(model, rows, pad, range(len(rows)) if numbers is None else numbers)
+    """Log-probability of each answer (ids, EOS included) after each row: (rows, answers), float32.
+
+    ``numbers`` is what adapters know each row by; with ``shares``, what rows begin with is read once.
+    """
+    beginnings = beginnings_of(rows, numbers, adapters) if shares else []
+    batch = DecodingPass(model, rows, pad, numbers, beginnings=beginnings)
     width = max(map(len, answers))
     targets = torch.tensor([[*answer, *[pad] * (width - len(answer))] for answer in answers], device=model.device)
     real = torch.tensor([[column < len(answer) for column in range(width)] for answer in answers])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,11 +30,11 @@ class Penalties:
     repetition: float | None = None
     no_repeat_ngram: int | None = None
 
-    def after(self, rows: Sequence[Sequence[int]]) -> Repeats | None:
-        """What holds them while something is written after each row's ids; None if there are none."""
+    def kept(self) -> Repeats | None:
+        """What holds them while texts are written; None if there are none."""
         from lampbench.backbone._repeats import Repeats
 
-        return None if self.repetition is None and self.no_repeat_ngram is None else Repeats(self, rows)
+        return None if self.repetition is None and self.no_repeat_ngram is None else Repeats(self)
 
 
 NO_PENALTIES = Penalties()

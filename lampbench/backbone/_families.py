@@ -28,18 +28,27 @@ _MIXES_HEADS = re.compile(r"(?:self_attn|self_attention|attention|attn)\.(?:o_pr
 # Names in configs of the number of hidden states of a token: Gemma 3n's alternating updates, and hyper-connections.
 _STREAMS = ("altup_num_inputs", "hc_mult", "hc_count")
 
+# Families that take past_key_values, and keep a part of what they have read in their modules all the same.
+_READ_INTO_MODULES = ("recurrent_gemma",)
+
 
 def examined(shape: BackboneShape, model: Any, location: str) -> BackboneShape:
     """``shape`` with what the modules of ``model`` say, which may be on the meta device.
 
     Raises:
-        InputError: The model cannot be used: it keeps no keys and values, or has no list of decoder layers.
+        InputError: The model cannot be used: it keeps no keys and values, keeps a part of what it reads elsewhere, or
+            has no list of decoder layers.
     """
     name = type(model).__name__
     if "past_key_values" not in inspect.signature(model.forward).parameters:
         raise InputError(
             f"--model {location}: {name} keeps no keys and values of what it has read (its forward has no "
             "past_key_values); expected a decoder with attention, such as Llama"
+        )
+    if model.config.model_type in _READ_INTO_MODULES:
+        raise InputError(
+            f"--model {location}: {name} keeps a part of what it has read in its modules, where texts of a batch "
+            "cannot be told apart later; expected a decoder with attention, such as Llama"
         )
     layers = decoder_layers(model, shape.layers)
     if layers is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
+import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,7 +22,7 @@ from lampbench.hub import ModelSource, find_model, find_tokenizer, gguf_header
 DTYPES = ("float32", "bfloat16", "float16")
 _LONGEST = 300
 # Must be raised with every change to what ``examined`` finds.
-_SHAPE_VERSION = 1
+_SHAPE_VERSION = 2
 # GGUF files of these hold plain numbers.
 _PLAIN = ("F32", "F16", "BF16")
 
@@ -118,6 +119,11 @@ def quantization_of(source: ModelSource) -> str | None:
     return str(found.get("quant_method", "unknown") if isinstance(found, Mapping) else found.quant_method)
 
 
+def mute_bitsandbytes() -> None:
+    """When it is imported, as peft does, it logs which of its fast kernels are absent; none of them is used."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
 def load_model(info: BackboneInfo) -> tuple[Any, Any]:
     """The frozen model in evaluation mode, and its tokenizer.
 
@@ -126,9 +132,10 @@ def load_model(info: BackboneInfo) -> tuple[Any, Any]:
     """
     import torch
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
-    logging.disable_progress_bar()
+    disable_progress_bar()
+    mute_bitsandbytes()
     source = info.source
     tokenizer = load_tokenizer(info)
     with one_line(f"--model {source.name}: cannot be loaded"):
@@ -273,7 +280,7 @@ def _skeleton(source: ModelSource) -> Any:
 def _known_shape(source: ModelSource) -> BackboneShape:
     """What is known of the model without its weights; kept in the cache, because finding it takes seconds.
 
-    Code that comes with a model is not part of the revision, so of such a model nothing is kept.
+    What code that comes with a model finds may depend on anything, so of such a model nothing is kept.
     """
     if source.trust_remote_code:
         return _found_shape(source)

@@ -107,6 +107,17 @@ def only_inputs(module: nn.Module, rows: Tensor, columns: Tensor) -> Iterator[No
 
 
 @contextmanager
+def one_logit(model: Any) -> Iterator[None]:
+    """Compute what a model predicts after one token alone, since nobody reads it.
+
+    In transformers 4 not every model has a ``get_decoder`` that would leave it out.
+    """
+    first = torch.zeros(1, dtype=torch.long, device=model.device)
+    with only_inputs(model.get_output_embeddings(), first, first):
+        yield
+
+
+@contextmanager
 def _narrowed(module: nn.Module, rows: Tensor, columns: Tensor) -> Iterator[None]:
     shape: list[torch.Size] = []
 

@@ -9,7 +9,6 @@ nf4 computes in bfloat16 on processors that can, whatever the dtype.
 from __future__ import annotations
 
 import importlib.util
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from lampbench.backbone._load import mute_bitsandbytes
 from lampbench.core import InputError
 
 QUANTIZATIONS = ("nf4", "int8")
@@ -111,8 +111,7 @@ def check_quantization(quantization: str, device: str | None) -> None:
         raise InputError(f"--quantize {quantization}: needs bitsandbytes; pip install 'lampbench[quantize]'")
     if device is None:
         return
-    # It logs which of its fast kernels are absent; none of them is used.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    mute_bitsandbytes()
     try:
         tried = QuantizedLinear(nn.Linear(_BLOCK, _BLOCK, bias=False), quantization, device)
         tried(torch.ones(1, _BLOCK, device=device)).sum().item()

@@ -16,19 +16,30 @@ class Repeats:
 
     Args:
         penalties: At least one.
-        rows: Prompt ids.
     """
 
-    def __init__(self, penalties: Penalties, rows: Sequence[Sequence[int]]) -> None:
+    def __init__(self, penalties: Penalties) -> None:
         self._repetition, self._size = penalties.repetition, penalties.no_repeat_ngram
-        self._rows = [list(row) for row in rows]
+        self._rows: list[list[int]] = []
         self._seen: Tensor | None = None
         # The tokens that came after each sequence of one token less than what must not come twice.
-        self._followers: list[dict[tuple[int, ...], set[int]]] = [defaultdict(set) for _ in rows]
-        if self._size is not None:
-            for row, ids in enumerate(self._rows):
+        self._followers: list[dict[tuple[int, ...], set[int]]] = []
+
+    def enter(self, rows: Sequence[Sequence[int]]) -> None:
+        """Add rows, by their prompts' ids."""
+        for ids in rows:
+            self._rows.append(list(ids))
+            self._followers.append(defaultdict(set))
+            if self._size is not None:
                 for end in range(self._size, len(ids) + 1):
-                    self._note(row, ids[end - self._size : end])
+                    self._note(len(self._rows) - 1, ids[end - self._size : end])
+        self._seen = None
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Only ``rows``, in this order."""
+        self._rows = [self._rows[row] for row in rows]
+        self._followers = [self._followers[row] for row in rows]
+        self._seen = None
 
     def applied(self, logits: Tensor) -> Tensor:
         """The logits of every row's next token, shape (rows, vocabulary), as float32 with the penalties."""

@@ -28,20 +28,3 @@ class Watch:
             yield
         finally:
             self.hear = _nobody
-
-    @contextmanager
-    def batch(self, prompts: int, tokens: int) -> Iterator[Callable[[], None]]:
-        """A batch that is answered inside the ``with`` block.
-
-        Yields what is to be called after each of at most ``tokens`` tokens: so a slow batch is seen to advance.
-        """
-        told = 0.0
-
-        def step() -> None:
-            nonlocal told
-            part = min(prompts / (tokens + 1), prompts - told)
-            told += part
-            self.hear(part)
-
-        yield step
-        self.hear(prompts - told)

@@ -98,6 +98,19 @@ class AdapterMethod(Method):
         """The parameters at which a user's adapter acts as ``unadapted`` says; raises ValueError if there are none."""
         return self.adapter().neutral(self.backbone)
 
+    def acting_for(self, user_id: str) -> Sequence[tuple[AdapterSpec, State]]:
+        """All that acts for an adapted user on the raw backbone, from the lowest on: what ``lampbench export`` writes.
+
+        By default the user's own adapter. A method with something ``beneath``, or in changed weights, overrides this.
+
+        Raises:
+            InputError: More acts than specs and parameters can say.
+        """
+        kind = type(self)
+        if kind.beneath is not AdapterMethod.beneath or kind.at_work is not AdapterMethod.at_work:
+            raise InputError("more than the user's own adapter acts on a prompt, or it depends on the prompt")
+        return [(self.adapter(), self._states[user_id])]
+
     def context(self, user: User, query: Query) -> str | Sequence[str] | Context:
         """What goes before the query: one string, pieces with the most important first, or ``task.context(items)``.
 

@@ -54,6 +54,7 @@ def get(setting: Setting, task: str, split: str, source: str | None, cache: Path
     lampbench data get lamp-time --task lamp5
     lampbench data get lamp-user --task all --source file:///mirror/LaMP
     """
+    from lampbench.data import LAMP
     from lampbench.data.download import OFFICIAL_SOURCE, fetch, remote_files
     from lampbench.runner import load_task
 
@@ -63,13 +64,10 @@ def get(setting: Setting, task: str, split: str, source: str | None, cache: Path
         raise InputError("--split names no split; expected train, dev or test, comma-separated")
     wanted = [file for name in task_names(task, note) for file in remote_files(setting, load_task(name), splits)]
     folder = cache_folder() / setting
-    try:
-        for file in fetch(wanted, folder, source=source or OFFICIAL_SOURCE, progress=_DownloadProgress()):
-            click.echo(f"{file.how:<10}  {file.bytes:>13,} bytes  sha256 {file.sha256[:12]}  {file.local}")
-    except KeyboardInterrupt:
-        click.echo("the same command resumes the download", err=True)
-        raise
+    for file in fetch(wanted, folder, source=source or OFFICIAL_SOURCE, progress=_DownloadProgress()):
+        click.echo(f"{file.how:<10}  {file.bytes:>13,} bytes  sha256 {file.sha256[:12]}  {file.local}")
     click.echo(f"{len(wanted)} files in {folder}; use them: lampbench run --protocol {setting} …")
+    click.echo(f"LaMP's data is under {LAMP}: name LaMP, make no commercial use, share what is made of it alike")
 
 
 @data.command()
@@ -169,6 +167,34 @@ def import_(
     use = f"--task {task} --data {out}"
     click.echo(f"Look at it: lampbench describe protocol folder {use}")
     click.echo(f"Use it: lampbench run --method zero-shot,rag --protocol folder {use} --model MODEL")
+
+
+@data.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--configuration", metavar="NAME", help="Such as abstract_generation_user. Default: the folder's name.")
+@click.option("--evaluate", default="test", show_default=True, type=click.Choice(["val", "test"]), help="Whose users.")
+@tolerate_option
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="An empty or new folder.")
+def longlamp(folder: Path, configuration: str | None, evaluate: str, tolerate: float, out: Path) -> None:
+    """Make a benchmark of LongLaMP's published files, which --protocol folder reads.
+
+    FOLDER is one configuration of the data set LongLaMP/LongLaMP, with files of its splits (Parquet, JSON Lines or
+    JSON). The users of train are shared, those of --evaluate are evaluated. Users and texts go to --out in LaMP's
+    layout, with a task file that asks in the published words.
+
+    \b
+    lampbench data longlamp LongLaMP/abstract_generation_user --out DATA
+    lampbench data longlamp reviews --configuration product_review_temporal --out DATA
+    """
+    from lampbench.data.imports import LongLamp
+
+    found = LongLamp(folder, configuration or folder.resolve().name, evaluate, tolerate)
+    with _whole(out) as partial:
+        task, *written = found.write(partial, click.echo)
+        size = sum(path.stat().st_size for path in written)
+    click.echo(f"{len(written)} files, {size / 1e6:.1f} MB in {out}")
+    use = f"--task {out / task.name} --protocol folder --data {out}"
+    click.echo(f"Use it: lampbench run --method zero-shot,rag {use} --model MODEL --max-length auto")
 
 
 @contextmanager

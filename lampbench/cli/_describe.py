@@ -27,6 +27,7 @@ from lampbench.core import (
     tasks,
     unknown_name,
 )
+from lampbench.data import Licence
 from lampbench.runner import Settings, load_method
 
 _REGISTRIES = {"method": methods, "task": tasks, "metric": metrics, "protocol": protocols}
@@ -142,6 +143,7 @@ def _protocol_facts(protocol: Any) -> dict[str, Any]:
     recommended = protocol.recommended if isinstance(protocol.recommended, Mapping) else {}
     return {
         "about": inspect.getdoc(protocol),
+        "licence of its data": None if not isinstance(protocol.licence, Licence) else str(protocol.licence),
         "recommended settings": [f"{name} ({_pairs(values)})" for name, values in recommended.items()] or None,
         "config": _settings(protocol.Config),
     }

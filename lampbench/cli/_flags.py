@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tomllib
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +17,8 @@ from lampbench.core import InputError, Registry, convert, methods, protocols, ta
 from lampbench.runner import Settings, options, use_plugin_file
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+# Where a command's context has its --plugin files.
+_PLUGINS = "lampbench.plugin_files"
 _WORDS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
 
@@ -182,6 +185,12 @@ def offer_plugin_files(command: click.Command) -> None:
 def _use_plugin_files(context: click.Context, param: click.Parameter, paths: tuple[Path, ...]) -> None:
     for path in paths:
         use_plugin_file(path)
+    context.meta[_PLUGINS] = paths
+
+
+def plugin_words() -> str:
+    """What a command that this one prints needs, too: a space and ``--plugin FILE`` for each file that was given."""
+    return "".join(f" --plugin {shlex.quote(str(path))}" for path in click.get_current_context().meta.get(_PLUGINS, ()))
 
 
 def config_flag(function: _Command) -> _Command:

@@ -58,7 +58,7 @@ def _add(runs: Sequence[Path], root: Path, *, private: bool = False) -> int:
     added, known, remarks = 0, 0, []
     for folder in folders:
         try:
-            target = add_run(folder, root)
+            target = add_run(folder, root, private=private)
         except InputError as error:
             refused.append(str(error))
             continue
@@ -131,6 +131,52 @@ def build(root: Path, runs: Path | None, out: Path | None, latex: bool, site: Pa
         "texts, and task.json the instruction; all other files have numbers, settings, and ids of users and queries"
     )
     return status
+
+
+@leaderboard.command()
+@_ROOT
+@click.option(
+    "--format", "form", required=True, type=click.Choice(["eee", "hf-eval", "latex"]),
+    help="Every Eval Ever's records, evaluation results of the Hugging Face hub, or tables for a paper.",
+)  # fmt: skip
+@click.option("--out", required=True, metavar="DIR", type=click.Path(path_type=Path), help="A new folder.")
+@click.option("--organization", metavar="NAME", help="For eee: who ran the methods.")
+@click.option("--dataset", metavar="ORG/NAME", help="For hf-eval: the benchmark's dataset on the hub.")
+@click.option("--source", metavar="ADDRESS", help="For hf-eval: where the results come from.")
+def export(root: Path, form: str, out: Path, organization: str | None, dataset: str | None, source: str | None) -> None:
+    """Write the results of results/ below --root in a form that others read.
+
+    eee: a record per run. hf-eval: a file per task and method, for the repository of the model. latex: a table per
+    board, with intervals, and in bold what cannot be told apart from the best. Nothing is sent anywhere, and no text
+    of the data is in the files. Results of mini are called synthetic in all of them.
+
+    \b
+    lampbench leaderboard export --format latex --out tables
+    lampbench leaderboard export --format eee --organization "My lab" --out records
+    """
+    from lampbench.core import new_folder
+    from lampbench.leaderboard import boards, eee_records, hub_results, latex_tables, read_results
+
+    if out.exists():
+        raise InputError(f"--out {out}: exists already; name a new folder")
+    results = list(read_results(root))
+    if not results:
+        raise InputError(f"{root / 'results'}: no results; add finished runs: lampbench leaderboard add RUN")
+    if form == "eee":
+        if not organization:
+            raise InputError("--format eee needs --organization: who ran the methods")
+        files = eee_records(results, organization)
+    elif form == "hf-eval":
+        if not dataset or dataset.count("/") != 1:
+            raise InputError(f"--format hf-eval needs --dataset ORG/NAME, found {dataset!r}: the hub ranks by dataset")
+        files = hub_results(boards(results), dataset, source)
+    else:
+        files = latex_tables(boards(results))
+    with new_folder(out) as folder:
+        for path, text in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(text, encoding="utf-8")
+    click.echo(f"{len(files)} files in {out}")
 
 
 def _empty(out: Path) -> None:

@@ -5,15 +5,17 @@ Commands are imported when they are asked for; this module imports click alone.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 import click
 
-from lampbench.core import use_threads
+from lampbench.core import unknown_name, use_threads
 
 # The shell sets it when somebody presses TAB; lampbench.cli._completion prints what makes the shell do so.
 COMPLETE = "_LAMPBENCH_COMPLETE"
@@ -29,12 +31,20 @@ _COMMANDS = {
     "analyze": ("lampbench.cli._analyze", "analyze", "Measure PerFit's two observations on a model and data."),
     "data": ("lampbench.cli._data", "data", "Fetch LaMP, import and export users, write the mini suite."),
     "show": ("lampbench.cli._show", "show", "Show a run's answers beside golds and scores."),
+    "export": ("lampbench.cli._export", "export", "Write one user's model for transformers and peft."),
     "compare": ("lampbench.cli._leaderboard", "compare", "Compare finished runs query by query."),
     "leaderboard": ("lampbench.cli._leaderboard", "leaderboard", "Collect finished runs and make boards of them."),
     "validate": ("lampbench.cli._leaderboard", "validate", "Check results and recompute their numbers."),
     "completion": ("lampbench.cli._completion", "completion", "Print a script that completes words on TAB."),
     "rescore": ("lampbench.cli._rescore", "rescore", "Score finished runs by other metrics."),
     "score": ("lampbench.cli._score", "score", "Score a predictions file against a golds file."),
+}
+# What an interruption leaves, by the words that a command begins with; the others have nothing to resume.
+_RESUMABLE = {
+    "run": "finished work is kept; repeat the command to resume",
+    "tune": "finished trials are kept; repeat the command to resume",
+    "analyze": "finished work is kept in the cache; repeat the command to resume",
+    "data get": "finished files are kept; repeat the command to resume the download",
 }
 # What they do has nothing to do with plug-ins in files.
 _WITHOUT_PLUGINS = ("doctor", "completion")
@@ -54,6 +64,13 @@ class _LazyGroup(click.Group):
 
             offer_plugin_files(command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in _COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise unknown_name("command", args[0], _COMMANDS)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -96,7 +113,7 @@ def main() -> None:
     try:
         status = cli.main(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        click.echo(_interrupted(sys.argv[1:]), err=True)
         sys.exit(130)
     except click.ClickException as error:
         error.show()
@@ -110,6 +127,13 @@ def main() -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
+def _interrupted(arguments: Sequence[str]) -> str:
+    """What an interrupted command says, whatever it was doing."""
+    words = " ".join(word for word in arguments if not word.startswith("-"))
+    left = next((text for command, text in _RESUMABLE.items() if f"{words} ".startswith(f"{command} ")), None)
+    return f"interrupted: {left}" if left else "interrupted"
+
+
 def _told(error: BaseException) -> tuple[str, int]:
     """An error in one line, and the exit status."""
     from lampbench.core import LampBenchError, is_out_of_memory
@@ -117,7 +141,10 @@ def _told(error: BaseException) -> tuple[str, int]:
     if isinstance(error, LampBenchError):
         return str(error), error.exit_status
     if isinstance(error, OSError):
-        return str(error), 1
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        # Who writes into an open file is not told its name.
+        where = f"{error.filename}: " if error.filename is not None else "a file cannot be written: " if full else ""
+        return f"{where}{error.strerror or error}{'; free some space, and repeat the command' if full else ''}", 1
     text = (str(error).strip().splitlines() or [""])[0]
     if isinstance(error, SystemExit):
         return f"a plug-in ended the program (SystemExit: {text}); repair or uninstall it", 1

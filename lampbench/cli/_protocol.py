@@ -40,6 +40,7 @@ def data_text(facts: Mapping[str, Any]) -> str:
     lines = {
         "hash": facts["hash"],
         "data": facts["label"],
+        "licence": facts["licence"],
         "users": users,
         "queries per user": _spread(facts["queries"]),
         "history items per user": _spread(facts["history"]),
@@ -73,6 +74,7 @@ def _facts(task: Task, data: Dataset, protocol: Protocol, model: str | None) -> 
     return {
         "hash": data.hash,
         "label": data.label,
+        "licence": None if data.licence is None else str(data.licence),
         **asdict(summarize(task, data)),
         "tokenizer": Path(tokenizer).name if tokenizer else None,
         "tokens": asdict(_tokens(task, data, tokenizer)) if tokenizer else None,

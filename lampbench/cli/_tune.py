@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lampbench.api import ProgressReporter, method_names, overrides, task_names
-from lampbench.cli._flags import METHODS, Grouped, Typed, changed_settings, flag, setting_flags, settings_of
+from lampbench.cli._flags import (
+    METHODS,
+    Grouped,
+    Typed,
+    changed_settings,
+    flag,
+    plugin_words,
+    setting_flags,
+    settings_of,
+)
 from lampbench.cli._options import cache_option, note, set_option, task_option, use_cache
 from lampbench.core import InputError, RunContext, config_from, tasks
 from lampbench.rows import RunRow
@@ -272,7 +282,8 @@ def _write(path: Path, chosen: Sequence[_Best], options: Mapping[str, Any]) -> N
     else:
         lines = [f"{own.method}: {own.about[0].rstrip(',')}" for own in chosen]
     write_best(path, {"task": names, **options}, {own.method: own.settings for own in chosen}, lines)
-    click.echo("\n".join([*(lines if len(chosen) == 1 else []), f"lampbench run --config {path}"]))
+    command = f"lampbench run --config {shlex.quote(str(path))}{plugin_words()}"
+    click.echo("\n".join([*(lines if len(chosen) == 1 else []), command]))
 
 
 def _named(task: str) -> str:

@@ -34,9 +34,9 @@ from lampbench.core._method import (
     SharedIdentity,
 )
 from lampbench.core._metric import AnswerKind, Metric
-from lampbench.core._registry import Plugin, Registry, file_plugin, methods, metrics, protocols, tasks
+from lampbench.core._registry import Plugin, Registry, file_plugin, methods, metrics, protocols, tasks, trackers
 from lampbench.core._task import Places, Task
-from lampbench.core._task_file import KEPT_TASK, TaskFile, find_kept_task, keep_task
+from lampbench.core._task_file import KEPT_TASK, TaskFile, find_kept_task, keep_task, read_task_file
 from lampbench.core._threads import available_cores, load_per_core, use_threads
 from lampbench.core._types import (
     AskedUser,
@@ -109,9 +109,11 @@ __all__ = [
     "metrics",
     "new_folder",
     "protocols",
+    "read_task_file",
     "remove_abandoned",
     "setting",
     "tasks",
+    "trackers",
     "unknown_name",
     "use_threads",
     "write_json",

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +68,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
+def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """An empty folder that becomes ``target`` if the block succeeds, and is deleted otherwise.
 
     What a killed process left of the same folder is deleted first.
+
+    Args:
+        target: The folder.
+        replace: Whether a folder that is there when the block ends is deleted; until then it stays as it is.
 
     Raises:
         OSError: ``target`` exists and is not empty when the block ends, or the file system refuses.
@@ -80,12 +84,17 @@ def new_folder(target: Path) -> Iterator[Path]:
     stem = f".{target.name[:40]}.{_host()}"
     remove_abandoned(target.parent, f"{stem}.")
     temporary = target.with_name(f"{stem}.{os.getpid()}.{secrets.token_hex(4)}.partial")
+    earlier = temporary.with_suffix(".earlier")
     temporary.mkdir()
     try:
         yield temporary
+        if replace:
+            with suppress(FileNotFoundError):
+                target.rename(earlier)
         temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(earlier, ignore_errors=True)
 
 
 def remove_abandoned(folder: Path, prefix: str) -> None:

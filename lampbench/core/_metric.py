@@ -10,6 +10,10 @@ from typing import Any, Literal, TypeAlias
 AnswerKind: TypeAlias = Literal["labels", "rating", "text"]
 
 
+def _nothing() -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Metric:
     """How the answers to a task's queries are scored.
@@ -37,6 +41,8 @@ class Metric:
         linear: Whether the mean of several values is the value of the mean sums, for answers to the same queries.
         official: The metric as the official evaluator computes it, if its value may differ; a different value
             is reported beside this one, and never used for ranks.
+        missing: Says what the metric needs and does not find on this machine, and how to install it; empty if nothing
+            is missing. It is asked before anything is scored, and downloads nothing.
     """
 
     key: str
@@ -50,3 +56,4 @@ class Metric:
     per_user: bool = True
     linear: bool = False
     official: Metric | None = None
+    missing: Callable[[], str] = _nothing

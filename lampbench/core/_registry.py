@@ -118,15 +118,11 @@ class Registry:
         """Every plug-in that claims ``name``: several if distributions conflict, none if it is unknown."""
         return list(self._claims.get(name, []))
 
-    def add(self, plugin: Plugin, *, same: bool = False) -> Plugin:
+    def add(self, plugin: Plugin) -> Plugin:
         """Let a plug-in that a file gave be found by its name, in place of what a file gave before it.
 
-        Args:
-            plugin: The plug-in.
-            same: Whether what a file gave before must be the same.
-
         Raises:
-            InputError: The name is that of an installed plug-in, or of another one than before.
+            InputError: The name is that of an installed plug-in.
         """
         claims = self._claims.get(plugin.name, [])
         installed = [own for own in claims if own.target is None]
@@ -137,11 +133,6 @@ class Registry:
             )
         if claims and claims[0].target == plugin.target:
             return claims[0]
-        if claims and same:
-            raise InputError(
-                f"{plugin.value}: the {self.kind} {plugin.name!r} is not the one in {claims[0].value}; "
-                "only one of that name can be used at a time"
-            )
         self._claims[plugin.name] = [plugin]
         return plugin
 
@@ -192,6 +183,12 @@ def protocols() -> Registry:
 def metrics() -> Registry:
     """Installed metrics (entry points ``lampbench.metrics``: instances of ``Metric``)."""
     return _registry("metric")
+
+
+@cache
+def trackers() -> Registry:
+    """Installed trackers (entry points ``lampbench.trackers``: classes derived from ``lampbench.trackers.Tracker``)."""
+    return _registry("tracker")
 
 
 def file_plugin(name: str, target: Any, path: Path) -> Plugin:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lampbench.core._config import config_from
-from lampbench.core._errors import InputError
+from lampbench.core._errors import InputError, unknown_name
 from lampbench.core._files import write_json
 from lampbench.core._metric import AnswerKind
 from lampbench.core._registry import file_plugin, tasks
@@ -244,20 +244,6 @@ class TaskFile:
 
 
 @dataclass(frozen=True)
-class _Prompt:
-    """The table ``[prompt]`` of a task file; the question may hold ``{instruction}``."""
-
-    question: str = ""
-    item: str = ""
-    query: str = "{text}"
-    document: str | None = None
-    between: str = ""
-    end: str = "\n"
-    bare: str = ""
-    profile: bool = True
-
-
-@dataclass(frozen=True)
 class _OneOf:
     """Accepts labels. A class, so that a task can be sent to another process."""
 
@@ -293,8 +279,10 @@ def read_task_file(path: Path) -> Task:
         raise InputError(f"{path}: prompt is {table!r}; expected a table [prompt]")
     own: TaskFile = config_from(TaskFile, values, str(path))
     if table is not None:
-        prompt = config_from(_Prompt, table, f"{path}: [prompt]")
-        own = replace(own, prompt=Wording("own", **asdict(prompt)))
+        where = f"{path}: [prompt]"
+        if "name" in table:
+            raise unknown_name(f"setting of {where}", "name", [own.name for own in fields(Wording)][1:])
+        own = replace(own, prompt=config_from(Wording, table, where, base=Wording("own", question="", item="")))
     return own.checked(str(path)).task()
 
 
@@ -304,16 +292,31 @@ def keep_task(task: Task, folder: Path) -> None:
         write_json(folder / KEPT_TASK, task.definition.to_json())
 
 
-def find_kept_task(folder: Path) -> None:
+def find_kept_task(folder: Path, name: str, *, with_others: bool = True) -> None:
     """Let the task that a run's or result's folder keeps be found by its name, if it keeps one.
 
+    Args:
+        folder: The folder.
+        name: Of the task that its row is about.
+        with_others: Whether it is read together with others, whose task of this name must be the same.
+
     Raises:
-        InputError: The file is damaged, or the name is already that of another task.
+        InputError: The file is damaged or describes another task, or the name is already that of another task.
     """
     path = folder / KEPT_TASK
-    if path.is_file():
-        task = read_task_file(path)
-        tasks().add(file_plugin(task.name, task, path), same=True)
+    if not path.is_file():
+        return
+    task = read_task_file(path)
+    if task.name != name:
+        raise InputError(f"{path}: describes the task {task.name!r}, but the row is about {name!r}; delete the file")
+    for known in tasks().claims(task.name) if with_others else ():
+        if known.target not in (None, task):
+            raise InputError(
+                f"{path}: not the task {task.name!r} of {known.value}: the task file was edited between these runs, "
+                "or their data has other labels; move the runs of one of them to another folder (--out), and give an "
+                "edited file another name"
+            )
+    tasks().add(file_plugin(task.name, task, path))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from lampbench.core import AskedUser, InputError, LabelledQuery, LabelledUser, NoConfig, Query, Task, User
+from lampbench.data._licence import Licence
 from lampbench.data.files import NOTHING_READ, Reading
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Dataset:
         notes: What a reader of the numbers should know about how the data was read.
         label: What to call it wherever a score on it appears, such as "mini (synthetic)"; None for real data.
         reading: What reading the files came upon: records set aside, known defects mended, what was ignored.
+        licence: Under which the texts are; None if that is not known, or if nobody wrote them.
     """
 
     shared: Sequence[LabelledUser]
@@ -73,6 +75,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     label: str | None = None
     reading: Reading = NOTHING_READ
+    licence: Licence | None = None
 
     @classmethod
     def of(
@@ -85,6 +88,7 @@ class Dataset:
         notes: Sequence[str] = (),
         label: str | None = None,
         reading: Reading = NOTHING_READ,
+        licence: Licence | None = None,
         frozen: Frozen | None = None,
     ) -> Dataset:
         """The data of these users; the golds of evaluated users are kept separately.
@@ -97,6 +101,7 @@ class Dataset:
             notes: What a reader should know.
             label: What to call it, if it is not real data.
             reading: What reading the files came upon.
+            licence: Under which the texts are, if that is known.
             frozen: The hash and the findings, if they are known; else they are computed here.
 
         Raises:
@@ -123,6 +128,7 @@ class Dataset:
             tuple(notes),
             label,
             reading,
+            licence,
         )
 
     @property
@@ -162,6 +168,7 @@ class Protocol(ABC):
         recommended: Method -> field of its config -> value: settings for this data in place of published ones. They
             fill what the user leaves open. If the protocol has a ``default_model`` they are for that one: runs on
             another model take the published settings.
+        licence: Under which the data is; None if that is not known, or if nobody wrote it.
         say: Gets a line for the user when something takes long.
         tolerate: The share of records that may be set aside because they cannot be read; 0 refuses the first.
     """
@@ -170,6 +177,7 @@ class Protocol(ABC):
     about: str = ""
     default_model: str | None = None
     recommended: Mapping[str, Mapping[str, Any]] = {}
+    licence: Licence | None = None
 
     say: Callable[[str], None]
     tolerate: float = 0.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,7 @@ def find_model(name: str, revision: str | None = None, trust_remote_code: bool =
         return _gguf_model(folder, revision)
     if _is_folder(folder):
         _check_folder(folder)
-        content = _content_hash(folder, _CONTENT)
+        content = _content_hash(folder, _CONTENT, trust_remote_code)
         _check_revision(f"{name}: the folder's", content, revision)
         return ModelSource(name, folder.resolve().name, content, True, trust_remote_code)
     return ModelSource(name, name, _hub_commit(name, revision, trust_remote_code), False, trust_remote_code)
@@ -112,7 +113,8 @@ def find_tokenizer(name: str, trust_remote_code: bool = False) -> ModelSource:
         return ModelSource(name, name, _hub_commit(name, None, trust_remote_code), False, trust_remote_code)
     if not any(folder.glob("tokenizer*")):
         raise InputError(f"--tokenizer {name}: no tokenizer.json; expected a folder as save_pretrained writes it")
-    return ModelSource(name, folder.resolve().name, _content_hash(folder, _TOKENIZER), True, trust_remote_code)
+    content = _content_hash(folder, _TOKENIZER, trust_remote_code)
+    return ModelSource(name, folder.resolve().name, content, True, trust_remote_code)
 
 
 def gguf_header(source: ModelSource) -> GgufHeader:
@@ -166,13 +168,32 @@ def _check_index(path: Path) -> None:
         raise InputError(f"{path}: names the file {name!r}, which is not beside it")
 
 
-def _content_hash(folder: Path, patterns: Sequence[str]) -> str:
+def _content_hash(folder: Path, patterns: Sequence[str], trust_remote_code: bool) -> str:
+    """Over a folder's files that match a pattern and, if its code may run, over code in folders below it."""
+    paths = [path for path in sorted(folder.iterdir()) if any(path.match(pattern) for pattern in patterns)]
+    if trust_remote_code:
+        _check_code(folder)
+        paths += sorted(set(folder.rglob("*.py")) - set(folder.glob("*.py")))
     hasher = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and any(path.match(pattern) for pattern in patterns):
-            with path.open("rb") as stream:
-                hasher.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    for path in paths:
+        if path.is_file():
+            name = path.relative_to(folder).as_posix()
+            hasher.update(f"{name}\0{file_sha256(path)}\n".encode())
     return f"sha256:{hasher.hexdigest()}"
+
+
+def _check_code(folder: Path) -> None:
+    """Raise InputError if a folder names code of a repository, which no hash of the folder covers."""
+    for path in folder.glob("*config.json"):
+        try:
+            named = json.dumps(json.loads(path.read_text(encoding="utf-8")).get("auto_map"))
+        except (OSError, ValueError, AttributeError, RecursionError):  # transformers says what is wrong
+            continue
+        if found := re.search(r'"([^"]+?)--', named):
+            raise InputError(
+                f"{path}: auto_map names code of the repository {found[1]}, which may change; copy its *.py files "
+                f"into the folder, and take '{found[1]}--' out of auto_map"
+            )
 
 
 def _hub_commit(name: str, revision: str | None, trust_remote_code: bool) -> str:

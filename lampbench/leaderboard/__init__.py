@@ -1,8 +1,12 @@
 """From finished runs to boards: results, comparison, ranking, validation."""
 
+from lampbench.leaderboard._added import AddedScore, read_added, write_added
 from lampbench.leaderboard._board import Board, Entry, boards
 from lampbench.leaderboard._columns import COLUMNS, Cell, Column, columns
 from lampbench.leaderboard._compare import Comparison, Moved, adjusted, check_comparable, compare, query_changes
+from lampbench.leaderboard._eee import eee_records
+from lampbench.leaderboard._hub import hub_results
+from lampbench.leaderboard._latex import latex_tables
 from lampbench.leaderboard._published import Reported, ReportedRow, read_reported, reported_page
 from lampbench.leaderboard._render import board_json, column_list, write_boards
 from lampbench.leaderboard._results import (
@@ -19,6 +23,7 @@ from lampbench.leaderboard._validate import result_faults, validate
 
 __all__ = [
     "COLUMNS",
+    "AddedScore",
     "Board",
     "Cell",
     "Column",
@@ -39,7 +44,11 @@ __all__ = [
     "column_list",
     "columns",
     "compare",
+    "eee_records",
+    "hub_results",
+    "latex_tables",
     "query_changes",
+    "read_added",
     "read_predictions",
     "read_reported",
     "read_result",
@@ -48,5 +57,6 @@ __all__ = [
     "result_faults",
     "result_path",
     "validate",
+    "write_added",
     "write_boards",
 ]

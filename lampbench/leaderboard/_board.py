@@ -10,7 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import fmean
 
+import msgspec
+
 from lampbench.core import Metric, Task, canonical_json, tasks
+from lampbench.leaderboard._added import AddedScore
 from lampbench.leaderboard._compare import Moved, check_comparable, moved, user_changes
 from lampbench.leaderboard._costs import mean, reduction, share, time_reduction, user_seconds
 from lampbench.leaderboard._names import Name, names
@@ -117,6 +120,17 @@ class Entry:
         """The share of prompts that were cut: ``cut_contexts`` or ``cut_sources``, the mean over seeds."""
         return mean(share(getattr(result.row.data, name), result.row.data.queries) for result in self.results)
 
+    def added(self, key: str) -> AddedScore | None:
+        """A metric that rescoring added: the mean over seeds, with an interval if there is one run; None if absent."""
+        own = [result.added.get(key) for result in self.results]
+        scores = [score for score in own if score is not None and not score.skipped]
+        if len(scores) < len(own):
+            return None
+        if self.averaged == 1:
+            return scores[0]
+        value, macro = (mean(getattr(score, name) for score in scores) for name in ("value", "macro"))
+        return msgspec.structs.replace(scores[0], value=value, macro=macro, ci95=None)
+
     @property
     def hardware(self) -> str:
         """Where it ran; several classes are joined."""
@@ -150,6 +164,13 @@ class Board:
     baselines: tuple[Reference, ...]
     saving: Reference
     entries: tuple[Entry, ...]
+
+    @property
+    def added(self) -> dict[str, AddedScore]:
+        """Every metric that rescoring added to one of the runs, with one of its scores."""
+        results = (result for entry in self.entries for result in entry.results)
+        found = {key: score for own in results for key, score in own.added.items() if not score.skipped}
+        return {key: found[key] for key in sorted(found)}
 
     @property
     def baseline(self) -> Reference:

@@ -5,11 +5,13 @@ A new column made of an existing field is one more ``Column`` in ``COLUMNS``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
 
 from lampbench.core import Metric, Task
+from lampbench.leaderboard._added import AddedScore
 from lampbench.leaderboard._board import ADAPTED, RAW, Entry
 from lampbench.leaderboard._compare import Moved
 from lampbench.metrics import LEVEL, Estimate
@@ -19,6 +21,9 @@ Order = Literal["ascending", "descending"]
 # Choices of columns on a page: what methods reach, what they cost, and how they were run.
 View = Literal["quality", "cost", "run"]
 _VIEWS: dict[str, View] = {"cost": "cost", "runs": "run"}
+# Metrics that rescoring added, each with one of its scores.
+Added: TypeAlias = Mapping[str, AddedScore]
+_NOTHING_ADDED: Added = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -76,13 +81,17 @@ class Column:
         return self.cell(self.value(entry)) if self.cell else Cell("")
 
 
-def columns(task: Task) -> tuple[Column, ...]:
-    """Every column of the task's boards, from left to right: those of its metrics, and those of every task."""
+def columns(task: Task, added: Added = _NOTHING_ADDED) -> tuple[Column, ...]:
+    """Every column of the task's boards, from left to right: those of its metrics, and those of every task.
+
+    ``added`` are the metrics that rescoring added on a board.
+    """
     primary = task.primary
     return (
         *_NAMES,
         *(_score(metric, primary) for metric in task.metrics),
         _over_users(primary),
+        *(_added(key, score) for key, score in added.items()),
         _difference(RAW, primary, _OVER_RAW, ("against_zero_shot",)),
         *_OF_GAIN,
         _difference(ADAPTED, primary, _OVER_ADAPTED, ("against_lora",)),
@@ -90,23 +99,27 @@ def columns(task: Task) -> tuple[Column, ...]:
     )
 
 
-def table_columns(task: Task) -> tuple[Column, ...]:
+def table_columns(task: Task, added: Added = _NOTHING_ADDED) -> tuple[Column, ...]:
     """The columns that tables show."""
-    return tuple(column for column in columns(task) if column.cell)
+    return tuple(column for column in columns(task, added) if column.cell)
 
 
-def meanings(tasks: Iterable[Task]) -> dict[tuple[str, ...], str]:
+def meanings(tasks: Iterable[Task], added: Added = _NOTHING_ADDED) -> dict[tuple[str, ...], str]:
     """Titles of the columns that tables show -> what they say; titles with the same meaning are joined."""
     titles: dict[str, dict[str, None]] = {}
     for task in tasks:
-        for column in table_columns(task):
+        for column in table_columns(task, added):
             titles.setdefault(column.meaning, {})[column.title] = None
     return {tuple(own): meaning for meaning, own in titles.items()}
 
 
 def good_end(metric: Metric) -> str:
     """Which end of a metric is good, in words."""
-    return "higher is better" if metric.higher_is_better else "lower is better"
+    return _end(metric.higher_is_better)
+
+
+def _end(higher_is_better: bool) -> str:
+    return "higher is better" if higher_is_better else "lower is better"
 
 
 def best_first(metric: Metric) -> Order:
@@ -273,6 +286,22 @@ def _score(metric: Metric, primary: Metric) -> Column:
         unit=good_end(metric),
         first=best_first(metric),
         main=metric.key == primary.key,
+    )
+
+
+def _added(key: str, score: AddedScore) -> Column:
+    """The scores of one metric that rescoring added."""
+    higher = score.higher_is_better
+    return Column(
+        f"{key} (added)",
+        "added",
+        lambda e: e.added(key),
+        lambda own: _estimate(Estimate(own.value, own.ci95) if own else None),
+        "Added after the runs by lampbench rescore, from their answers; no rank and no test rests on it. Over all "
+        "queries, the mean over seeds, with a 95% interval if it is one run.",
+        path=("added", key),
+        unit="" if higher is None else _end(higher),
+        first="ascending" if higher is False else "descending",
     )
 
 

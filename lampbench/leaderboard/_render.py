@@ -8,15 +8,18 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any, Literal
 
 from tabulate import tabulate
 
 from lampbench.core import Task, write_json
 from lampbench.data import SYNTHETIC
+from lampbench.leaderboard._added import AddedScore
 from lampbench.leaderboard._board import Board, Entry
 from lampbench.leaderboard._columns import (
     ABSENT,
+    Added,
     columns,
     count,
     meanings,
@@ -84,7 +87,7 @@ def board_json(board: Board) -> dict[str, Any]:
 
 def _entry_json(board: Board, entry: Entry) -> dict[str, Any]:
     value: dict[str, Any] = {"name": entry.name, "method": entry.method}
-    for column in columns(board.task):
+    for column in columns(board.task, board.added):
         if column.path:
             *parents, last = column.path
             place = value
@@ -96,6 +99,8 @@ def _entry_json(board: Board, entry: Entry) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """Records as dicts, and None for numbers that are not finite."""
+    if isinstance(value, AddedScore):
+        return {name: _plain(getattr(value, name)) for name in ("value", "ci95", "macro")}
     if dataclasses.is_dataclass(value):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -172,7 +177,7 @@ def _title(board: Board) -> str:
 
 def _table(board: Board) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of a board's table."""
-    shown = table_columns(board.task)
+    shown = table_columns(board.task, board.added)
     rows = [[str(column.show(entry)) for column in shown] for entry in board.entries]
     return [column.title for column in shown], rows
 
@@ -222,7 +227,8 @@ def _overview(boards: Sequence[Board]) -> str:
     )
     if boards:
         parts += ["## Columns", f"What the columns of the boards say; absent is {ABSENT}."]
-        parts.append(column_list(board.task for board in boards))
+        added = {key: score for board in boards for key, score in board.added.items()}
+        parts.append(column_list((board.task for board in boards), added))
     return "\n\n".join(parts) + "\n"
 
 
@@ -236,7 +242,7 @@ def _overview_cells(section: Section, row: OverviewRow) -> list[str]:
     return cells
 
 
-def column_list(tasks: Iterable[Task]) -> str:
-    """What the columns of these tasks' boards say, as a Markdown list."""
-    said = meanings(tasks).items()
+def column_list(tasks: Iterable[Task], added: Added = MappingProxyType({})) -> str:
+    """What the columns of these tasks' boards say, and of metrics that rescoring added, as a Markdown list."""
+    said = meanings(tasks, added).items()
     return "\n".join(f"* {', '.join(f'`{title}`' for title in titles)}: {meaning}" for titles, meaning in said)

@@ -7,6 +7,7 @@
         predictions.jsonl.gz   id, user, output of every query; never a text or a gold of the data
         user_sums.json         what each user's queries add to every metric
         task.json              the task, if a file described it
+        rescored.json          scores that lampbench rescore added; on private boards alone
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ import shutil
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import msgspec
 
 from lampbench.core import KEPT_TASK, InputError, Task, find_kept_task, new_folder, tasks, write_json
+from lampbench.leaderboard._added import RESCORED, AddedScore, read_added
 from lampbench.metrics import Additive, sums_from_json
 from lampbench.rows import LARGEST, Answer, Identity, Row, read_row, read_run_row
 from lampbench.runner import load_protocol
@@ -43,12 +45,14 @@ class Result:
         folder: Where it was read.
         users: User ids, in the order of the sums' rows.
         sums: Metric -> sums.
+        added: Metric -> what ``lampbench rescore`` added.
     """
 
     folder: Path
     row: Row
     users: tuple[str, ...]
     sums: Mapping[str, Additive]
+    added: Mapping[str, AddedScore] = field(default_factory=dict)
 
     @property
     def identity(self) -> Identity:
@@ -68,8 +72,13 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def add(run: Path, root: Path) -> Path | None:
+def add(run: Path, root: Path, *, private: bool = False) -> Path | None:
     """Copy a finished run into the results below ``root``; its new folder, or None if it is there already.
+
+    Args:
+        run: The run's folder.
+        root: The leaderboards' folder.
+        private: Take what ``lampbench rescore`` added along, which a public board could not check.
 
     Raises:
         InputError: The run is not finished, its protocol is unknown, or its files are not those of its row.
@@ -99,6 +108,8 @@ def add(run: Path, root: Path) -> Path | None:
         (folder / SUMS).write_bytes(files[SUMS])
         if (run / KEPT_TASK).is_file():
             shutil.copyfile(run / KEPT_TASK, folder / KEPT_TASK)
+        if private and (run / RESCORED).is_file():
+            shutil.copyfile(run / RESCORED, folder / RESCORED)
     return target
 
 
@@ -118,14 +129,14 @@ def result_path(row: Row) -> PurePosixPath:
 def read_result(folder: Path) -> Result:
     """A result; raises InputError if a file is missing or wrong."""
     row = read_row(folder / ROW)
-    find_kept_task(folder)
+    find_kept_task(folder, row.identity.task)
     task: Task = tasks().load(row.identity.task)
     known = sorted(metric.key for metric in task.metrics)
     for name, found in (("metrics", row.metrics), ("swap", row.swap)):
         if found is not None and sorted(found) != known:
             raise InputError(f"{folder / ROW}: {name}: expected {', '.join(known)}, found {', '.join(found)}")
     users, sums = read_sums(folder / SUMS, task)
-    return Result(folder, row, tuple(users), sums)
+    return Result(folder, row, tuple(users), sums, read_added(folder, row.run_id))
 
 
 @no_collection()

@@ -70,6 +70,9 @@ def result_faults(folder: Path, golds: Golds, count: Count) -> Iterator[str]:
 
 
 def _result_faults(folder: Path, golds: Golds, count: Count) -> Iterator[str]:
+    if (folder / "journal.jsonl").exists():
+        yield f"the folder of a run, and no result; lampbench leaderboard add {folder} makes a result of it"
+        return
     try:
         row = read_row(folder / ROW)
     except RowError as error:
@@ -94,7 +97,7 @@ def _place_faults(folder: Path, row: Row) -> Iterator[str]:
 
 def _known_task(folder: Path, identity: Identity) -> Task | str:
     try:
-        find_kept_task(folder)
+        find_kept_task(folder, identity.task)
         task: Task = tasks().load(identity.task)
     except InputError as error:
         return str(error)

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from lampbench.metrics._evaluate import LabelMetric, RatingMetric, RougeMetric
     from lampbench.metrics._power import smallest_difference
     from lampbench.metrics._ranks import rank_groups, told_apart
-    from lampbench.metrics._statistics import Difference, Means, difference, holm
+    from lampbench.metrics._statistics import RESAMPLES, Difference, Means, difference, holm
 
 __all__ = [
     "LEVEL",
+    "RESAMPLES",
     "Additive",
     "Difference",
     "Estimate",
@@ -59,7 +60,7 @@ _LATER = {
     "_evaluate": ("LabelMetric", "RatingMetric", "RougeMetric"),
     "_power": ("smallest_difference",),
     "_ranks": ("rank_groups", "told_apart"),
-    "_statistics": ("Difference", "Means", "difference", "holm"),
+    "_statistics": ("RESAMPLES", "Difference", "Means", "difference", "holm"),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -121,6 +121,7 @@ def per_query(
     bounds: tuple[float, float],
     root: bool = False,
     official: Metric | None = None,
+    missing: Callable[[], str] | None = None,
 ) -> Metric:
     """A metric that is the mean of a value per query.
 
@@ -133,16 +134,18 @@ def per_query(
         bounds: The lowest and the highest possible value.
         root: Take the square root of the mean.
         official: As in ``lampbench.core.Metric``.
+        missing: As in ``lampbench.core.Metric``; None if nothing can be missing.
     """
 
     def terms(predictions: Sequence[str], golds: Sequence[str], labels: Sequence[str]) -> Array:
         own = np.asarray(values(predictions, golds, labels), dtype=float)
         return np.stack([own, np.ones(len(own))], axis=1)
 
-    return Metric(
+    made = Metric(
         key, about, higher_is_better, frozenset(kinds), terms, _root_mean if root else mean, lambda labels: 2,
         bounds=bounds, linear=not root, official=official,
     )  # fmt: skip
+    return made if missing is None else replace(made, missing=missing)
 
 
 def mean(sums: Array) -> Array:

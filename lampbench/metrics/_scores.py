@@ -69,8 +69,12 @@ def metrics_of(task: Task) -> tuple[Metric, ...]:
     """The task's metrics, the primary one first; what a planner asks before it loads a model.
 
     Raises:
-        InputError: The task names no metric, or one that is unknown or cannot score its answers.
+        InputError: The task names no metric, or one that is unknown, cannot score its answers, or needs something that
+            is not installed.
     """
+    for metric in task.metrics:
+        if missing := metric.missing():
+            raise InputError(f"the task {task.name!r}: its metric {metric.key!r} cannot be computed here: {missing}")
     return task.metrics
 
 

@@ -3,6 +3,7 @@
 from lampbench.retrieval._bm25 import Bm25Index
 from lampbench.retrieval._dense import DenseEncoder
 from lampbench.retrieval._retrievers import ASKED_FOR_HELP, AskedFor, Retriever, RetrieverFactory, RetrieverName
+from lampbench.retrieval._similarity import similarity
 from lampbench.retrieval._users import TextEncoder, clusters, user_vector
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "RetrieverName",
     "TextEncoder",
     "clusters",
+    "similarity",
     "user_vector",
 ]

@@ -195,6 +195,8 @@ class Data(Record, frozen=True):
         cut_while_adapting: Training examples and profile prompts that were cut.
         reading: What reading the files came upon; absent if every record was read as it is.
         lengths: Of the queries' prompts and answers; None without a backbone, and in rows from before it was measured.
+        licence: Of the texts, such as "CC BY-NC-SA 4.0"; absent if it is not known, if nobody wrote them, and in rows
+            from before it was recorded.
     """
 
     label: str | None
@@ -212,6 +214,7 @@ class Data(Record, frozen=True):
     cut_while_adapting: Count | None = None
     reading: Reading | UnsetType = UNSET
     lengths: Lengths | None = None
+    licence: str | UnsetType = UNSET
 
 
 class Interval(Record, frozen=True):

@@ -16,6 +16,8 @@ from lampbench.runner._reach import reachable
 _ONE_IN, _FEWEST, _MOST, _QUERIES_EACH = 12, 2, 4, 1
 # The first tokens tell whether answers are equal. With a real model, whole answers would take a third of a short run.
 _TOKENS = 8
+# And the beginning of a long text is a question as good as the whole: most of a check's time is reading.
+_CHARACTERS = 240
 # Users from whose data a path to the golds is searched for.
 _LOOKED_AT = 8
 
@@ -43,7 +45,8 @@ class Guards:
         if isinstance(method, PromptMethod) and type(method).predict is PromptMethod.predict:
             self._prompts = method
         self._users = [asked.user for asked in users]
-        self._sample = [query for asked in users for query in asked.queries[:_QUERIES_EACH]]
+        sample = [query for asked in users for query in asked.queries[:_QUERIES_EACH]]
+        self._sample = [_short(query) for query in sample] if self._prompts is None else sample
         stranger = f"stranger-{digest([asked.user.id for asked in everyone])[:16]}"
         self._strangers = [replace(query, id=f"{stranger}-{query.id}", user_id=stranger) for query in self._sample]
         self._before, self._before_strangers = self._asked(self._sample), self._asked(self._strangers)
@@ -207,6 +210,13 @@ def _as_found_now(name: str, check: Mapping[str, Any]) -> dict[str, Any]:
     if name == "adaptation" and check["passed"] is False and not {"moved", "applied"} & set(check):
         return {**check, "passed": None}
     return dict(check)
+
+
+def _short(query: Query) -> Query:
+    """The query with the beginning of a long text, under an id of its own: methods may keep things by id."""
+    if len(query.text) <= _CHARACTERS:
+        return query
+    return replace(query, id=f"{query.id}-beginning", text=query.text[:_CHARACTERS])
 
 
 def _same(first: Answers, second: Answers) -> dict[str, Any]:

@@ -10,7 +10,7 @@
         user_sums.json      what each user's queries add to every metric: all that statistics need
         state/shared/       the shared stage's state
         state/shared-snapshot/  how far an unfinished shared stage came
-        state/users/<id>/   each user's state
+        state/users/<id>/   each user's state, and a README for people
         row.json            the result, written whole
         task.json           the task, if a file described it: other commands find it here
         rescored.json       scores by other metrics, added later by lampbench rescore
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 StateKind = Literal["shared", "snapshot", "user"]
 
+# In a state's folder, for people.
+CARD = "README.md"
 _LONGEST_NAME = 100
 
 
@@ -151,9 +153,10 @@ class RunFolder:
             stream.write(text + "\n")
 
 
-def bytes_under(folder: Path) -> int:
-    """Bytes of all files below ``folder``."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.exists() else 0
+def state_bytes(state: Path) -> int:
+    """Bytes of all files of a state; its README, which nothing reads, does not count."""
+    files = (path for path in state.rglob("*") if path.is_file() and path != state / CARD)
+    return sum(path.stat().st_size for path in files) if state.exists() else 0
 
 
 # --- what each kind of event must have for a run to be resumed from it

@@ -52,7 +52,7 @@ class Stop:
             raise KeyboardInterrupt
         self._asked = True
         # A handler runs between any two steps of the program, in the middle of a print as well.
-        os.write(2, b"\nstopping after the current batch; once more stops at once\n")
+        os.write(2, b"\nstopping after the current batch or step; once more stops at once\n")
 
 
 @contextmanager

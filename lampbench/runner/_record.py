@@ -87,17 +87,26 @@ class RunRecord(RunFolder):
         target = self.state(kind, user_id)
         with storing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            self.remove_state(target)
+            earlier = self._moved_away(target)
             written.rename(target)
+            if earlier is not None:
+                shutil.rmtree(earlier)
 
     def remove_state(self, state: Path) -> None:
         """Delete a state folder, if it exists, so that readers see all of it or nothing."""
-        if state.exists():
-            gone = self.unfinished / f"{state.name}.gone"
-            shutil.rmtree(gone, ignore_errors=True)
-            gone.parent.mkdir(parents=True, exist_ok=True)
-            state.rename(gone)
+        gone = self._moved_away(state)
+        if gone is not None:
             shutil.rmtree(gone)
+
+    def _moved_away(self, state: Path) -> Path | None:
+        """Where a state folder, if it exists, now waits to be deleted."""
+        if not state.exists():
+            return None
+        gone = self.unfinished / f"{state.name}.gone"
+        shutil.rmtree(gone, ignore_errors=True)
+        gone.parent.mkdir(parents=True, exist_ok=True)
+        state.rename(gone)
+        return gone
 
     def _know(self, event: Mapping[str, Any]) -> None:
         if event["event"] == "adapt":

@@ -18,7 +18,7 @@ from lampbench.data import Dataset, Fault
 from lampbench.metrics import Score, invalid_outputs
 from lampbench.rows import PHASES, SCHEMA_VERSION
 from lampbench.runner._environment import command_line, environment, source_commit
-from lampbench.runner._folder import RunFolder, bytes_under
+from lampbench.runner._folder import RunFolder, state_bytes
 from lampbench.runner._plan import Plan
 
 __all__ = ["PHASES", "SCHEMA_VERSION", "finished_row", "now", "open_row"]
@@ -86,8 +86,8 @@ def finished_row(
     )
     users = dataset.users
     state = rows.StateBytes(
-        shared=bytes_under(folder.shared_state),
-        per_user=round(sum(bytes_under(folder.user_state(user.id)) for user in users) / len(users)),
+        shared=state_bytes(folder.shared_state),
+        per_user=round(sum(state_bytes(folder.user_state(user.id)) for user in users) / len(users)),
     )
     return rows.Row(
         run_id=opened.run_id,
@@ -149,6 +149,7 @@ def _data(data: Dataset) -> rows.Data:
         leaks={leak.name: rows.LeakCount(leak.count, leak.of, leak.examples) for leak in data.leaks},
         notes=tuple(data.notes),
         reading=_reading(data),
+        licence=UNSET if data.licence is None else data.licence.name,
     )
 
 

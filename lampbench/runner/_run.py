@@ -15,15 +15,17 @@ import lampbench
 from lampbench.core import InputError, Parameters, Prediction, keep_task
 from lampbench.metrics import Score, official_values, score, score_sums
 from lampbench.rows import RunRow
+from lampbench.runner._card import state_card
 from lampbench.runner._checks import data_checks
 from lampbench.runner._environment import command_line
 from lampbench.runner._failures import StorageError, cause, storing
-from lampbench.runner._folder import RunFolder, StateKind
+from lampbench.runner._folder import CARD, RunFolder, StateKind
 from lampbench.runner._plan import Plan
 from lampbench.runner._record import RunRecord
 from lampbench.runner._row import finished_row, now, open_row
 from lampbench.runner._stages import StoredStage
 from lampbench.runner._units import Missing, UnitKind, Waiting, adapts_users
+from lampbench.trackers import TrackedRun, Tracking
 
 # Attempts at a unit that a worker of another process does.
 ATTEMPTS = 3
@@ -105,6 +107,7 @@ class Run:
         self._where = where
         self._shared = shared
         self.asked: dict[str, Mapping[str, str]] = {}
+        self._tracking = Tracking(plan.settings.track, self._warn)
         self._missing = Missing(plan, record, workers, self.asked)
         self._attempts: Counter[str] = Counter()
         self._failures: list[tuple[Waiting, str]] = []
@@ -244,6 +247,18 @@ class Run:
         if event["event"] == "shard":
             event["at"] = self.elapsed
         self.record.log(event)
+        self._tell(lambda tracking: tracking.phase(event))
+
+    def _tell(self, what: Callable[[Tracking], None]) -> None:
+        """Tell the trackers something; their time is not the run's."""
+        before = self._tracking.seconds
+        what(self._tracking)
+        self._tracked += self._tracking.seconds - before
+
+    def _tracked_run(self) -> TrackedRun:
+        plan, data = self.plan, self.plan.dataset
+        licence = None if data.licence is None else data.licence.name
+        return TrackedRun(plan.run_id, plan.identity, len(data.evaluated), len(data.golds), data.label, licence)
 
     def _store_shared(self) -> None:
         """Let other runs take the shared stage; this run itself does not need that."""
@@ -263,12 +278,10 @@ class Run:
             return
         self._started = time.perf_counter()
         if self.record.journal():
-            self.say(
-                f"{self.name}: resumes: {len(self.record.adapted)} of {len(self.plan.dataset.evaluated)} users "
-                f"and {len(self.record.predictions())} of {len(self.plan.dataset.golds)} queries are done"
-            )
+            self.say(f"{self.name}: resumes: {self._done_text}")
         with storing(self.record.path):
             keep_task(self.plan.task, self.record.path)
+        self._tell(lambda tracking: tracking.plan(self._tracked_run))
         self.log({"event": "session_start", "time": now()})
         self.record.message(f"{now()} session with lampbench {lampbench.__version__}: {' '.join(command_line())}")
         # The data was read before the session began.
@@ -295,7 +308,15 @@ class Run:
             self.row = self.record.row() or self._open("incomplete")
             return
         self._end("incomplete")
-        self.say(f"{self.name}: interrupted; repeat the command to resume")
+        self.say(f"{self.name}: interrupted: {self._done_text}; repeat the command to resume")
+
+    @property
+    def _done_text(self) -> str:
+        record, data = self.record, self.plan.dataset
+        queries = f"{len(record.predictions())} of {len(data.golds)} queries are done"
+        if not adapts_users(self.plan.method_type):
+            return queries
+        return f"{len(record.adapted)} of {len(data.evaluated)} users and {queries}"
 
     def _given_up(self) -> None:
         status: _Unfinished = "failed"
@@ -312,6 +333,7 @@ class Run:
         self._log_end()
         self.row = self._open(status, error)
         self.record.write(self.record.row_path, self.row.to_json())
+        self._tracking.row(self.row)
 
     def _open(self, status: _Unfinished, error: str | None = None) -> RunRow:
         return open_row(self.plan, self.plan.dataset, self.record, status, error, self._where)
@@ -327,6 +349,7 @@ class Run:
             return
         self.record.write(self.record.row_path, row.to_json())
         self.row = row
+        self._tracking.row(row)
 
     def _scored(self) -> RunRow:
         missing, data = self._missing, self.plan.dataset
@@ -397,7 +420,10 @@ class UnitSink:
         self.log = run.log
 
     def keep(self, kind: StateKind, written: Path, user_id: str = "") -> None:
-        """Move a state to its place; with the shared state whole, its snapshot goes."""
+        """Move a state to its place, with a README; with the shared state whole, its snapshot goes."""
+        if kind != "snapshot" and any(written.iterdir()) and not (written / CARD).exists():
+            with storing(written):
+                (written / CARD).write_text(state_card(self.run.plan, kind, user_id), encoding="utf-8")
         self.run.record.keep(kind, written, user_id)
         if kind == "shared":
             self.run.record.remove_state(self.run.record.shared_snapshot)

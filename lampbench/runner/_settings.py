@@ -119,6 +119,10 @@ class Settings:
     )
     out: Path = _option(Path("runs"), "Where", "The folder for results.")
     quiet: bool = _option(False, "Where", "Print results and errors only: no progress, and no notes on the way.")
+    track: str | None = _option(
+        None, "Where", "Report runs to trackers, comma-separated: mlflow, wandb, or a plug-in. Default: none.",
+        unit="NAMES", without=_RUN_ONLY,
+    )  # fmt: skip
     executor: Literal["local", "ray"] = _option(
         "local", "Where", "This process, or workers of Ray: many GPUs and machines.", without=_RUN_ONLY
     )

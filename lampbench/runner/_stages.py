@@ -11,6 +11,7 @@ A stage is written under a temporary name and moved into place. One that does no
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,8 +26,9 @@ from lampbench.core import InputError, Method, config_to_json, digest, file_sha2
 from lampbench.rows import TakenStage
 from lampbench.runner._environment import environment, source_commit
 from lampbench.runner._failures import storing
-from lampbench.runner._folder import RunFolder
-from lampbench.runner._plan import Plan, shared_identity
+from lampbench.runner._folder import CARD, RunFolder
+from lampbench.runner._plan import Plan
+from lampbench.runner._plugins import shared_identity
 from lampbench.runner._units import has_shared_stage
 
 # No protocol, whose folder would lie beside it, has a name like this.
@@ -143,14 +145,13 @@ class StoredStage:
             return
         file = _File(self.plan.run_id, self.plan.task.name, self.plan.method, files, _last_fit(folder.journal()))
         file.sha256 = file.hashed()
-        shutil.rmtree(self.folder, ignore_errors=True)
         try:
-            with new_folder(self.folder) as new:
+            with new_folder(self.folder, replace=True) as new:
                 _copy(folder.shared_state, new / self._state.name)
                 (new / self._file.name).write_bytes(msgspec.json.encode(file))
-        except OSError:
+        except OSError as error:
             # Another process may have stored the same stage in this moment.
-            if not self._file.exists():
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         self.trained.add(self.folder)
 
@@ -195,8 +196,9 @@ def _made_by(plan: Plan, where: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _files(state: Path) -> dict[str, Path]:
-    """Name -> path of every file of a state; links are not followed."""
+    """Name -> path of every file of a state but its README, which names the run; links are not followed."""
     found = sorted(path for path in state.rglob("*") if path.is_file() and not path.is_symlink())
+    found = [path for path in found if path != state / CARD]
     return {path.relative_to(state).as_posix(): path for path in found}
 
 

@@ -67,6 +67,8 @@ class Worker:
         try:
             method = self._ready(task)
             self.loaded = True
+            # Loading takes long, and nothing of it is lost.
+            check()
             if unit.kind == "fit":
                 task.fit(method)
             elif unit.kind == "shard":
@@ -223,7 +225,9 @@ class _Task:
         if not users:
             return None
         with self.measured("check"):
-            return Guards(method, users, self.unit.users)
+            guards = Guards(method, users, self.unit.users)
+        self._check()
+        return guards
 
     def _found(self, method: Method, guards: Guards) -> Checks:
         """What the guards found; a method that they make raise has failed them."""

@@ -216,7 +216,8 @@ class Shared:
     Attributes:
         trials: One per task.
         gain: The mean over tasks of the relative gain over the preset, (score - preset's) / preset's, with its sign
-            turned where lower is better; None if a trial cannot be chosen, or a preset's score is 0.
+            turned where lower is better; None if a trial cannot be chosen. Where the preset's score is 0, the gain is
+            relative to the largest score on that task.
     """
 
     trials: tuple[Trial, ...]
@@ -226,7 +227,8 @@ class Shared:
 def shared_trials(by_task: Sequence[Sequence[Trial]]) -> list[Shared]:
     """The trials of several searches with the same settings, by number."""
     presets = [trials[0] for trials in by_task]
-    return [Shared(own, _mean_gain(own, presets)) for own in zip(*by_task, strict=True)]
+    units = [_unit(trials) for trials in by_task]
+    return [Shared(own, _mean_gain(own, presets, units)) for own in zip(*by_task, strict=True)]
 
 
 def best_shared(trials: Sequence[Shared]) -> Shared | None:
@@ -235,14 +237,20 @@ def best_shared(trials: Sequence[Shared]) -> Shared | None:
     return max(able, key=lambda own: (own.gain, -own.trials[0].number), default=None)
 
 
-def _mean_gain(trials: Sequence[Trial], presets: Sequence[Trial]) -> float | None:
+def _unit(trials: Sequence[Trial]) -> float:
+    """What gains on a task are relative to: the preset's score or, if that is 0, the largest."""
+    values = [abs(trial.estimate.value or 0.0) for trial in trials]
+    return values[0] or max(values) or 1.0
+
+
+def _mean_gain(trials: Sequence[Trial], presets: Sequence[Trial], units: Sequence[float]) -> float | None:
     gains = []
-    for trial, preset in zip(trials, presets, strict=True):
+    for trial, preset, unit in zip(trials, presets, units, strict=True):
         value, base = trial.estimate.value, preset.estimate.value
-        if not trial.ranked or value is None or not base:
+        if not trial.ranked or value is None or base is None:
             return None
         sign = 1 if (preset.metric or {})["higher_is_better"] else -1
-        gains.append(sign * (value - base) / abs(base))
+        gains.append(sign * (value - base) / unit)
     return fmean(gains)
 
 

@@ -88,6 +88,7 @@ def hold_out(task: Task, dataset: Dataset, part: float, seed: int) -> Dataset:
         notes=[*dataset.notes, *notes],
         label=dataset.label,
         reading=dataset.reading,
+        licence=dataset.licence,
     )
 
 

@@ -252,6 +252,23 @@ def test_two_users_of_one_name_do_not_share_what_is_kept(exact: Any) -> None:
     assert all(difference(a[0], b[0]) <= 1e-10 for a, b in zip(trained, expected, strict=True))
 
 
+def test_layers_below_an_edit_are_computed_once_in_a_model_that_names_no_decoder(
+    exact: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In transformers 4, GPT-2 has no ``get_decoder``."""
+    specs = CASES["top layer"]
+    expected = together(exact, jobs(exact, specs, (3, 1)), specs)
+    for kind in type(exact.model).__mro__:
+        if "get_decoder" in vars(kind):
+            monkeypatch.delattr(kind, "get_decoder")
+    exact.usable_savings.clear()
+    said: list[str] = []
+    found = together(exact, jobs(exact, specs, (3, 1)), specs, say=said.append)
+    assert said == []
+    for user, (state,) in found.items():
+        assert difference(state, expected[user][0]) == 0
+
+
 def test_what_does_not_fit_at_all_is_a_clear_error(exact: Any) -> None:
     message = "out of memory with one training example at a time"
     with memory_for(exact, lambda rows: False), pytest.raises(LampBenchError, match=message):

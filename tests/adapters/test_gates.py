@@ -18,6 +18,7 @@ from lampbench.adapters import (
     Recipe,
     State,
     TrainingJob,
+    capacity,
     mean_inputs,
     train_alone,
     train_together,
@@ -136,3 +137,14 @@ def test_mean_inputs_are_found_in_a_model_that_names_no_decoder(tmp_path: Path) 
     backbone = load_backbone(tmp_path)
     backbone.model.double()
     check_mean_inputs(backbone, LoraSpec(2, 4.0, 0.0, ("c_attn", "c_fc")))
+
+
+def test_the_loras_behind_the_gates_fit_into_the_share_of_memory_for_users(exact: Any) -> None:
+    free, spec = 1 << 25, GateSpec(LORA)
+    bank = spec.bank(exact, capacity(exact, [spec], free).users)
+    trained, held = (
+        sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        for tensors in (bank.parameters, bank.constants)
+    )
+    # A fifth of what is free; gradient and two moments are added to what is trained.
+    assert free / 10 < 4 * trained + held <= free / 5

@@ -43,7 +43,7 @@ def test_what_is_known_of_a_model_is_kept_and_made_again_if_it_is_damaged(
 def test_nothing_is_kept_of_a_model_with_code_of_its_own(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The code is not part of the revision, so it may change what the same revision is."""
+    """What it finds may depend on anything, on installed packages for instance."""
     monkeypatch.setenv("LAMPBENCH_CACHE", str(tmp_path / "cache"))
     assert describe_backbone(str(folder), device="cpu", trust_remote_code=True).shape.layers == 3
     assert not (tmp_path / "cache" / "shapes").exists()
@@ -56,6 +56,27 @@ def test_the_revision_names_the_content_and_not_the_place(folder: Path, tmp_path
     weights = Path(moved) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     assert describe_backbone(str(moved), device="cpu").source.revision != first
+
+
+def test_the_revision_names_all_code_that_may_run(folder: Path) -> None:
+    def revision(trusted: bool) -> str:
+        return describe_backbone(str(folder), device="cpu", trust_remote_code=trusted).source.revision
+
+    plain = revision(False)
+    assert revision(True) == plain
+    (folder / "parts").mkdir()
+    for code in (folder / "modeling.py", folder / "parts" / "layer.py"):
+        before = revision(True)
+        code.write_text("one = 1")
+        first = revision(True)
+        code.write_text("one = 2")
+        assert len({before, first, revision(True)}) == 3
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForCausalLM": "someone/model--modeling.Model"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="names code of the repository someone/model, which may change"):
+        revision(True)
+    assert revision(False) != plain
 
 
 def test_a_given_revision_of_a_folder_is_checked(folder: Path) -> None:

@@ -44,13 +44,15 @@ def test_all_methods_on_all_tasks_end_in_one_table(tmp_path: Path) -> None:
     # A pipe gets a line per run, and no bar.
     assert re.findall(r"run (\d+) of 30: ", result.stderr) == [str(number) for number in range(1, 31)]
     assert "%" not in result.stderr
+    assert "See what was gained" not in result.stdout
 
 
-def test_one_run_says_where_its_folder_is(tmp_path: Path) -> None:
+def test_one_run_says_where_its_folder_is_and_how_to_see_what_was_gained(tmp_path: Path) -> None:
     result = lampbench("run", "--method", "majority", "--task", "lamp3", *BASE, cwd=tmp_path)
     folder = re.search(r"Run folder: (\S+)", result.stdout)
     assert folder
     assert (tmp_path / folder[1] / "row.json").exists()
+    assert "See what was gained: add zero-shot to --method" in result.stdout
 
 
 def test_a_dry_run_prints_the_plan_and_makes_nothing(tmp_path: Path) -> None:
@@ -186,11 +188,50 @@ def test_ctrl_c_says_how_to_resume_and_the_same_command_does(tmp_path: Path) -> 
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "interrupted; repeat the command to resume" in errors
+    assert re.search(r"perfit: interrupted: 0 of 3 users and 0 of \d+ queries are done; repeat", errors)
+    assert errors.endswith("\ninterrupted: finished work is kept; repeat the command to resume\n")
     assert "Traceback" not in errors
     again = lampbench(*options, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert re.search(r"resumes: [0-3] of 3 users", again.stderr)
+
+
+@pytest.mark.parametrize("stage", ["planning", "loading"])
+def test_an_interrupted_command_says_what_is_kept_even_if_it_is_quiet(stage: str, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(INTERRUPTED)
+    options = ("run", "--quiet", "--method", "own", "--task", "lamp5", "--plugin", "own.py", "--users", "2")
+    result = lampbench(*options, "--set", f"stage={stage}", cwd=tmp_path)
+    assert result.returncode == 130, result.stderr
+    assert result.stderr.endswith("\ninterrupted: finished work is kept; repeat the command to resume\n")
+    assert "Traceback" not in result.stderr
+
+
+INTERRUPTED = """
+import os, signal
+from dataclasses import dataclass
+from lampbench import Method
+
+@dataclass(frozen=True)
+class Config:
+    stage: str = ""
+
+class Own(Method):
+    needs_backbone = False
+    Config = Config
+
+    @classmethod
+    def resolve(cls, config, task, context):
+        if config.stage == "planning":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return config
+
+    def setup(self):
+        if self.config.stage == "loading":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def predict(self, queries):
+        return ["x"] * len(queries)
+"""
 
 
 def test_list_names_every_plugin_and_where_it_comes_from(tmp_path: Path) -> None:

@@ -62,11 +62,20 @@ def test_a_method_and_a_metric_of_a_file_are_used_as_if_installed() -> None:
     assert "latest item" in lampbench("describe", "last-target", "--plugin", "mine.py")
     assert "difference in letters" in lampbench("list", "metrics", "--plugin", "mine.py")
     command = ("run", "--method", "last-target", "--task", "lamp5", "--protocol", "folder", "--data", str(TINY_DATA))
-    lampbench(*command, "--plugin", "mine.py", "--quiet")
+    output = lampbench(*command, "--plugin", "mine.py", "--quiet")
+    assert output.splitlines()[-1] == "Look at answers: lampbench show lamp5/last-target --plugin mine.py"
     (path,) = Path("runs").rglob("row.json")
     row = read_row(path)
     assert row.identity.method == "last-target"
     assert row.provenance.plugin.distribution.startswith("the file mine.py (sha256 ")
+
+
+def test_the_command_that_tune_prints_names_the_files_of_plugins() -> None:
+    Path("my plug-ins.py").write_text(FILE)
+    Path("space.toml").write_text("rounded = [true, false]\n")
+    options = ("--task", "lamp3", "--space", "space.toml", "--quiet", "--plugin", "my plug-ins.py")
+    output = lampbench("tune", "majority", *options)
+    assert output.splitlines()[-1] == "lampbench run --config tuning/lamp3/majority/best.toml --plugin 'my plug-ins.py'"
 
 
 def test_classes_that_a_file_only_imports_are_left_out() -> None:

@@ -33,6 +33,7 @@ LAYERS = (
     "data",
     "metrics",
     "tasks",
+    "trackers",
     "rows",
     "core",
 )

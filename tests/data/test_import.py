@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -246,3 +248,18 @@ def test_an_import_that_was_killed_can_be_repeated() -> None:
     assert any(Path("OUT").iterdir())
     imported("mails.csv")
     assert [path.name for path in Path("OUT").iterdir()] == ["import-mails"]
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(place: Path) -> None:
+    command = [sys.executable, "-m", "lampbench", "data", "import", table(), *COLUMNS, "--task", "mails.toml"]
+    result = subprocess.run(
+        [*command, "--out", "OUT"],
+        capture_output=True,
+        text=True,
+        check=False,
+        # The file system refuses larger files, as a full one does.
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+    )
+    assert result.returncode == 1, result.stderr
+    assert re.fullmatch(r"error: \S+/texts\.sqlite: [A-Z].+\n", result.stderr)
+    assert not (place / "OUT").exists()

@@ -195,6 +195,16 @@ PLANTED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no sums": (lambda f: (f / "user_sums.json").unlink(), "No such file"),
     "no row": (lambda f: (f / "row.json").unlink(), "no row.json"),
     "a file too many": (lambda f: (f / "golds.json").write_text("{}"), "golds.json does not belong here"),
+    "a run's folder": (
+        lambda f: (f / "journal.jsonl").touch(),
+        "the folder of a run, and no result; lampbench leaderboard add",
+    ),
+    "a task that is not the row's": (
+        lambda f: (f / "task.json").write_text(
+            '{"name": "stray", "instruction": "Write.", "source": ["asked"], "target": "written"}'
+        ),
+        "task.json: describes the task 'stray', but the row is about 'lamp2m'",
+    ),
     "everything forged but the golds": (forge, "does not follow from predictions and golds"),
     "the same run twice": (
         lambda f: shutil.copytree(f, f.parents[1] / "oppu" / f.name),

@@ -2,7 +2,8 @@
 
 import copy
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,41 @@ def test_loras_of_an_interrupted_bank_are_not_trained_again(tmp_path: Path) -> N
     first.save_shared(folders[1])
     second.save_shared(folders[2])
     assert contents(folders[1]) == contents(folders[2])
+
+
+def test_an_interrupted_bank_continues_with_the_gates_that_it_had_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A snapshot whenever an anchor's gates are trained, which one engine does one after another.
+    monkeypatch.setattr("lampbench_methods.anchors._SECONDS", 0.0)
+    monkeypatch.setattr("lampbench_methods.anchors._SHARE", 1e9)
+    backbone, settings = load_backbone(), {"anchors": 2, "mode": "pieces", "bank_batch_size": 1, "gate_steps": 1}
+    methods = [build(backbone, **settings) for _ in range(3)]
+    for method in methods:
+        method.engine = "solo"
+    folders = [tmp_path / name for name in ("snapshot", "resumed", "whole")]
+
+    def interrupt(write: Callable[[Path], None]) -> None:
+        shutil.rmtree(folders[0], ignore_errors=True)
+        folders[0].mkdir()
+        write(folders[0])
+        if list(folders[0].rglob("gates.safetensors")):
+            raise KeyboardInterrupt
+
+    broken, resumed, whole = methods
+    broken.keep = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        broken.fit_shared(PEOPLE)
+    counts = [backbone.usage.train_tokens]
+    for method, kept, folder in ((resumed, folders[0], folders[1]), (whole, None, folders[2])):
+        method.kept = kept
+        method.fit_shared(PEOPLE)
+        folder.mkdir()
+        method.save_shared(folder)
+        counts.append(backbone.usage.train_tokens)
+    assert contents(folders[1]) == contents(folders[2])
+    # One anchor's gates alone were left.
+    assert 0 < counts[1] - counts[0] < (counts[2] - counts[1]) / 2
 
 
 def test_a_user_of_pieces_trains_nothing_and_keeps_a_lora_that_peft_reads(tmp_path: Path) -> None:

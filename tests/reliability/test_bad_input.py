@@ -93,7 +93,8 @@ def setting(method: str, *settings: str) -> tuple[str, ...]:
 
 RAY = ("--executor", "ray")
 OPTIONS: Sequence[tuple[tuple[str, ...], tuple[str, ...]]] = [
-    (("fly",), ("No such command 'fly'",)),
+    (("fly",), ("unknown command 'fly'; known: analyze, compare",)),
+    (("rnu",), ("unknown command 'rnu'; did you mean 'run'?",)),
     (("run", "--fly"), ("No such option '--fly'",)),
     (("run", "--method"), ("'--method' requires an argument",)),
     (("run", "--method", "majority"), ("Missing option '--task'",)),

@@ -81,8 +81,13 @@ def test_the_first_signal_stops_a_run_after_its_batch_and_nothing_is_lost(
     with pytest.raises(KeyboardInterrupt):
         run(broken, tmp_path, reporter)
     folder = RunFolder(broken.folder)
-    assert "stopping after the current batch; once more stops at once" in capfd.readouterr().err
-    assert reporter.said[-1] == "lamp5 majority: interrupted; repeat the command to resume"
+    assert "stopping after the current batch or step; once more stops at once" in capfd.readouterr().err
+    users, queries = len(broken.dataset.users), len(broken.dataset.queries)
+    answered = len(RunFolder(broken.folder).predictions())
+    assert reporter.said[-1] == (
+        f"lamp5 majority: interrupted: 1 of {users} users and {answered} of {queries} queries are done; "
+        "repeat the command to resume"
+    )
     row = folder.row()
     assert row is not None
     assert row.status == "incomplete"
@@ -106,6 +111,23 @@ def test_the_second_signal_stops_a_run_at_once(tmp_path: Path) -> None:
     assert time.monotonic() - start < 5
     assert RunFolder(broken.folder).predictions() == {}
     assert continued(broken, tmp_path).status == "success"
+
+
+def test_a_signal_while_a_method_is_loaded_stops_the_run_before_anything_else(tmp_path: Path) -> None:
+    class Loading(Counting):
+        def setup(self) -> None:
+            super().setup()
+            os.kill(os.getpid(), signal.SIGINT)
+
+        def predict(self, queries: Sequence[Query]) -> Sequence[str]:
+            raise AssertionError("nothing was to be asked")
+
+    broken = made(tmp_path, Loading)
+    with pytest.raises(KeyboardInterrupt):
+        run(broken, tmp_path)
+    row = RunFolder(broken.folder).row()
+    assert row is not None
+    assert row.status == "incomplete"
 
 
 def test_signals_mean_afterwards_what_they_meant_before(tmp_path: Path) -> None:

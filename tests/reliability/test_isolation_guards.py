@@ -224,6 +224,33 @@ def test_users_without_a_history_are_not_expected_to_move(tmp_path: Path) -> Non
     assert (found.passed, found.users, found.moved, found.applied) == (True, 2, 2, 2)
 
 
+def test_checks_ask_the_beginning_of_a_long_text_and_predictions_the_whole_once(tmp_path: Path) -> None:
+    asked: list[Query] = []
+
+    class Heard(Echo):
+        """Keeps what it is asked."""
+
+        def predict(self, queries: Sequence[Query]) -> Sequence[str]:
+            asked.extend(queries)
+            return super().predict(queries)
+
+    made = with_method(plan(tmp_path, "majority"), Heard)
+    whole = "a long text " * 100
+    evaluated = [
+        AskedUser(own.user, tuple(dataclasses.replace(query, text=whole) for query in own.queries))
+        for own in made.dataset.evaluated
+    ]
+    made = dataclasses.replace(made, dataset=dataclasses.replace(made.dataset, evaluated=evaluated))
+    assert run(made, tmp_path).failed_checks == ()
+    own = {query.id for user in evaluated for query in user.queries}
+    assert sorted(query.id for query in asked if query.text == whole) == sorted(own)
+    short = [query for query in asked if query.text != whole]
+    # No id stands for two texts; and two users and two strangers are asked six times.
+    assert not own & {query.id for query in short}
+    assert len(short) == 2 * 6
+    assert all(whole.startswith(query.text) and len(query.text) < len(whole) / 4 for query in short)
+
+
 def test_a_run_of_the_first_release_is_continued_without_its_verdict_on_equal_answers(tmp_path: Path) -> None:
     made = with_method(plan(tmp_path, "majority"), Echo)
     run(made, tmp_path)

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -499,3 +500,12 @@ def test_the_identity_says_where_test_prompts_are_cut_if_not_where_training_is(
     (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": context}))
     made = plan(tmp_path, "zero-shot", model=str(folder))
     assert made.identity["decoding"] == {"mode": "greedy", "max_new_tokens": 64, **said}
+
+
+def test_workers_without_ray_are_refused_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lampbench.runner.scale import ClusterSettings, RayExecutor
+
+    # As if it were not installed.
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"Ray is not installed here; pip install 'lampbench\[ray\]'"):
+        RayExecutor(Silence(), ClusterSettings()).run_all([plan(tmp_path, "majority")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -317,6 +318,23 @@ def test_a_store_that_cannot_be_written_ends_no_run(tmp_path: Path) -> None:
     reporter = Silence()
     assert row_of(planned(tmp_path), reporter).cost.taken is None
     assert any("cannot be stored" in line for line in reporter.said)
+
+
+def test_a_stage_is_kept_until_the_one_that_replaces_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row_of(planned(tmp_path, own="a"))
+
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    reporter = Silence()
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", full)
+        LocalExecutor(reporter).run(planned(tmp_path, own="a"), force=True)
+    assert any("cannot be stored" in line for line in reporter.said)
+    assert row_of(planned(tmp_path, own="b")).cost.taken is not None
+    assert len(Shares.fits) == 2 and len(stages(tmp_path)) == 1
 
 
 def test_an_identity_that_is_none_is_refused_when_the_run_is_planned(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support import TINY_MODEL, Silence
 
-from lampbench.api import Look, data_at
+from lampbench.api import Look, data_at, task_names
 from lampbench.core import (
     HistoryItem,
     InputError,
@@ -127,6 +127,7 @@ def test_a_task_of_a_file_can_be_sent_to_another_process(tmp_path: Path) -> None
         (("max_new_tokens = 4", "scale = [1, 5]"), "scale is given, but the kind is 'text'"),
         (("max_new_tokens = 4", 'metrics = ["rogue-L"]'), "did you mean 'rouge-L'"),
         (("max_new_tokens = 4", "[prompt]\nquestion = 'Q'\nitem = '{source} {target}'"), "{text} once"),
+        (("max_new_tokens = 4", "[prompt]\nname = 'oppu'"), "'name'; known: bare, between, document, end, item"),
         (("max_new_tokens = 4", "max_new_tokens = ["), "not valid TOML"),
         (('"file-mails"', '"lamp5"'), "already installed"),
         (("reply.", "reply to: {text}"), "the text follows by itself"),
@@ -202,10 +203,15 @@ def test_two_tasks_of_one_name_are_not_mixed(tmp_path: Path) -> None:
     other.mkdir()
     assert own.definition is not None
     keep_task(own, other)
-    find_kept_task(other)
+    find_kept_task(other, "file-mails")
     (other / "task.json").write_text(json.dumps(own.definition.to_json() | {"version": 2}))
-    with pytest.raises(InputError, match="only one of that name"):
-        find_kept_task(other)
+    with pytest.raises(InputError, match="move the runs of one of them to another folder"):
+        find_kept_task(other, "file-mails")
+    (tmp_path / "other").mkdir()
+    first, second = written(tmp_path, TEXT), written(tmp_path / "other", TEXT.replace("reply.", "answer."))
+    with pytest.raises(InputError, match="two tasks are called 'file-mails'; give one of them another name"):
+        task_names(f"{first},{second}", print)
+    assert task_names([first, first], print) == ["file-mails"]
 
 
 def test_labels_from_the_data_are_those_of_histories_and_golds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,6 +225,20 @@ def test_labels_from_the_data_are_those_of_histories_and_golds(tmp_path: Path, m
     row: Any = LocalExecutor(Silence()).run(made)
     assert row.status == "success"
     assert json.loads((made.folder / "task.json").read_text())["labels"] == ["a", "b", "c"]
+
+
+def test_labels_from_the_data_are_those_of_the_run_whatever_ran_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAMPBENCH_CACHE", str(tmp_path / "cache"))
+    path = written(tmp_path, LABELS.replace('["home", "work"]', '"from the data"'))
+    folders = [data_of(load_task(path), labels, tmp_path / labels[0]) for labels in (["a", "b"], ["c", "d", "e"])]
+    first = plan(tmp_path, path, folders[0])
+    row: Any = LocalExecutor(Silence()).run(first)
+    assert plan(tmp_path, "file-folders", folders[1]).task.labels == ("c", "d", "e")
+    look = Look(row, first.folder, data_at(folders[0]))
+    assert look.task.labels == ("a", "b")
+    assert {asked.gold for asked in look.asked} == {"a", "b"}
 
 
 def test_a_definition_written_as_json_is_read_as_it_was(tmp_path: Path) -> None:

@@ -217,6 +217,14 @@ def test_the_mean_gain_is_relative_to_each_tasks_preset_and_its_direction() -> N
     assert best_shared([trials[3]]) is None
 
 
+def test_the_gain_over_a_preset_without_a_hit_is_relative_to_the_best_score() -> None:
+    nothing = [scored(0, 0.0, True), scored(1, 0.1, True), scored(2, 0.4, True)]
+    accuracy = [scored(0, 0.5, True), scored(1, 0.6, True), scored(2, 0.5, True)]
+    trials = shared_trials([nothing, accuracy])
+    assert [own.gain for own in trials] == pytest.approx([0, (0.25 + 0.2) / 2, 1 / 2])
+    assert [own.gain for own in shared_trials([[scored(0, 0.0, True), scored(1, 0.0, True)]])] == [0, 0]
+
+
 def test_the_gain_is_the_paired_difference_on_the_held_out_users(here: Path) -> None:
     # Six users whom the preset, which rounds, serves worse.
     output = done(*MAJORITY, "--held-out", "0.1", "--seed", "2")

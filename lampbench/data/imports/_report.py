@@ -101,6 +101,12 @@ class Tally:
         if len(self._faults) < _NAMED:
             self._faults.append(f"{where}: {what}")
 
+    def faults(self) -> list[str]:
+        """How many rows cannot be read, and the first of them with its reason, a line each."""
+        if not self._faulty:
+            return []
+        return [f"left out, they cannot be read: {self._faulty:,}", *(f"note: {fault}" for fault in self._faults)]
+
     def check_rows(self) -> None:
         """Raise InputError if there are no rows, or if too many of them cannot be read."""
         if not self.rows:
@@ -158,7 +164,8 @@ class Tally:
 
     def _spelled(self, user: str) -> None:
         plain = " ".join(unicodedata.normalize("NFKC", user).casefold().split())
-        other = self._spellings.setdefault(plain, user)
+        # One string for both, of what may be millions.
+        other = self._spellings.setdefault(user if plain == user else plain, user)
         if other != user:
             self._alike.append((other, user))
 

@@ -59,10 +59,12 @@ class RowFile:
     Attributes:
         path: Where it is.
         encoding: Of a CSV file, as ``codecs`` calls it.
+        batch: How many rows of a Parquet file are in memory at a time.
     """
 
     path: Path
     encoding: str = UTF_8
+    batch: int = _BATCH
 
     def rows(self, columns: Columns) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
         """Each row's place in the file, and the values of the columns; or what is wrong with the row.
@@ -149,7 +151,7 @@ class RowFile:
             with parquet.ParquetFile(self.path) as file:
                 names = self._checked(columns, file.schema_arrow.names)
                 number = 0
-                for batch in file.iter_batches(_BATCH, columns=list(names)):
+                for batch in file.iter_batches(self.batch, columns=list(names)):
                     for row in batch.to_pylist():
                         number += 1
                         yield f"row {number}", row

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lampbench.core import InputError, MissingDataError, Task, cache_folder
+from lampbench.data._licence import LAMP
 from lampbench.data.download import Setting, check_lock
 from lampbench.data.files import LampSplit
 from lampbench.data.protocols._parts import FileProtocol, Parts, dropped_notes, entries_of
@@ -69,6 +70,7 @@ class FolderProtocol(LayoutProtocol):
 
 class _Official(LayoutProtocol):
     setting: ClassVar[Setting]
+    licence = LAMP
 
     def parts(self, task: Task, data: Path | None) -> Parts:
         """Both splits; if ``lampbench data get`` recorded them, they must match."""

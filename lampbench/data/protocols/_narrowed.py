@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lampbench.core import InputError, MissingDataError, Task, protocols, setting
+from lampbench.data._licence import Licence
 from lampbench.data.protocols._parts import FileProtocol, Parts, dropped_notes
 from lampbench.data.store import Selection
 
@@ -43,6 +44,11 @@ class Narrowed(FileProtocol):
     def recommended(self) -> Mapping[str, Mapping[str, Any]]:  # type: ignore[override]
         """What the base protocol recommends."""
         return self._base().recommended
+
+    @property
+    def licence(self) -> Licence | None:  # type: ignore[override]
+        """That of the base protocol."""
+        return self._base().licence
 
     def _base(self) -> FileProtocol:
         kind = protocols().load(self.config.base)

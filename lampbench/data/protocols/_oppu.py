@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lampbench.core import InputError, MissingDataError, Task
+from lampbench.data._licence import LAMP
 from lampbench.data.files import OTHERS, OppuUsers, labels_beside, list_file, oppu_folder
 from lampbench.data.protocols._parts import FileProtocol, Parts, entries_of
 from lampbench.data.store import Selection, Split, stored_split
@@ -17,6 +18,7 @@ class Oppu100(FileProtocol):
     """
 
     about = "OPPU's released users (--data, its folder of task folders): others are shared, the top 100 are evaluated"
+    licence = LAMP
 
     def parts(self, task: Task, data: Path | None) -> Parts:
         """Both files; raises InputError as ``Protocol.load`` says."""

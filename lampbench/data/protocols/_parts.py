@@ -81,6 +81,7 @@ class FileProtocol(Protocol):
             notes=(*parts.notes, *_empty_notes(parts.evaluated), *parts.reading.notes()),
             label=parts.label,
             reading=parts.reading,
+            licence=self.licence,
             frozen=known,
         )
 

@@ -23,7 +23,7 @@ from lampbench.runner import load_method
 def board_page(place: Place) -> dict[str, Any]:
     """What the template of a board's page shows."""
     board = place.board
-    columns = table_columns(board.task)
+    columns = table_columns(board.task, board.added)
     return {
         "place": place,
         "board": board,

@@ -54,11 +54,11 @@ class RayExecutor:
     def _run(self, plans: Sequence[Plan], force: bool) -> list[RunRow]:
         if not plans:
             return []
-        _send_code()
         device = next((plan.backbone.device for plan in plans if plan.backbone), None)
         with ExitStack() as held:
             # Earlier work is deleted only once there are workers that do it again.
             workers = held.enter_context(cluster(self._settings, device, self._reporter.say))
+            _send_code()
             records = [held.enter_context(RunFolder(plan.folder).held(force=force)) for plan in plans]
             count, where, say, stages = len(workers.actors), workers.where, self._reporter.say, SharedStages()
             runs = [
