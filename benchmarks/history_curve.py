@@ -109,7 +109,7 @@ def _gain(task: str, data: Dataset, answers: Sequence[str], base: Sequence[str])
 
 
 def cost(own: dict[str, Any], point: dict[str, Any], users: int) -> float | None:
-    """Processor hours of adapting 1,000 users, shared stage included, per hundredth of gain; None if nothing is gained."""
+    """Processor hours of adapting 1,000 users, with the shared stage, per hundredth of gain; None without a gain."""
     if point["low"] is None or point["low"] <= 0:
         return None
     hours = (own["shared"] + USERS * point["adapt"] / users) / 3600

@@ -43,9 +43,10 @@ PAPER_SCORES = {
 INTRODUCTION = """\
 # PerFit's claims, measured
 
-PerFit (Liu et al., ICLR 2026) personalizes a model by two low-rank shifts of its hidden states, one for all users and one for each.
-[Its page](methods/perfit.md) says how it works and what was chosen where the paper is silent. This page sets what the paper claims
-beside what LampBench measured. The paper's numbers are in columns called *paper*; all other numbers were measured here.
+PerFit (Liu et al., ICLR 2026) personalizes a model by two low-rank shifts of its hidden states, one for all users
+and one for each. [Its page](methods/perfit.md) says how it works and what was chosen where the paper is silent.
+This page sets what the paper claims beside what LampBench measured. The paper's numbers are in columns called
+*paper*; all other numbers were measured here.
 
 """
 
@@ -56,12 +57,12 @@ SOURCES = """\
     python benchmarks/perfit_claims.py            # makes this page
 
 The measured numbers are in `benchmarks/results/perfit-claims-*.json`, with versions and machine. `mini` is the
-[mini suite](mini.md): invented users and a bundled model of three million parameters. *SmolLM2* is SmolLM2-135M-Instruct on
-[real texts](real-text.md) in LaMP's layout.
+[mini suite](mini.md): invented users and a bundled model of three million parameters. *SmolLM2* is
+SmolLM2-135M-Instruct on [real texts](real-text.md) in LaMP's layout.
 
-What was not measured, for want of the files and of a GPU: any score on LaMP's own data, any score or time of Llama-2-7B, and anything on the
-users that the paper evaluates. So nothing here confirms or refutes the paper's own numbers, except for those that
-follow from the model's shape: the numbers of parameters.
+What was not measured, for want of the files and of a GPU: any score on LaMP's own data, any score or time of
+Llama-2-7B, and anything on the users that the paper evaluates. So nothing here confirms or refutes the paper's own
+numbers, except for those that follow from the model's shape: the numbers of parameters.
 """
 
 
@@ -107,13 +108,13 @@ def _parameters(measured: Mapping[str, Any]) -> tuple[list[str], str]:
 ## Fewer trainable parameters
 
 **Claim:** 81.25 to 98.44% fewer trainable parameters than OPPU. **Here:** {equal} of {of} published reductions are
-reproduced, to the digit, by the numbers of parameters that the two methods report at Llama-2-7B's shape: OPPU {oppu[0]:,} in stage 1 and
-{oppu[1]:,} per user.
+reproduced, to the digit, by the numbers of parameters that the two methods report at Llama-2-7B's shape: OPPU
+{oppu[0]:,} in stage 1 and {oppu[1]:,} per user.
 
 {table([*head, "reduction by that"], rows)}
-This is arithmetic on a reading of the paper: only the product of layers and rank follows from a reduction. The published
-reduction of stage 1 counts the collective shift alone. Stage 1 as it is read here also trains the common start of all users (the last
-two columns), which is still far less than OPPU's task LoRA.
+This is arithmetic on a reading of the paper: only the product of layers and rank follows from a reduction. The
+published reduction of stage 1 counts the collective shift alone. Stage 1 as it is read here also trains the common
+start of all users (the last two columns), which is still far less than OPPU's task LoRA.
 """
     finding = f"all {of} agree" if equal == of else f"{equal} of {of} agree"
     return ["[fewer parameters](#fewer-trainable-parameters)", "81.25 to 98.44%", "the same, by count", finding], text
@@ -137,18 +138,20 @@ def _time(measured: Mapping[str, Any]) -> tuple[list[str], str]:
     text = f"""\
 ## Less training time
 
-**Claim:** 17.0 to 35.8% less training time than OPPU. **Here:** {low:.0%} to {high:.0%} less, with the published settings of both
-methods (3 epochs of stage 1, 2 of stage 2). Of these {len(saved)} savings {inside} are within the paper's range.
+**Claim:** 17.0 to 35.8% less training time than OPPU. **Here:** {low:.0%} to {high:.0%} less, with the published
+settings of both methods (3 epochs of stage 1, 2 of stage 2). Of these {len(saved)} savings {inside} are within the
+paper's range.
 
 {table(head, rows)}
-Both methods are trained by the same engine, in the same session. OPPU has a LoRA in every layer; PerFit edits one layer on lamp5, below which
-no gradient is needed, and which the stacked engine reads once and not once per epoch. So the saving depends on the engine: with peft
-and LoReFT modules in transformers' Trainer, three edited layers and equal epochs, the user stage of PerFit took {_library()} less
-time than that of OPPU ([engine](engine.md#what-it-costs), *perfit all*), close to the paper's largest.
+Both methods are trained by the same engine, in the same session. OPPU has a LoRA in every layer; PerFit edits one
+layer on lamp5, below which no gradient is needed, and which the stacked engine reads once and not once per epoch.
+So the saving depends on the engine: with peft and LoReFT modules in transformers' Trainer, three edited layers and
+equal epochs, the user stage of PerFit took {_library()} less time than that of OPPU
+([engine](engine.md#what-it-costs), *perfit all*), close to the paper's largest.
 
-Seconds of the processor were taken on one thread and hardly depend on what else the machine does; seconds of the clock, where the table
-says so, are those of finished runs, one after the other, and may. Times at 7B on a GPU were not measured:
-`python benchmarks/engine.py --shape 7b --device cuda` measures them.
+Seconds of the processor were taken on one thread and hardly depend on what else the machine does; seconds of the
+clock, where the table says so, are those of finished runs, one after the other, and may. Times at 7B on a GPU were
+not measured: `python benchmarks/engine.py --shape 7b --device cuda` measures them.
 """
     here = f"{low:.0%} to {high:.0%}"
     finding = "more is saved than claimed" if low > PAPER_TIME[1] else "saved, by other amounts"
@@ -183,7 +186,9 @@ def _accuracy(measured: Mapping[str, Any]) -> tuple[list[str], str]:
             )
     better, worse = verdicts.count("PerFit is better"), verdicts.count("OPPU is better")
     printed = [(ours - oppu) * (-1 if metric == "MAE" else 1) for metric, oppu, ours in PAPER_SCORES.values()]
-    claimed = f"better on {sum(gap > 0 for gap in printed)} of {len(printed)} tasks, worse on {sum(gap < 0 for gap in printed)}"
+    count = len(verdicts)
+    up, down = sum(gap > 0 for gap in printed), sum(gap < 0 for gap in printed)
+    claimed = f"better on {up} of {len(printed)} tasks, worse on {down}"
     paper = [[task, metric, f"{oppu:.3f}", f"{ours:.3f}"] for task, (metric, oppu, ours) in PAPER_SCORES.items()]
     head = [
         "data",
@@ -200,22 +205,23 @@ def _accuracy(measured: Mapping[str, Any]) -> tuple[list[str], str]:
     text = f"""\
 ## Better than OPPU
 
-**Claim:** better scores than OPPU ({claimed}). **Here:** of {len(verdicts)} comparisons PerFit is better in {better}, OPPU in {worse}, and in
-{len(verdicts) - better - worse} the two cannot be told apart.
+**Claim:** better scores than OPPU ({claimed}). **Here:** of {count} comparisons PerFit is better in {better}, OPPU
+in {worse}, and in {count - better - worse} the two cannot be told apart.
 
 {table(head, rows)}
-The difference has a 95% interval from a bootstrap over users; *p* is a paired permutation test over users, by Holm over the comparisons on the
-same data. MAE: lower is better. "Cannot be told apart" is not "equal": the interval says how large a difference could have been missed.
-The presets: `mini` was chosen for each method on held-out shared users with one budget; `small-instruct` likewise on shared users;
-`lamp` has the published settings, which give a user with six history items two optimizer steps, and so leave PerFit near the
-random shift that it starts from. One seed each.
+The difference has a 95% interval from a bootstrap over users; *p* is a paired permutation test over users, by Holm
+over the comparisons on the same data. MAE: lower is better. "Cannot be told apart" is not "equal": the interval
+says how large a difference could have been missed. The presets: `mini` was chosen for each method on held-out
+shared users with one budget; `small-instruct` likewise on shared users; `lamp` has the published settings, which
+give a user with six history items two optimizer steps, and so leave PerFit near the random shift that it starts
+from. One seed each.
 
-The paper's own scores, for Llama-2-7B and OPPU's 100 users. Three of the tasks have about 110 queries there, on which differences
-below some 0.04 say nothing:
+The paper's own scores, for Llama-2-7B and OPPU's 100 users. Three of the tasks have about 110 queries there, on
+which differences below some 0.04 say nothing:
 
 {table(["task", "metric", "OPPU, paper", "PerFit, paper"], paper)}"""
-    here = f"better in {better}, worse in {worse} of {len(verdicts)}"
-    finding = "mostly cannot be told apart" if better + worse < len(verdicts) / 2 else "in part"
+    here = f"better in {better}, worse in {worse} of {count}"
+    finding = "mostly cannot be told apart" if better + worse < count / 2 else "in part"
     return ["[better than OPPU](#better-than-oppu)", claimed, here, finding], text
 
 
@@ -239,24 +245,25 @@ def _shifts(measured: Mapping[str, Any]) -> tuple[list[str], str]:
     head = ["data", "size", *(f"r({share}), {who}" for share in ("0.8", "0.9", "0.95") for who in ("paper", "here"))]
     head_shifts = ["data", "collective share", "by chance", "within", "between", "p", "reliable"]
     text = f"""\
-## Few directions, one shift for all and one of each user's own
+## Few directions, and two kinds of shift
 
-**Claim:** the vectors by which personalization moves hidden states have a low effective rank, share a collective shift, and differ by user
-around it. **Here:** the rank at 90% is less than half of that of random vectors of the same lengths in {low} of {len(ranks)} cases, and a
-personal shift is found in {sum(real)} of {len(real)}.
+**Claim:** the vectors by which personalization moves hidden states have a low effective rank, share a collective
+shift, and differ by user around it. **Here:** the rank at 90% is less than half of that of random vectors of the
+same lengths in {low} of {len(ranks)} cases, and a personal shift is found in {sum(real)} of {len(real)}.
 
 {table(head, ranks)}
-The number of directions (in brackets: per mille of users or width, and *here* also the mean rank of random vectors with the same norms). The
-paper has Llama-2-7B and many more users, so the ranks themselves cannot be compared; that few directions suffice, where random
-vectors need many, can. [Shifts](shifts.md) explains every column and has intervals.
+The number of directions (in brackets: per mille of users or width, and *here* also the mean rank of random vectors
+with the same norms). The paper has Llama-2-7B and many more users, so the ranks themselves cannot be compared; that
+few directions suffice, where random vectors need many, can. [Shifts](shifts.md) explains every column and has
+intervals.
 
 {table(head_shifts, shifts)}
-*Collective share*: the part of the mean squared length that one vector for all users explains. *Within*, *between*: mean cosine of a user's
-two halves, and of halves of two users, after the collective shift is taken away. *Reliable*: the part of what is left that recurs in
-the user's other queries.
+*Collective share*: the part of the mean squared length that one vector for all users explains. *Within*, *between*:
+mean cosine of a user's two halves, and of halves of two users, after the collective shift is taken away.
+*Reliable*: the part of what is left that recurs in the user's other queries.
 """
     here = f"low in {low} of {len(ranks)}, personal in {sum(real)} of {len(real)}"
-    name = "[few directions; a collective and a personal shift](#few-directions-one-shift-for-all-and-one-of-each-users-own)"
+    name = "[few directions, and two kinds of shift](#few-directions-and-two-kinds-of-shift)"
     finding = "seen" if low == len(ranks) and all(real) else "seen in part"
     return [name, "ranks of 0.7 to 108 ‰ at 80 and 90%", here, finding], text
 
@@ -282,12 +289,12 @@ def _ablations(measured: Mapping[str, Any]) -> tuple[list[str], str]:
     text = f"""\
 ## What each part contributes
 
-**Claim:** both stages are needed, and ranks, layers and positions matter. **Here:** {counted} users of the mini suite, one
-setting changed at a time; stage 1 alone {gains}.
+**Claim:** both stages are needed, and ranks, layers and positions matter. **Here:** {counted} users of the mini
+suite, one setting changed at a time; stage 1 alone {gains}.
 
 {table(head, rows)}
-These are reports on evaluated users: no setting was chosen from them. With so few users, only large differences show, and the
-*p* values are not corrected for their number.
+These are reports on evaluated users: no setting was chosen from them. With so few users, only large differences
+show, and the *p* values are not corrected for their number.
 """
     return [
         "[each part contributes](#what-each-part-contributes)",

@@ -8,8 +8,8 @@
     python benchmarks/perfit_measure.py accuracy --runs leaderboards/results --name mini
     python benchmarks/perfit_measure.py shifts --report shifts/shifts.json --name mini
 
-Each part writes benchmarks/results/perfit-claims-PART.json and keeps what the file has of other data. Seconds are of the
-processor on one thread, so other work on the machine changes them little.
+Each part writes benchmarks/results/perfit-claims-PART.json and keeps what the file has of other data. Seconds are of
+the processor on one thread, so other work on the machine changes them little.
 """
 
 from __future__ import annotations

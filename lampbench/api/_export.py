@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +139,10 @@ def _answers(model: UserModel, form: Form, folder: Path, backbone: TransformersB
         from peft import PeftModel
 
         # What peft loads is a model around this one, in which its modules now are.
-        wrapped: Any = PeftModel.from_pretrained(backbone.model, str(folder))
+        with warnings.catch_warnings():
+            # Some versions of peft ask transformers for what it is about to rename.
+            warnings.simplefilter("ignore", FutureWarning)
+            wrapped: Any = PeftModel.from_pretrained(backbone.model, str(folder))
         adapters: list[Prefix] = []
         if wrapped.peft_config["default"].is_prompt_learning:
             with torch.no_grad():

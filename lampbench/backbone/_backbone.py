@@ -6,6 +6,7 @@ import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -137,7 +138,7 @@ class TransformersBackbone:
         if self.decoding.mode == "labels":
             return self._best_labels(task, prompts, adapters, contrast)
         sampling = OPPU_SAMPLING if self.decoding.mode == "sampled" else None
-        rules = self._rules(self.answer_room(task), one_line=task.one_line)
+        rules = replace(self._rules(self.answer_room(task), one_line=task.one_line), stop=task.stop)
         return [task.ended(text) for text in self._write(prompts, rules, sampling, adapters, contrast)]
 
     def answer_room(self, task: Task) -> int:

@@ -23,6 +23,7 @@ class Rules:
         chat: Whether a turn of a conversation is written: it may begin with empty lines, or with a thought.
         thinking: Tokens of a thought at most.
         in_thought: Whether the prompt ends inside a thought.
+        stop: A text that ends an answer, which is cut there; empty if there is none.
     """
 
     limit: int
@@ -32,6 +33,7 @@ class Rules:
     chat: bool = False
     thinking: int = 0
     in_thought: bool = False
+    stop: str = ""
 
     def cut(self, tokens: int) -> Rules:
         """The same for the first so many tokens alone, thought or answer."""
@@ -66,8 +68,11 @@ class Written:
 
     def answer(self) -> str:
         """The answer, stripped."""
-        text = self.rules.decoded(self.ids, True)
+        text = self._text()
         return (text.split("\n", 1)[0] if self.rules.newlines else text).strip()
+
+    def _text(self) -> str:
+        return self.rules.decoded(self.ids, True)
 
     def _goes_on(self, token: int) -> bool:
         if self._ends(token):
@@ -76,7 +81,19 @@ class Written:
         return not self.at_limit
 
     def _ends(self, token: int) -> bool:
-        return token in self.rules.ends or token in self.rules.newlines
+        return token in self.rules.ends or self._ends_line(token) or self._stopped()
+
+    def _ends_line(self, token: int) -> bool:
+        return token in self.rules.newlines
+
+    def _stopped(self) -> bool:
+        """Whether the answer holds the text that ends it; a model may write that text before an answer begins."""
+        stop = self.rules.stop
+        if not stop:
+            return False
+        # A token has a byte or more, so the text ends the last few; only then is the whole answer looked at.
+        recent = self.ids[self.thought :][-(len(stop.encode()) + _MARKER_TOKENS) :]
+        return stop in self.rules.decoded(recent, True) and stop in self._text().lstrip()
 
 
 class Turn(Written):
@@ -94,7 +111,7 @@ class Turn(Written):
         """The answer without the thought, stripped; empty if the thought did not end."""
         if self.unfinished:
             return ""
-        text = (self._first + self.rules.decoded(self.ids[self.thought :], True)).lstrip()
+        text = self._text().lstrip()
         return (text.split("\n", 1)[0] if self.rules.newlines else text).strip()
 
     def _goes_on(self, token: int) -> bool:
@@ -102,8 +119,12 @@ class Turn(Written):
             self._look_for_thought()
         return self._thinks_on(token) if self._thinks else super()._goes_on(token)
 
-    def _ends(self, token: int) -> bool:
-        return super()._ends(token) and (token in self.rules.ends or self._has_line())
+    def _text(self) -> str:
+        return self._first + self.rules.decoded(self.ids[self.thought :], True)
+
+    def _ends_line(self, token: int) -> bool:
+        """Whether a line of the answer is whole."""
+        return super()._ends_line(token) and "\n" in self._text().lstrip()
 
     def _look_for_thought(self) -> None:
         text = self.rules.decoded(self.ids, False).lstrip()
@@ -119,7 +140,3 @@ class Turn(Written):
             return True
         self.unfinished = token in self.rules.ends or self.thought >= self.rules.thinking
         return not self.unfinished
-
-    def _has_line(self) -> bool:
-        """Whether a line of the answer is whole."""
-        return "\n" in (self._first + self.rules.decoded(self.ids[self.thought :], True)).lstrip()

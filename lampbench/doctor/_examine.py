@@ -21,7 +21,7 @@ from lampbench.doctor._report import Finding, Report, without_secrets
 
 _ROOT = Path(lampbench.__file__).resolve().parent.parent
 _DRIVER = Path("/proc/driver/nvidia/version")
-_KINDS = ("method", "task", "metric", "protocol")
+_KINDS = ("method", "task", "metric", "protocol", "tracker")
 _NETWORK = ("HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN", "http_proxy", "https_proxy", "all_proxy")
 # Bytes that are too few for runs, and busy threads per core that leave too little of the processor to a run.
 _LITTLE_DISK, _OVERLOADED = 10**8, 0.9

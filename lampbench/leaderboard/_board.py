@@ -168,8 +168,9 @@ class Board:
     @property
     def added(self) -> dict[str, AddedScore]:
         """Every metric that rescoring added to one of the runs, with one of its scores."""
-        found = (own for entry in self.entries for result in entry.results for own in result.added.items())
-        return dict(sorted((key, score) for key, score in found if not score.skipped))
+        results = (result for entry in self.entries for result in entry.results)
+        found = {key: score for own in results for key, score in own.added.items() if not score.skipped}
+        return {key: found[key] for key in sorted(found)}
 
     @property
     def baseline(self) -> Reference:

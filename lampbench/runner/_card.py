@@ -6,7 +6,6 @@ import json
 from typing import Literal
 
 import lampbench
-from lampbench.data import SYNTHETIC
 from lampbench.runner._plan import Plan
 
 
@@ -75,7 +74,7 @@ def _facts(plan: Plan) -> list[str]:
         facts.append(f"Stands on the model `{backbone.id}`, revision `{backbone.revision}`, {backbone.dtype}{extra}.")
         facts.append("The model's own licence holds as well.")
     if data.label:
-        facts.append(f"Data: {data.label}: {SYNTHETIC}.")
+        facts.append(f"Trained on {data.label}: invented users, made by LampBench.")
     elif data.licence is not None:
         facts.append(f"Trained on data under {data.licence}, which may bind what is made of it.")
     else:

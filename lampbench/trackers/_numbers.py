@@ -23,7 +23,8 @@ def results_of(row: RunRow) -> dict[str, float]:
     for key, metric in (row.metrics or {}).items():
         found[key] = metric.value
         if metric.ci95 is not None:
-            found |= {f"{key}/low": metric.ci95[0], f"{key}/high": metric.ci95[1]}
+            # MLflow's files take "/" for a folder, which cannot have the name of a metric.
+            found |= {f"{key}.low": metric.ci95[0], f"{key}.high": metric.ci95[1]}
     if row.cost is not None:
         cost = row.cost
         found |= {"parameters/shared": cost.parameters.shared, "parameters/user": cost.parameters.per_user}

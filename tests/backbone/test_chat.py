@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -317,3 +318,14 @@ def test_a_tokenizer_is_left_as_it_was(template: str) -> None:
     before = tokenizer("<s> text</s>", add_special_tokens=False).input_ids
     PromptEncoder(tokenizer, 300, frame=frame_of(tokenizer, Chat(), "tiny")).prompt(PROMPT, 5)
     assert tokenizer("<s> text</s>", add_special_tokens=False).input_ids == before
+
+
+def test_a_tasks_own_end_of_answers_ends_a_turn_as_well(folders: dict[str, Path]) -> None:
+    long = replace(task("lamp5"), one_line=False, max_new_tokens=48)
+    prompts = [task("lamp5").prompt(query.text, query.id) for query in dataset("lamp5").queries]
+    folder = folders[next(iter(TEMPLATES))]
+    texts = backbone_of(folder).answer(long, prompts)
+    stop = next(text for text in texts if len(text) > 20)[9:12]
+    ended = backbone_of(folder)
+    assert ended.answer(replace(long, stop=stop), prompts) == [text.partition(stop)[0].strip() for text in texts]
+    assert ended.usage.generated_tokens < 48 * len(prompts)

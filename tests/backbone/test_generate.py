@@ -130,6 +130,20 @@ def test_answers_of_several_lines_end_at_eos_only(backbone: Any) -> None:
     assert all(len(text) >= len(line) for line, text in zip(lines, texts, strict=True))
 
 
+def test_a_tasks_own_end_of_answers_ends_the_writing_and_changes_no_answer() -> None:
+    long = replace(task("lamp5"), one_line=False, max_new_tokens=48)
+    prompts = prompts_of("lamp5")
+    whole = load_backbone()
+    texts = whole.answer(long, prompts)
+    # Some characters within the first answer, which tokens need not begin or end with.
+    text = next(text for text in texts if len(text) > 20)
+    stop = text[9:12]
+    ended = load_backbone()
+    assert ended.answer(replace(long, stop=stop), prompts) == [text.partition(stop)[0].strip() for text in texts]
+    assert ended.usage.generated_tokens < whole.usage.generated_tokens
+    assert ended.usage.answers_at_limit < whole.usage.answers_at_limit
+
+
 def test_every_token_with_a_newline_stops(backbone: Any) -> None:
     stop = backbone.stop_at_newline()
     newline = backbone.tokenizer("a\nb", add_special_tokens=False).input_ids

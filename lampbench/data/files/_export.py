@@ -105,5 +105,9 @@ def _write_list(path: Path, records: Iterable[str]) -> None:
 
 def _write_golds(path: Path, name: str, label: str | None, queries: Iterable[LabelledQuery]) -> None:
     about: Mapping[str, Any] = {"about": label} if label else {}
-    golds = [{"id": labelled.query.id, "output": labelled.target} for labelled in queries]
-    path.write_text(json.dumps({"task": name, **about, "golds": golds}) + "\n", encoding="utf-8")
+    with path.open("w", encoding="utf-8") as stream:
+        stream.write(f'{json.dumps({"task": name, **about})[:-1]}, "golds": [')
+        for number, labelled in enumerate(queries):
+            gold = json.dumps({"id": labelled.query.id, "output": labelled.target})
+            stream.write(f", {gold}" if number else gold)
+        stream.write("]}\n")

@@ -54,6 +54,10 @@ class Choice:
         if not 0 <= self.tolerate <= 1:
             raise InputError(f"--tolerate must be a share from 0 to 1, found {self.tolerate:g}")
 
+    def takes(self, texts: Sequence[Text]) -> bool:
+        """Whether a user has enough different texts."""
+        return len(texts) >= self.queries + self.min_history
+
 
 @dataclass(frozen=True)
 class Import:
@@ -67,13 +71,13 @@ class Import:
     _task: Task
     _choice: Choice
     _table: TextTable
-    _evaluated: frozenset[str]
     _shared: frozenset[str]
 
     def write(self, folder: Path) -> list[Path]:
         """Write the users below ``folder`` in LaMP's layout; gives the files."""
         evaluated, shared = (
-            _Users(self._table, own, self._task, self._choice) for own in (self._evaluated, self._shared)
+            _Users(self._table, self._shared, are_shared, count, self._choice)
+            for are_shared, count in ((False, self.report.evaluated), (True, self.report.shared))
         )
         return export(Exported(self._task, evaluated, shared, label=None), "lamp", folder)
 
@@ -110,19 +114,19 @@ def importing(
         tally = Tally(task, choice.tolerate)
         table.fill(_texts(files, columns, task, tally, say))
         tally.check_rows()
-        chosen = _chosen(table, choice, tally)
-        yield Import(tally.report(), task, choice, table, *chosen)
+        shared = _chosen(table, choice, tally)
+        yield Import(tally.report(), task, choice, table, shared)
     finally:
         table.close()
 
 
-def _chosen(table: TextTable, choice: Choice, tally: Tally) -> tuple[frozenset[str], frozenset[str]]:
-    """Evaluated and shared users; raises InputError if there are none to evaluate."""
+def _chosen(table: TextTable, choice: Choice, tally: Tally) -> frozenset[str]:
+    """Shared users; others with enough texts are evaluated. Raises InputError if there are none to evaluate."""
     enough, longest = [], 0
     for user, texts in table.users():
         own = _once(texts)
         longest = max(longest, len(own))
-        long_enough = len(own) >= choice.queries + choice.min_history
+        long_enough = choice.takes(own)
         if long_enough:
             enough.append(user)
         tally.user(user, len(texts), own, choice.queries if long_enough else 0)
@@ -132,10 +136,9 @@ def _chosen(table: TextTable, choice: Choice, tally: Tally) -> tuple[frozenset[s
             f"--min-history {choice.min_history}), the longest has {longest}; lower them, or check --user"
         )
     count = min(round(choice.shared * len(enough)), len(enough) - 1)
-    drawn = sorted(enough, key=lambda user: derive_seed(choice.seed, "shared users", user))
-    shared = frozenset(drawn[:count])
+    enough.sort(key=lambda user: derive_seed(choice.seed, "shared users", user))
     tally.split(len(enough) - count, count)
-    return frozenset(enough) - shared, shared
+    return frozenset(enough[:count])
 
 
 def _texts(
@@ -212,23 +215,23 @@ def _short(text: str) -> str:
 
 @dataclass(frozen=True)
 class _Users(Collection[LabelledUser]):
-    """Some of the table's users, one at a time."""
+    """The table's evaluated or shared users, one at a time: only the names of shared users are in memory."""
 
     table: TextTable
-    names: frozenset[str]
-    task: Task
+    shared: frozenset[str]
+    are_shared: bool
+    count: int
     choice: Choice
 
     def __len__(self) -> int:
-        return len(self.names)
+        return self.count
 
     def __contains__(self, user: object) -> bool:
-        return isinstance(user, LabelledUser) and user.user.id in self.names
+        return any(user == own for own in self)
 
     def __iter__(self) -> Iterator[LabelledUser]:
         for user, texts in self.table.users():
-            if user in self.names:
-                own = _once(texts)
+            if (user in self.shared) == self.are_shared and self.choice.takes(own := _once(texts)):
                 yield _labelled(user, own[: -self.choice.queries], own[-self.choice.queries :])
 
 

@@ -202,9 +202,9 @@ class _Records(Collection[LabelledUser]):
         for name, value in ((self.form.user, user), ("input", asked), ("output", answer)):
             if not isinstance(value, str) or not value.strip():
                 return f"{name!r} is {kind(value)}; expected text"
-        place = asked.lower().find(self.form.marker)
-        text = asked[place + len(self.form.marker) :].strip()
-        if place < 0 or not text:
+        found = re.search(re.escape(self.form.marker), asked, re.IGNORECASE)
+        text = asked[found.end() :].strip() if found else ""
+        if not text:
             return f"'input' is {asked[:80]!r}; expected {self.form.marker!r} in it, and text after it"
         items = _items(row["profile"])
         if items is None:

@@ -164,7 +164,8 @@ class Tally:
 
     def _spelled(self, user: str) -> None:
         plain = " ".join(unicodedata.normalize("NFKC", user).casefold().split())
-        other = self._spellings.setdefault(plain, user)
+        # One string for both, of what may be millions.
+        other = self._spellings.setdefault(user if plain == user else plain, user)
         if other != user:
             self._alike.append((other, user))
 
