@@ -1,7 +1,7 @@
 """How the gain over zero-shot grows with the length of the history, and what a point of gain costs.
 
-    python benchmarks/history_curve.py --out benchmarks/results/history-curve-cpu.json    # the mini suite (synthetic)
-    python benchmarks/history_curve.py --plot benchmarks/results/history-curve-cpu.json   # docs/history.md's plots
+    python benchmarks/history_curve.py --out benchmarks/results/history-curve-cpu.json
+    python benchmarks/history_curve.py --plot benchmarks/results/history-curve-cpu.json
 
 The first users of the mini suite keep their latest k items (the protocol ``cold-k``), or all. A shared stage does not
 depend on k, so it is trained once. Costs are seconds of the processor on one thread. What is measured is written after
@@ -109,11 +109,33 @@ def _gain(task: str, data: Dataset, answers: Sequence[str], base: Sequence[str])
 
 
 def cost(own: dict[str, Any], point: dict[str, Any], users: int) -> float | None:
-    """Processor hours of adapting 1,000 users, with the shared stage, per hundredth of gain; None without a gain."""
+    """Processor seconds per hundredth of gain, of the shared stage and of adapting and answering 1,000 users.
+
+    None if the method is not shown to gain anything.
+    """
     if point["low"] is None or point["low"] <= 0:
         return None
-    hours = (own["shared"] + USERS * point["adapt"] / users) / 3600
-    return float(hours / (100 * point["gain"]))
+    seconds = own["shared"] + USERS * (point["adapt"] + point["predict"]) / users
+    return float(seconds / (100 * point["gain"]))
+
+
+def tables(record: dict[str, Any]) -> str:
+    """The numbers of the plots in Markdown, for the page."""
+    head = ["history items", *(str(items or "all") for items in LENGTHS)]
+    parts = []
+    for task, methods in record["tasks"].items():
+        lines = [[f"**{task}**", *[""] * len(LENGTHS)]]
+        for method, own in methods.items():
+            if method in LOOKS:
+                lines.append([method, *(_cell(own, point, record["users"]) for point in own["points"])])
+        parts += lines
+    return "".join(f"| {' | '.join(line)} |\n" for line in [head, ["---"] * len(head), *parts])
+
+
+def _cell(own: dict[str, Any], point: dict[str, Any], users: int) -> str:
+    seconds = cost(own, point, users)
+    price = "–" if seconds is None else f"{seconds:.0f} s"
+    return f"{point['gain']:+.3f} [{point['low']:+.3f}, {point['high']:+.3f}], {price}"
 
 
 def plot(record: dict[str, Any], folder: Path) -> list[Path]:
@@ -139,9 +161,9 @@ def _plot(record: dict[str, Any], path: Path, draw: Any) -> Path:
         panel.set_xscale("log", base=2)
         ticks = [items for items in LENGTHS if items] + [round(own["points"][-1]["mean_items"])]
         panel.set_xticks(ticks, [*map(str, ticks[:-1]), f"all\n({ticks[-1]})"])
-        panel.minorticks_off() if draw is _draw_gain else None
+        panel.xaxis.minorticks_off()
         panel.set_xlabel("history items per user, at most")
-        panel.set_ylabel("gain over zero-shot" if draw is _draw_gain else "processor hours per point of gain")
+        panel.set_ylabel("gain over zero-shot" if draw is _draw_gain else "processor seconds per point of gain")
         panel.grid(color="#dddddd", linewidth=0.6)
     panels[0][-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
     figure.tight_layout()
@@ -172,10 +194,13 @@ def _draw_cost(panel: Any, method: str, own: dict[str, Any], users: int) -> None
         *zip(*shown, strict=True), color=colour, marker=mark, markersize=5, linewidth=1.4, label=method
     ) if shown else None
     panel.set_yscale("log")
+    # Plain numbers: the default of a logarithmic axis is a power of ten.
+    panel.yaxis.set_major_formatter("{x:g}")
+    panel.yaxis.set_minor_formatter("{x:g}")
 
 
 def main() -> None:
-    """Measure and write, or plot."""
+    """Measure and write, or plot and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="lamp5,lamp2m", help="names, comma-separated")
     parser.add_argument("--methods", default=",".join(METHODS), help="names, comma-separated, zero-shot first")
@@ -183,11 +208,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a JSON file")
     parser.add_argument("--plot", type=Path, metavar="JSON", help="plot what an earlier command wrote")
     given = parser.parse_args()
+    record: dict[str, Any]
     if given.plot:
-        for path in plot(json.loads(given.plot.read_text("utf-8")), DOCS):
+        record = json.loads(given.plot.read_text("utf-8"))
+        for path in plot(record, DOCS):
             print(path)
+        print(tables(record))
         return
-    record: dict[str, Any] = {"lampbench": lampbench.__version__, "data": "mini (synthetic)", "users": given.users}
+    record = {"lampbench": lampbench.__version__, "data": "mini (synthetic)", "users": given.users}
     record |= {"environment": environment("cpu"), "tasks": {}}
     if given.out and given.out.exists():
         record["tasks"] = json.loads(given.out.read_text("utf-8"))["tasks"]

@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--model", help="default: the mini suite's")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--name", default="mini", help="what the data and model are called on the page")
+    parser.add_argument("--variants", default="", help="only ablations whose names begin so, comma-separated")
     parser.add_argument("--runs", type=Path, help="finished runs of oppu and perfit, for accuracy and time")
     parser.add_argument("--report", type=Path, help="shifts.json of lampbench analyze, for shifts")
     given = parser.parse_args()
@@ -178,6 +179,8 @@ def ablations(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
         recommended: Additive | None = None
         with tempfile.TemporaryDirectory() as folder:
             for name, kind, settings in VARIANTS:
+                if recommended is not None and not name.startswith(tuple(given.variants.split(","))):
+                    continue
                 plan = driver.plan(kind, task, settings)
                 method = driver.method(plan)
                 _share(method, plan, Path(folder))
