@@ -14,7 +14,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 # peft looks into this module, which transformers 4.45 leaves for somebody else to import.
 import torch.distributed.tensor  # noqa: F401
+from hypothesis import HealthCheck, settings
 from support import install, load_backbone
+
+# How fast a machine draws examples says nothing about the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 # Packages of others: their tests run where they are installed.
 collect_ignore = ["plugin_package"]

@@ -25,7 +25,10 @@ _MOST_USERS = 256
 # Keys and values of a column in three copies, at most (all heads, all layers), against what a column keeps.
 _PAST = 3 * 2 / _KEPT_PER_LAYER
 # Beyond so many columns a pass gains nothing: the device is filled, and a CPU's caches overflow.
-_MOST_COLUMNS = {"cpu": 2048, "cuda": 16384}
+_MOST_COLUMNS = {"cpu": 1024, "cuda": 16384}
+# Of a pass that keeps nothing for backward: a CPU does it faster while what a layer writes stays in its caches, and
+# short passes have less padding.
+_MOST_COLUMNS_WITHOUT_GRADIENT = {"cpu": 512, "cuda": 16384}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +72,21 @@ def capacity(backbone: TransformersBackbone, specs: Sequence[AdapterSpec], free:
     """What fits into ``free`` bytes on the backbone's device."""
     masters = torch.finfo(master_dtype(backbone)).bits // 8
     per_user = masters * sum(_COPIES * spec.parameter_count(backbone) + spec.held_count(backbone) for spec in specs)
-    most = _MOST_COLUMNS["cuda" if backbone.device.startswith("cuda") else "cpu"]
+    most = _MOST_COLUMNS[_device_type(backbone)]
     return Capacity(
         users=max(1, min(_MOST_USERS, int(free * _FOR_USERS / per_user))),
         columns=max(1, min(most, int(free * _FOR_PASSES / PassRoom(backbone).column_bytes))),
         constants=int(free * _FOR_CONSTANTS),
     )
+
+
+def columns_without_gradient(backbone: TransformersBackbone) -> int:
+    """Columns beyond which a pass without gradients gains nothing."""
+    return _MOST_COLUMNS_WITHOUT_GRADIENT[_device_type(backbone)]
+
+
+def _device_type(backbone: TransformersBackbone) -> str:
+    return "cuda" if backbone.device.startswith("cuda") else "cpu"
 
 
 class PassRoom:

@@ -19,10 +19,10 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
-from lampbench.adapters._memory import Constants, ConstantStore, PassRoom
+from lampbench.adapters._memory import Constants, ConstantStore, PassRoom, columns_without_gradient
 from lampbench.adapters._spec import AdapterSpec, PerUser, acting, exact
 from lampbench.backbone import (
     Adapter,
@@ -37,8 +37,12 @@ from lampbench.backbone import (
     one_logit,
     only_columns,
     only_inputs,
+    past_apart,
 )
 from lampbench.core import is_out_of_memory
+
+# Tokens of the made-up targets that a model is tried on.
+_TRIED_TARGET = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +82,13 @@ class Savings:
         constant: How many of the first decoder layers are computed once.
         suffix: How many of a prompt's last tokens run on, what is before them being computed once; None for all.
         narrow: Whether the last layer's columnwise parts are computed where a target is predicted and nowhere else.
+        apart: Whether keys and values of split prompts are read where they are, not copied into a cache.
     """
 
     constant: int = 0
     suffix: int | None = None
     narrow: bool = False
+    apart: bool = False
 
 
 @dataclass
@@ -117,6 +123,7 @@ class Passes:
         self._slabs: list[list[int]] = []
         savings = self._usable() if self.savings is None else self.savings
         self._constant, self._suffix, self._narrowed = savings.constant, savings.suffix, savings.narrow
+        self._apart = savings.apart
 
     def batches(self, rows: Sequence[TrainingRow]) -> list[list[TrainingRow]]:
         """``rows`` in passes: rows of similar length together, of any users."""
@@ -156,7 +163,7 @@ class Passes:
             self._leave_out(stack, constants)
             stack.enter_context(attached([*self._below(rows), *adapters], backbone.layers, window))
             self._narrow(stack, row_of, column_of)
-            split = self._split_arguments(constants, ids, starts, before) if before else {}
+            split = self._split_arguments(stack, constants, ids, starts, before) if before else {}
             logits: Tensor = backbone.model(input_ids=ids, use_cache=False, **split).logits[0]
         return logits
 
@@ -184,7 +191,9 @@ class Passes:
         if not self._constant and self._suffix is None:
             return [Constants(None)] * len(rows)
         made: dict[TrainingRow, Constants] = {}
-        for batch in _packed(rows, lambda row: len(row.ids), self.columns):
+        for batch in _packed(
+            rows, lambda row: len(row.ids), min(self.columns, columns_without_gradient(self.backbone))
+        ):
             made.update(zip(batch, self._compute_together(batch), strict=True))
         for row, constants in made.items():
             self.store.keep(row.example, constants)
@@ -204,6 +213,10 @@ class Passes:
                 above = range(constant, len(layers))
                 stack.enter_context(layers_left_out(layers, above, in_tuple=self._in_tuple))
             stack.enter_context(attached(self._below(rows), layers, window))
+            if cache is not None and self._narrowed and constant < len(layers):
+                nowhere = torch.empty(0, dtype=torch.int64, device=device)
+                # Of the last layer, keys and values alone are kept.
+                stack.enter_context(only_columns(layers[-1], nowhere, nowhere, self._adapted))
             stack.enter_context(one_logit(backbone.model))
             backbone.model(input_ids=ids, use_cache=False, past_key_values=cache)
         upper = [] if cache is None else all_keys_and_values(cache, len(layers), ids.shape[1])[constant:]
@@ -231,27 +244,34 @@ class Passes:
         stack.enter_context(only_inputs(model.get_output_embeddings(), rows, columns))
 
     def _split_arguments(
-        self, constants: Sequence[Constants], ids: Tensor, starts: Tensor, before: int
+        self, stack: ExitStack, constants: Sequence[Constants], ids: Tensor, starts: Tensor, before: int
     ) -> dict[str, object]:
         """What the model is given beside the ids when prompts are split: keys, values, mask, positions."""
         device = ids.device
-        # Padded on the left, so that what runs on begins in one column.
-        joined = [
-            torch.stack([pad(own, (0, 0, before - own.shape[2], 0)) for own in slab], dim=1).unbind(0)
-            for slab in zip(*(own.keys_values for own in constants), strict=True)
-        ]
+        joined = [_padded_before(slab, before) for slab in zip(*(own.keys_values for own in constants), strict=True)]
         order = [number for slab in self._slabs for number in slab]
         found = dict(zip(order, (part for slab in joined for part in slab), strict=True))
         upper = [(found[number], found[number + 1]) for number in range(0, len(found), 2)]
-        # Layers left out hold no keys, but transformers asks the first one how long the past is.
+        # Layers without keys of their own: transformers asks the first layer how long the past is.
         nothing = torch.zeros(1, device=device).expand(len(ids), 1, before, 1)
-        cache = key_value_cache([(nothing, nothing)] * self._constant + upper)
+        if self._apart and upper and self._few(ids.shape[1], upper):
+            cache = key_value_cache([(nothing, nothing)] * (self._constant + len(upper)))
+            stack.enter_context(past_apart(cache, dict(enumerate(upper, self._constant))))
+        else:
+            cache = key_value_cache([(nothing, nothing)] * self._constant + upper)
         column = torch.arange(before + ids.shape[1], device=device)
         return {
             "past_key_values": cache,
             "attention_mask": (column >= (before - starts).unsqueeze(1)).long(),
             "position_ids": starts.unsqueeze(1) + torch.arange(ids.shape[1], device=device),
         }
+
+    def _few(self, columns: int, upper: Sequence[tuple[Tensor, Tensor]]) -> bool:
+        """Whether attention of ``columns`` over a past takes no more memory by shares than by copies of the past.
+
+        As many as run on when the model is tried are always few.
+        """
+        return columns <= max((self._suffix or 0) + _TRIED_TARGET - 1, *(part.shape[-1] for part in upper[0]))
 
     def _usable(self) -> Savings:
         """All savings that the specs allow, as far as the model gives the same logits with them."""
@@ -261,10 +281,11 @@ class Passes:
             max(lasts) if self.split_prompts and len(lasts) == len(self.specs) else None,
             narrow=True,
         )
-        whole = replace(wanted, suffix=None)
+        wanted = replace(wanted, apart=wanted.suffix is not None)
+        whole = replace(wanted, suffix=None, apart=False)
         ways = [
             replace(way, narrow=narrow)
-            for way in (wanted, whole, replace(whole, constant=0))
+            for way in (wanted, replace(wanted, apart=False), whole, replace(whole, constant=0))
             for narrow in (True, False)
         ]
         known: dict[Hashable, Savings] = self.backbone.usable_savings
@@ -321,7 +342,19 @@ def _made_up(backbone: TransformersBackbone, suffix: int) -> list[TrainingRow]:
     """Two rows of tokens without meaning, of which more than the last ``suffix`` are in the prompt."""
     tokens = min(1000, backbone.model.get_output_embeddings().weight.shape[0])
     texts = [[(11 * (i + 3) ** 2 + 7 * n) % tokens for i in range(suffix + length)] for n, length in enumerate((9, 6))]
-    return [TrainingRow(0, n, text[:-3], text[-3:], 1.0, 0) for n, text in enumerate(texts)]
+    return [TrainingRow(0, n, text[:-_TRIED_TARGET], text[-_TRIED_TARGET:], 1.0, 0) for n, text in enumerate(texts)]
+
+
+def _padded_before(rows: Sequence[Tensor], columns: int) -> Tensor:
+    """Each row's stack of keys or values, with zeros before it so that what runs on begins in one column.
+
+    Shape (how many, rows, key-value heads, columns, head width).
+    """
+    many, heads, _, width = rows[0].shape
+    joined = rows[0].new_zeros(many, len(rows), heads, columns, width)
+    for number, row in enumerate(rows):
+        joined[:, number, :, columns - row.shape[2] :] = row
+    return joined
 
 
 def _of_one_shape(parts: Sequence[Tensor]) -> list[list[int]]:

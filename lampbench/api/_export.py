@@ -129,13 +129,21 @@ def _answers(model: UserModel, form: Form, folder: Path, backbone: TransformersB
 
     prompts, task = _prompts(model), model.plan.task
     if form == "merged":
-        info = describe_backbone(str(folder), dtype=backbone.info.dtype, device=backbone.device)
+        info = describe_backbone(
+            str(folder),
+            dtype=backbone.info.dtype,
+            device=backbone.device,
+            trust_remote_code=backbone.info.source.trust_remote_code,
+        )
         loaded = TransformersBackbone.load(
             info, decoding=backbone.decoding, batch_size=backbone.batch_size, seed=backbone.seed
         )
         texts = loaded.answer(task, prompts)
     else:
         import torch
+
+        # peft looks into this module, which transformers 4.45 leaves for others to import.
+        import torch.distributed.tensor
         from peft import PeftModel
 
         # What peft loads is a model around this one, in which its modules now are.

@@ -14,7 +14,16 @@ from lampbench.api._look import wording_of
 from lampbench.api._results import finished_run
 from lampbench.core import AskedUser, InputError, Method, Query, find_kept_task
 from lampbench.rows import Row
-from lampbench.runner import Plan, Planner, RunFolder, Skip, has_shared_stage, load_protocol, load_task
+from lampbench.runner import (
+    Plan,
+    Planner,
+    RunFolder,
+    Skip,
+    adapts_users,
+    has_shared_stage,
+    load_protocol,
+    load_task,
+)
 
 if TYPE_CHECKING:
     from lampbench.backbone import TransformersBackbone
@@ -73,7 +82,8 @@ def load_user(run: str | Path, user: str, *, out: str | Path = "runs", **given: 
     plan = _planned_again(row, folder, given)
     asked = _asked(plan, user)
     state = RunFolder(folder).user_state(user)
-    if asked.user.history and not state.is_dir():
+    adapted = bool(asked.user.history) and adapts_users(plan.method_type)
+    if adapted and not state.is_dir():
         raise InputError(
             f"{state}: no such folder; a result that was added to a leaderboard has no states: name the run"
         )
@@ -91,7 +101,7 @@ def load_user(run: str | Path, user: str, *, out: str | Path = "runs", **given: 
         method.engine = plan.settings.engine
     if has_shared_stage(plan):
         method.load_shared(RunFolder(folder).shared_state, plan.dataset.shared)
-    if asked.user.history:
+    if adapted:
         method.load_user(asked.user, state)
     return UserModel(row, folder, plan, asked, backbone, method)
 

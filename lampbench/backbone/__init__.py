@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         only_inputs,
     )
     from lampbench.backbone._pass import Adapter, PassWindow, attached
+    from lampbench.backbone._past import past_apart
     from lampbench.backbone._probes import alike
     from lampbench.backbone._quantize import check_quantization
 
@@ -81,13 +82,16 @@ __all__ = [
     "one_logit",
     "only_columns",
     "only_inputs",
+    "past_apart",
     "projections",
     "sample_tokens",
     "shared_layers",
 ]
 
 # Only these import torch, which a served model does not need.
-_WITH_WEIGHTS = ("_backbone", "_contrast", "_decode", "_families", "_partial", "_pass", "_probes", "_quantize")
+_WITH_WEIGHTS = (
+    "_backbone", "_contrast", "_decode", "_families", "_partial", "_pass", "_past", "_probes", "_quantize"
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -29,6 +29,7 @@ from lampbench.backbone._probes import (
     padding_changes_nothing,
     sharing_changes_nothing,
 )
+from lampbench.backbone._shared import SharedReading, beginnings_of
 from lampbench.backbone._watch import Watch
 from lampbench.backbone._written import Rules
 from lampbench.core import (
@@ -345,9 +346,15 @@ class TransformersBackbone:
 
     def _batching(self, size: int, rows: int) -> Batching:
         """What the model allows; nothing is tried for a row alone."""
-        if min(size, rows) < 2:
-            return Batching(size)
-        return Batching(size, self.rows_may_leave, self.rows_may_join, self.shares_beginnings)
+        alone = min(size, rows) < 2
+        return Batching(size) if alone else Batching(size, self.rows_may_leave, self.rows_may_join)
+
+    def _shared(self, rows: Sequence[Sequence[int]], adapters: Sequence[Adapter]) -> SharedReading | None:
+        """How rows are read that begin alike; None if none do, or if the model does not allow it."""
+        beginnings = beginnings_of(rows, adapters) if min(self.batch_size, len(rows)) > 1 else []
+        if not beginnings or not self.shares_beginnings:
+            return None
+        return SharedReading(self.model, rows, self.pad, beginnings)
 
     def _rules(self, limit: int, *, one_line: bool) -> Rules:
         """When a text of at most ``limit`` tokens ends."""
@@ -381,7 +388,9 @@ class TransformersBackbone:
         seeds = [derive_seed(self.seed, "sampling", prompt.id) for prompt in prompts]
         texts = [""] * len(rows)
         readings = 1 if contrast is None else 2
-        for own, size in self._queues(rows, room, max(1, self.batch_size // readings)):
+        shared = self._shared(rows * readings, adapters)
+        for queue, size in self._queues(rows, room, max(1, self.batch_size // readings)):
+            own = queue if shared is None else shared.together(queue)
             written = generate(
                 self.model,
                 self.layers,
@@ -389,6 +398,7 @@ class TransformersBackbone:
                 rules=rules if self._most is None else rules.cut(self._most),
                 pad=self.pad,
                 batching=self._batching(size, len(own)),
+                shared=shared,
                 adapters=adapters,
                 numbers=_numbers(own, len(rows), readings),
                 sampling=sampling,
@@ -413,6 +423,7 @@ class TransformersBackbone:
         rows = [self.encoder.prompt(prompt, longest) for prompt in prompts]
         chosen = [""] * len(rows)
         readings = 1 if contrast is None else 2
+        shared = self._shared(rows * readings, adapters)
         for batch in self._batches(rows, longest, max(1, self.batch_size // (readings * len(answers)))):
             scores = score_answers(
                 self.model,
@@ -422,7 +433,7 @@ class TransformersBackbone:
                 pad=self.pad,
                 numbers=[number for own in _numbers(batch, len(rows), readings) for number in own],
                 adapters=adapters,
-                shares=len(batch) > 1 and self.shares_beginnings,
+                shared=shared,
             )
             if contrast is not None:
                 scores = contrast.scores(scores[::2], scores[1::2])

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 # Reading a beginning apart is another pass: it must be worth this part of all tokens.
-_WORTH = 0.2
+_WORTH = 0.1
 
 
 @dataclass(frozen=True, slots=True)

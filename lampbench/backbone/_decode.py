@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lampbench.backbone._beginnings import Beginning, shared_beginnings
 from lampbench.backbone._contrast import Contrast
 from lampbench.backbone._decoding import NO_PENALTIES, Penalties
 from lampbench.backbone._pass import Adapter, DecodingPass, PassWindow, attached
+from lampbench.backbone._shared import SharedReading
 from lampbench.backbone._written import Rules, Written
 from lampbench.core import Sampling
 
 # Rows that have ended leave when they are this part of a batch: each time, what the others hold is copied.
 _LEAVING = 1 / 8
-
-
-@runtime_checkable
-class SharesBeginnings(Protocol):
-    """An adapter that does the same to a token of two prompts, if both have a user in common and begin alike.
-
-    Attributes:
-        users: The user of each prompt, shape (prompts,); None if all prompts have the same parameters.
-        tail: Of a prompt's last so many tokens this is not true.
-    """
-
-    @property
-    def users(self) -> Tensor | None: ...
-
-    @property
-    def tail(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -45,13 +29,11 @@ class Batching:
         size: Rows at a time.
         leaves: Whether a row that has ended may leave the others.
         joins: Whether a row may take the place of one that has left.
-        shares: Whether what rows begin with may be read once for all of them.
     """
 
     size: int
     leaves: bool = False
     joins: bool = False
-    shares: bool = False
 
     @property
     def entering(self) -> int:
@@ -74,11 +56,11 @@ class _Batch:
         numbers: Sequence[Sequence[int]],
         pad: int,
         batching: Batching,
-        adapters: Sequence[Adapter],
+        shared: SharedReading | None,
     ) -> None:
         self._model, self._rows, self._numbers, self._pad, self._batching = model, rows, numbers, pad, batching
         self._readings = len(numbers[0])
-        self._adapters = adapters
+        self._shared = shared
         self._pass: DecodingPass | None = None
         self.window = PassWindow.empty(model.device)
         self.held: list[int] = []
@@ -88,8 +70,8 @@ class _Batch:
         """Read ``prompts`` and let them join the others."""
         rows = [self._rows[prompt] for prompt in prompts for _ in range(self._readings)]
         numbers = [number for prompt in prompts for number in self._numbers[prompt]]
-        beginnings = beginnings_of(rows, numbers, self._adapters) if self._batching.shares else []
-        entered = DecodingPass(self._model, rows, self._pad, numbers, self.window, beginnings)
+        before = None if self._shared is None else self._shared.before(numbers, self.window)
+        entered = DecodingPass(self._model, rows, self._pad, numbers, self.window, before)
         logits = entered.prefill()
         if self._batching.joins:
             entered.make_room()
@@ -128,6 +110,7 @@ def generate(
     rules: Rules,
     pad: int,
     batching: Batching,
+    shared: SharedReading | None = None,
     adapters: Sequence[Adapter] = (),
     numbers: Sequence[Sequence[int]] | None = None,
     sampling: Sampling | None = None,
@@ -148,6 +131,7 @@ def generate(
         rules: When a text ends.
         pad: Any token id; padding is masked.
         batching: How many rows at a time.
+        shared: Reads what rows begin with, by their ``numbers``; None if each row is read whole.
         adapters: Applied in this order.
         numbers: What adapters know each reading of each row by (``PassWindow.rows``); default 0, 1, …
         sampling: None for greedy.
@@ -158,9 +142,7 @@ def generate(
         places: How many of a row's first ids are places of a prefix; penalties on repetition leave them out.
         progress: Called after each token of all rows with the rows that were written since, parts of rows included.
     """
-    batch = _Batch(
-        model, rows, [[i] for i in range(len(rows))] if numbers is None else numbers, pad, batching, adapters
-    )
+    batch = _Batch(model, rows, [[i] for i in range(len(rows))] if numbers is None else numbers, pad, batching, shared)
     draws = [random.Random(seed) for seed in seeds]
     repeats = penalties.kept()
     written = [rules.begin() for _ in rows]
@@ -202,27 +184,6 @@ def generate(
                 return written
 
 
-def beginnings_of(
-    rows: Sequence[Sequence[int]], numbers: Sequence[int], adapters: Sequence[Adapter]
-) -> list[Beginning]:
-    """What may be read once for several rows, whose prompts have these ``numbers``.
-
-    Nothing if there is an adapter that does not say how it treats beginnings (``SharesBeginnings``).
-    """
-    if len(rows) < 2:
-        return []
-    owners: list[list[Hashable]] = [[] for _ in rows]
-    tail = 0
-    for adapter in adapters:
-        if not isinstance(adapter, SharesBeginnings):
-            return []
-        tail = max(tail, adapter.tail)
-        if adapter.users is not None:
-            for own, user in zip(owners, adapter.users[list(numbers)].tolist(), strict=True):
-                own.append(user)
-    return shared_beginnings(rows, [tuple(own) for own in owners], tail)
-
-
 @torch.inference_mode()
 def score_answers(
     model: Any,
@@ -233,18 +194,19 @@ def score_answers(
     pad: int,
     numbers: Sequence[int],
     adapters: Sequence[Adapter] = (),
-    shares: bool = False,
+    shared: SharedReading | None = None,
 ) -> Tensor:
     """Log-probability of each answer (ids, EOS included) after each row: (rows, answers), float32.
 
-    ``numbers`` is what adapters know each row by; with ``shares``, what rows begin with is read once.
+    ``numbers`` is what adapters know each row by; ``shared`` reads what rows begin with.
     """
-    beginnings = beginnings_of(rows, numbers, adapters) if shares else []
-    batch = DecodingPass(model, rows, pad, numbers, beginnings=beginnings)
+    window = PassWindow.empty(model.device)
     width = max(map(len, answers))
     targets = torch.tensor([[*answer, *[pad] * (width - len(answer))] for answer in answers], device=model.device)
     real = torch.tensor([[column < len(answer) for column in range(width)] for answer in answers])
-    with attached(adapters, layers, batch.window):
+    with attached(adapters, layers, window):
+        before = None if shared is None else shared.before(numbers, window)
+        batch = DecodingPass(model, rows, pad, numbers, window, before)
         first = batch.prefill()
         batch.repeat(len(answers))
         # Padding after an answer is seen by nothing that counts, as attention is causal.

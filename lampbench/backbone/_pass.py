@@ -11,8 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from lampbench.backbone._beginnings import Beginning
-from lampbench.backbone._cache import as_cache, cut_left, gather, give_room, holds_states, is_plain, join
+from lampbench.backbone._cache import as_cache, cut_left, gather, give_room, holds_states, is_plain, join, pairs
 from lampbench.backbone._families import rotary_switch
 from lampbench.core import LampBenchError
 
@@ -62,6 +61,21 @@ def attached(adapters: Sequence[Adapter], layers: nn.ModuleList, window: PassWin
         yield
 
 
+@dataclass(frozen=True)
+class Before:
+    """What was read of some rows.
+
+    Attributes:
+        cache: Plain, padded on the left; it is used up.
+        mask: Its real columns, shape (rows, columns).
+        lengths: How many tokens of each row that is.
+    """
+
+    cache: Any
+    mask: Tensor
+    lengths: Sequence[int]
+
+
 class DecodingPass:
     """A left-padded batch and its KV cache, fed forward step by step; rows may leave it, and others join.
 
@@ -75,7 +89,8 @@ class DecodingPass:
         pad: Any token id; padding is masked.
         numbers: Of each row's prompt among those that the caller gave.
         window: What attached adapters look at; written before every pass.
-        beginnings: First tokens that some rows share, which are read once; not every model allows it (``_probes.py``).
+        before: What was read of the rows already; not every model allows it (``_probes.py``).
+        lengths: If rows are the beginnings of prompts, how many tokens the prompts have at least.
     """
 
     def __init__(
@@ -85,18 +100,22 @@ class DecodingPass:
         pad: int,
         numbers: Sequence[int],
         window: PassWindow | None = None,
-        beginnings: Sequence[Beginning] = (),
+        before: Before | None = None,
+        lengths: Sequence[int] | None = None,
     ) -> None:
         self._model = model
         self._pad = pad
         self._switch = rotary_switch(model.config)
         self._rows = rows
-        self._beginnings = beginnings
+        self._before = before
         self._ids, self._mask, self._positions = left_pad(rows, pad, model.device)
         self._lengths = self._mask.sum(-1)
         self._numbers = torch.tensor(numbers, device=model.device)
         # No prompt reaches this column.
         self._width = self._ids.shape[1]
+        if lengths is not None:
+            self._lengths = torch.tensor(lengths, device=model.device)
+            self._width += max(lengths)
         self._cache: Any = None
         self.window = window or PassWindow.empty(model.device)
 
@@ -105,8 +124,8 @@ class DecodingPass:
 
     def prefill(self) -> Tensor:
         """Logits after each row's prompt, shape (rows, vocabulary)."""
-        if self._beginnings:
-            return self._prefill_after_beginnings()
+        if self._before is not None:
+            return self._prefill_after(self._before)
         return self._forward(self._ids, self._positions, keep=1)[:, -1]
 
     def feed(self, ids: Tensor) -> Tensor:
@@ -147,6 +166,13 @@ class DecodingPass:
         self._numbers = torch.cat([self._numbers, other._numbers])
         join(self._cache, other._cache)
 
+    def read(self, row: int) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of one row without padding, for every layer; the cache must be plain."""
+        first = self._mask.shape[1] - int(self._mask[row].sum())
+        return [
+            (keys[row : row + 1, :, first:], values[row : row + 1, :, first:]) for keys, values in pairs(self._cache)
+        ]
+
     def make_room(self) -> None:
         """Reserve memory for what follows, so that a new column does not copy all others."""
         if self.is_plain:
@@ -167,33 +193,19 @@ class DecodingPass:
         if self._switch is not None:
             self._ids = self._ids.index_select(0, rows)
 
-    def _prefill_after_beginnings(self) -> Tensor:
-        """The beginnings first, then what follows them in each row; after that, the cache is that of one prefill."""
-        rows, lengths, numbers, device = self._rows, self._lengths, self._numbers, self._ids.device
-        own, cut = torch.zeros(len(rows), dtype=torch.long), [0] * len(rows)
-        for number, beginning in enumerate(self._beginnings):
-            for row in beginning.rows:
-                own[row], cut[row] = number, beginning.length
-        own, has = own.to(device), torch.tensor([[int(length > 0)] for length in cut], device=device)
-        firsts = [one.rows[0] for one in self._beginnings]
-        read = [rows[first][: one.length] for first, one in zip(firsts, self._beginnings, strict=True)]
-        ids, self._mask, positions = left_pad(read, self._pad, device)
-        # The shortest row says how far from a beginning the end of a prompt is at least.
-        self._lengths = torch.stack([lengths[list(one.rows)].min() for one in self._beginnings])
-        self._numbers = numbers[firsts]
-        self._width = ids.shape[1] + max(map(len, rows))
-        self._forward(ids, positions, keep=1)
-        before = ids.shape[1]
-        self._cache.reorder_cache(own)
-        rest, real, _ = left_pad([row[length:] for row, length in zip(rows, cut, strict=True)], self._pad, device)
-        self._mask = torch.cat([self._mask[own] * has, real], dim=-1)
-        self._lengths, self._numbers, self._width = lengths, numbers, self._mask.shape[1]
-        positions = (self._mask.cumsum(-1) - 1).clamp(min=0)[:, before:]
-        logits = self._forward(rest, positions, keep=1, offset=before)[:, -1]
+    def _prefill_after(self, before: Before) -> Tensor:
+        """Read the rest of each row; after that, the cache is that of one prefill."""
+        rest = [row[length:] for row, length in zip(self._rows, before.lengths, strict=True)]
+        ids, real, _ = left_pad(rest, self._pad, self._mask.device)
+        self._cache, columns, width = before.cache, before.mask.shape[1], self._width
+        self._mask = torch.cat([before.mask, real], dim=-1)
+        self._width = self._mask.shape[1]
+        positions = (self._mask.cumsum(-1) - 1).clamp(min=0)[:, columns:]
+        logits = self._forward(ids, positions, keep=1, offset=columns)[:, -1]
         # Padding stands between a beginning and the rest: all of it goes to the left.
-        columns = self._mask.argsort(dim=-1, stable=True)[:, -self._ids.shape[1] :]
-        gather(self._cache, columns)
-        self._mask, self._width = self._mask.gather(1, columns), self._ids.shape[1]
+        kept = self._mask.argsort(dim=-1, stable=True)[:, -width:]
+        gather(self._cache, kept)
+        self._mask, self._width, self._before = self._mask.gather(1, kept), width, None
         return logits
 
     def _forward(self, ids: Tensor, positions: Tensor, keep: int, offset: int = 0) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from lampbench.backbone._beginnings import Beginning
 from lampbench.backbone._families import rotary_switch
 from lampbench.backbone._pass import DecodingPass
+from lampbench.backbone._shared import SharedReading
 
 # Names in configs of how far, or within which part of a text, a token sees others.
 _WINDOWS = re.compile(r"(.*_)?(window|window_size|chunk_size)|attention_types")
@@ -77,7 +78,8 @@ def sharing_changes_nothing(model: Any, pad: int) -> bool:
     whole.prefill()
     if not whole.is_plain:
         return False
-    batch = DecodingPass(model, rows, pad, range(3), beginnings=[Beginning((0, 1), 6)])
+    before = SharedReading(model, rows, pad, [Beginning((0, 1), 6)]).before(range(3), whole.window)
+    batch = DecodingPass(model, rows, pad, range(3), before=before)
     now = batch.prefill()
     found = torch.cat([now, batch.feed(_column(model, first[:3]))[:, -1]])
     longer = [[*row, token] for row, token in zip(rows, first, strict=False)]

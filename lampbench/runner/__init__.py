@@ -13,7 +13,7 @@ from lampbench.runner._record import RunRecord
 from lampbench.runner._row import PHASES, SCHEMA_VERSION
 from lampbench.runner._run import Bar, Reporter, Run
 from lampbench.runner._settings import Option, Settings, options
-from lampbench.runner._units import has_shared_stage, shards_of
+from lampbench.runner._units import adapts_users, has_shared_stage, shards_of
 from lampbench.runner._worker import Worker
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Skip",
     "Steps",
     "Worker",
+    "adapts_users",
     "called_as",
     "environment",
     "exported_card",

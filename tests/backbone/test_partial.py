@@ -1,11 +1,13 @@
 """Passes that leave something out give what the whole pass gives, and leave no trace."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from importlib.metadata import version
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from lampbench.backbone import (
     key_value_cache,
@@ -14,6 +16,7 @@ from lampbench.backbone import (
     layers_left_out,
     only_columns,
     only_inputs,
+    past_apart,
 )
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10], [11, 12, 13, 14, 15, 16]])
@@ -113,3 +116,44 @@ def test_a_cache_holds_what_it_was_given_and_is_read_by_either_spelling(backbone
     positions = torch.arange(4, 6).expand(2, 2)
     rest = backbone.model(IDS[:, 4:], past_key_values=cache, position_ids=positions, use_cache=False).logits
     torch.testing.assert_close(rest, whole[:, 4:], atol=1e-5, rtol=0)
+
+
+def test_a_past_read_in_place_gives_the_logits_and_gradients_of_a_past_in_the_cache(backbone: Any) -> None:
+    read, new = IDS[:, :4], IDS[:, 4:]
+    # The second row is two columns shorter: its first two hold nothing.
+    more = {
+        "attention_mask": torch.tensor([[1] * 6, [0, 0, 1, 1, 1, 1]]),
+        "position_ids": torch.tensor([[4, 5], [2, 3]]),
+    }
+    cache = key_value_cache()
+    with torch.no_grad():
+        backbone.model(read, past_key_values=cache, use_cache=True)
+    pairs = [keys_and_values(cache, number) for number in range(len(backbone.layers))]
+
+    def run(*, apart: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        embedded = backbone.model.get_input_embeddings()(new).detach().requires_grad_()
+        nothing = torch.zeros(2, 1, 4, 1)
+        held = key_value_cache([(nothing, nothing)] * len(pairs) if apart else pairs)
+        with past_apart(held, dict(enumerate(pairs))) if apart else nullcontext():
+            logits = backbone.model(inputs_embeds=embedded, past_key_values=held, use_cache=False, **more).logits
+        logits.square().sum().backward()
+        assert embedded.grad is not None
+        return logits.detach(), embedded.grad
+
+    expected = run(apart=False)
+    try:
+        found = run(apart=True)
+    except ValueError:
+        assert version("transformers") < "4.48", "attention is no longer reached"
+        pytest.skip("this version of transformers cuts the mask before attention")
+    for one, other in zip(found, expected, strict=True):
+        assert float((one - other).norm() / other.norm()) < 1e-5
+
+
+def test_a_past_is_not_read_in_place_without_a_mask_of_all_its_columns() -> None:
+    query, key, past = torch.randn(1, 4, 2, 8), torch.randn(1, 2, 2, 8), torch.randn(1, 2, 3, 8)
+    cache = key_value_cache([(past, past)])
+    with past_apart(cache, {0: (past, past)}):
+        keys, values = cache.update(key, key, 0)
+        with pytest.raises(ValueError, match="5 columns"):
+            scaled_dot_product_attention(query, keys, values, attn_mask=torch.ones(2, 2, dtype=torch.bool))
