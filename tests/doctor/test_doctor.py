@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import lampbench
-from lampbench.core import methods, metrics, protocols, tasks
+from lampbench.core import methods, metrics, protocols, tasks, trackers
 
 TOKEN, PASSWORD = "hf_sEcReTtOkEn", "p@ss/w0rd"
 SECRETS = {"HF_TOKEN": TOKEN, "HTTPS_PROXY": f"http://someone:{PASSWORD}@proxy.example:3128/path"}
@@ -100,7 +100,7 @@ def test_versions_plugins_device_and_folders_are_named(healthy: Any) -> None:
     assert {"pytest", "pyreft"}.isdisjoint(versions)
     assert versions["lampbench"]["value"] == lampbench.__version__
     assert versions["torch"]["text"].startswith("needs >=")
-    names = {f"{r.kind} {name}" for r in (methods(), tasks(), metrics(), protocols()) for name in r.names()}
+    names = {f"{r.kind} {name}" for r in (methods(), tasks(), metrics(), protocols(), trackers()) for name in r.names()}
     assert set(findings(report, "plug-ins")) == names
     assert findings(report, "plug-ins")["method perfit"]["value"].endswith("lampbench_methods.perfit:PerFit")
     assert findings(report, "device")["auto"]["value"].split(", ")[1] in ("float32", "bfloat16")
