@@ -34,6 +34,7 @@ from lampbench.retrieval import RetrieverFactory
 
 # As in the released code, for most tasks of LaMP.
 PUBLISHED: Mapping[str, Any] = {
+    "tokens": 8,
     "start": "random",
     "shared_epochs": 3,
     "user_epochs": 3,
@@ -63,7 +64,7 @@ class UserPrefixConfig(TrainingConfig):
         "whose data trains what all users share: the shared users' queries, or the evaluated users' pooled histories "
         "(as in the released code)",
     )
-    tokens: int = setting(8, "soft tokens before each prompt")
+    tokens: int | None = setting(None, "soft tokens before each prompt")
     records: int = setting(10, "history items that the record prefix is made of, by BM25; 0 for no record prefix")
     bridge: int = setting(4, "rank of a LoRA that the shared users train beside the prefixes; 0 for none")
     bridge_alpha: float = setting(8.0, "scale of that LoRA, divided by its rank")

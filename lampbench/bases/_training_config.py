@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lampbench.bases._presets import NAMED, presets_of
@@ -93,12 +93,15 @@ def filled(config: Any, context: RunContext) -> Any:
 
     Raises:
         InputError: There is no preset or protocol of that name, or it has nothing for the method.
+        ValueError: A preset has a value for a field whose default is not None, so that the value would never be taken.
     """
     name = config.preset
     if name == "auto":
         name = context.protocol if context.recommended else PUBLISHED
     recommended = {} if name == PUBLISHED else _recommended(name, context)
     values = {**config.chosen, **config.published, **recommended}
+    if never := [field.name for field in fields(config) if field.name in values and field.default is not None]:
+        raise ValueError(f"presets can set only what is None by default, not {', '.join(never)}")
     open_fields = {field: value for field, value in values.items() if getattr(config, field) is None}
     return replace(config, preset=name, **open_fields)
 

@@ -1,12 +1,17 @@
 """Presets follow the model that is run, not the protocol's name alone."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from lampbench_methods.user_prefix import UserPrefix
 from runs import planner
 from support import TINY_MODEL
 
+from lampbench.bases import TrainingConfig
+from lampbench.core import RunContext, tasks
 from lampbench.data.mini.protocol import MiniProtocol
 from lampbench.runner import Plan, Planner, Settings, Steps
 
@@ -36,6 +41,24 @@ def test_the_protocols_own_model_gets_what_it_recommends(tmp_path: Path, model: 
     assert {name: getattr(config, name) for name in recommended} == recommended
     assert config.preset == "mini"
     assert not any("recommends" in line for line in said)
+
+
+@pytest.mark.parametrize("method", sorted(MiniProtocol.recommended))
+def test_everything_that_mini_recommends_is_taken(tmp_path: Path, method: str) -> None:
+    config = _preset(tmp_path, [], method, None)
+    # Layers are scaled to the model's depth.
+    recommended = {name: value for name, value in MiniProtocol.recommended[method].items() if "layer" not in name}
+    assert {name: getattr(config, name) for name in recommended} == recommended
+
+
+def test_a_preset_that_could_never_be_taken_is_a_fault_of_its_author() -> None:
+    @dataclass(frozen=True)
+    class Fixed(TrainingConfig):
+        published: ClassVar[Mapping[str, Any]] = {"tokens": 8}
+        tokens: int = 4
+
+    with pytest.raises(ValueError, match="None by default, not tokens"):
+        UserPrefix.resolve(Fixed(), tasks().load("lamp5"), RunContext("mini"))
 
 
 def test_a_preset_that_is_named_is_taken_on_any_model(tmp_path: Path) -> None:
