@@ -7,6 +7,7 @@ from lampbench.leaderboard._compare import Comparison, Moved, adjusted, check_co
 from lampbench.leaderboard._eee import eee_records
 from lampbench.leaderboard._hub import hub_results
 from lampbench.leaderboard._latex import latex_tables
+from lampbench.leaderboard._overview import OverviewRow, Section, sections
 from lampbench.leaderboard._published import Reported, ReportedRow, read_reported, reported_page
 from lampbench.leaderboard._render import board_json, column_list, write_boards
 from lampbench.leaderboard._results import (
@@ -31,10 +32,12 @@ __all__ = [
     "Entry",
     "KnownGolds",
     "Moved",
+    "OverviewRow",
     "Recount",
     "Reported",
     "ReportedRow",
     "Result",
+    "Section",
     "add",
     "adjusted",
     "board_json",
@@ -56,6 +59,7 @@ __all__ = [
     "reported_page",
     "result_faults",
     "result_path",
+    "sections",
     "validate",
     "write_added",
     "write_boards",

@@ -19,11 +19,13 @@ class OverviewRow:
     Attributes:
         entries: The entry on each board, or None.
         better: Places of the boards on which it beats zero-shot, p adjusted by Holm over them.
+        worse: Places of the boards on which it is worse than zero-shot, likewise.
     """
 
     name: str
     entries: tuple[Entry | None, ...]
     better: frozenset[int]
+    worse: frozenset[int]
 
     @property
     def known(self) -> tuple[Entry, ...]:
@@ -160,9 +162,14 @@ def _row(name: str, boards: Sequence[Board], entries: tuple[Entry | None, ...]) 
         if entry and entry.gain and entry.rank
     }
     adjusted = holm([own.p for own, _ in gains.values()])
-    better = {
-        place
+    apart = {
+        place: (own.micro.value > 0) == higher
         for (place, (own, higher)), p in zip(gains.items(), adjusted, strict=True)
-        if p < LEVEL and own.micro.value is not None and (own.micro.value > 0) == higher
+        if p < LEVEL and own.micro.value is not None
     }
-    return OverviewRow(name, entries, frozenset(better))
+    return OverviewRow(
+        name,
+        entries,
+        frozenset(place for place, gained in apart.items() if gained),
+        frozenset(place for place, gained in apart.items() if not gained),
+    )
