@@ -209,9 +209,9 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _texts(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Texts in the config's lists: names of modules are among them."""
+    """Texts in the config's lists, in their order: names of modules are among them."""
     lists = [value for value in config.values() if isinstance(value, list)]
-    return tuple(sorted({item for own in lists for item in own if isinstance(item, str)}))
+    return tuple(dict.fromkeys(item for own in lists for item in own if isinstance(item, str)))
 
 
 def _among(value: Any, usual: Sequence[Mapping[str, Any]], key: str) -> bool:

@@ -123,6 +123,14 @@ def test_layers_that_a_method_chose_for_the_model_are_usual_and_layers_that_were
     }
 
 
+def test_modules_that_a_method_takes_from_the_model_are_usual_in_the_models_order(root: Path) -> None:
+    maps = ["q_proj", "k_proj", "v_proj", "o_proj", "down_proj"]
+    put(root, "lamp2m", "lora-bank", 0.5, change=with_config(targets=maps))
+    put(root, "lamp2m", "lora-bank", 0.5, change=with_config(["--set", "targets=q_proj"], targets=["q_proj"]))
+    (board,) = made(root)
+    assert {entry.name for entry in board.entries} == {"lora-bank", "lora-bank (targets=q_proj)"}
+
+
 def test_runs_of_a_method_that_is_not_installed_are_named_by_all_that_they_set(root: Path) -> None:
     twenty: dict[str, Any] = {f"setting{n}": n for n in range(20)}
     put(root, "lamp2m", "elsewhere", 0.5, change=with_config(beams=2))
