@@ -150,7 +150,7 @@ def _answers(model: UserModel, form: Form, folder: Path, backbone: TransformersB
         with warnings.catch_warnings():
             # Some versions of peft ask transformers for what it is about to rename.
             warnings.simplefilter("ignore", FutureWarning)
-            wrapped: Any = PeftModel.from_pretrained(backbone.model, str(folder))
+            wrapped: Any = PeftModel.from_pretrained(backbone.model, str(folder), use_safetensors=True)
         adapters: list[Prefix] = []
         if wrapped.peft_config["default"].is_prompt_learning:
             with torch.no_grad():

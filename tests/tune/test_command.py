@@ -297,6 +297,7 @@ def test_a_trial_is_not_a_row_of_a_board(here: Path) -> None:
     assert str(run) in str(caught.value)
     assert not (here / "boards").exists()
     # Nor does one pass that was put there by hand.
+    (run / "journal.jsonl").unlink()
     (run / "predictions.jsonl.gz").write_bytes(gzip.compress((run / "predictions.jsonl").read_bytes()))
     assert any("'tune'" in fault for fault in result_faults(run, KnownGolds(), lambda identity: None))
 
