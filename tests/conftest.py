@@ -11,6 +11,8 @@ import pytest
 
 # Read by huggingface_hub when it is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Ray gives its workers the niceness 15: beside another test process they would wait for minutes.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # peft looks into this module, which transformers 4.45 leaves for somebody else to import.
 import torch.distributed.tensor  # noqa: F401
