@@ -151,7 +151,7 @@ class StoredStage:
                 (new / self._file.name).write_bytes(msgspec.json.encode(file))
         except OSError as error:
             # Another process may have stored the same stage in this moment.
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not self._file.exists():
                 raise
         self.trained.add(self.folder)
 
