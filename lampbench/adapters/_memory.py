@@ -24,8 +24,9 @@ _KEPT_PER_LAYER = 24
 _MOST_USERS = 256
 # Keys and values of a column in three copies, at most (all heads, all layers), against what a column keeps.
 _PAST = 3 * 2 / _KEPT_PER_LAYER
-# Beyond so many columns a pass gains nothing: the device is filled, and a CPU's caches overflow.
-_MOST_COLUMNS = {"cpu": 1024, "cuda": 16384}
+# Beyond so many columns a pass gains nothing: the device is filled, and a CPU's caches overflow. Half of it is a little
+# faster on a CPU, but another number sums gradients in another order, and rounding would change published rows.
+_MOST_COLUMNS = {"cpu": 2048, "cuda": 16384}
 # Of a pass that keeps nothing for backward: a CPU does it faster while what a layer writes stays in its caches, and
 # short passes have less padding.
 _MOST_COLUMNS_WITHOUT_GRADIENT = {"cpu": 512, "cuda": 16384}
