@@ -32,7 +32,7 @@ PAPER_RANKS = {
     "lamp2m": (1, 3, 12), "lamp2n": (1, 4, 20), "lamp3": (3, 18, 93),
     "lamp4": (34, 167, 368), "lamp5": (4, 40, 203), "lamp7": (3, 32, 177),
 }  # fmt: skip
-# Inferred from the paper's per-mille columns: users, or the width where there are more.
+# Inferred from the paper's per-mille columns: the number of users, or the model's width if that is smaller.
 PAPER_OF = {"lamp2m": 829, "lamp2n": 274, "lamp3": 4096, "lamp4": 1543, "lamp5": 4096, "lamp7": 4096}
 PAPER_TIME = (0.170, 0.358)
 PAPER_SCORES = {
