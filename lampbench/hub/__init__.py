@@ -110,7 +110,9 @@ def find_tokenizer(name: str, trust_remote_code: bool = False) -> ModelSource:
     if name.lower().endswith(SUFFIX):
         return _gguf_model(folder, None)
     if not _is_folder(folder):
-        return ModelSource(name, name, _hub_commit(name, None, trust_remote_code), False, trust_remote_code)
+        return ModelSource(
+            name, name, _hub_commit(name, None, trust_remote_code, "tokenizer"), False, trust_remote_code
+        )
     if not any(folder.glob("tokenizer*")):
         raise InputError(f"--tokenizer {name}: no tokenizer.json; expected a folder as save_pretrained writes it")
     content = _content_hash(folder, _TOKENIZER, trust_remote_code)
@@ -196,7 +198,7 @@ def _check_code(folder: Path) -> None:
             )
 
 
-def _hub_commit(name: str, revision: str | None, trust_remote_code: bool) -> str:
+def _hub_commit(name: str, revision: str | None, trust_remote_code: bool, what: str = "model") -> str:
     from transformers import AutoConfig
 
     # Every attempt to reach the hub would print a line; the error says it once.
@@ -206,10 +208,10 @@ def _hub_commit(name: str, revision: str | None, trust_remote_code: bool) -> str
     except Exception as error:  # transformers raises many kinds for wrong names and files
         cause = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"model {name}: no such folder, and it cannot be loaded from the hub: {cause.rstrip('.')}; name a "
+            f"{what} {name}: no such folder, and it cannot be loaded from the hub: {cause.rstrip('.')}; name a "
             "folder that save_pretrained wrote, or a hub id; without a network, one that is in the hub's cache"
         ) from None
     commit = getattr(config, "_commit_hash", None)
     if commit is None:
-        raise InputError(f"model {name}: the hub gives no commit for it; use a folder instead")
+        raise InputError(f"{what} {name}: the hub gives no commit for it; use a folder instead")
     return str(commit)
