@@ -223,7 +223,7 @@ class _Server:
     def __init__(self, info: ServedInfo, chat: Chat | None, patience: Patience) -> None:
         self._model, self._chat = info.name, chat
         self._api = Api(info.endpoint, patience)
-        self._takes_top_k = True
+        self._takes_top_k = self._takes_stop = True
 
     def models(self, halt: threading.Event) -> list[str] | None:
         """The models that it lists; None if it has no such list. Raises as ``complete`` does."""
@@ -236,16 +236,22 @@ class _Server:
 
     def complete(self, question: _Question, halt: threading.Event) -> tuple[Completion, bool | None]:
         """The answer, and whether ``top_k`` was among what was asked (None for greedy); raises as ``Api.complete``."""
-        model, chat, top_k = self._model, self._chat, self._takes_top_k
-        sampled, turns = question.sampling is not None, chat is not None
-        try:
-            completion = self._api.complete(question.body(model, chat, top_k=top_k), turns, halt)
-        except RefusedError as error:
-            if not (sampled and top_k and "top_k" in str(error)):
-                raise
-            top_k = self._takes_top_k = False
-            completion = self._api.complete(question.body(model, chat, top_k=False), turns, halt)
-        return completion, top_k if sampled else None
+        sampled = question.sampling is not None
+        while True:
+            top_k = self._takes_top_k
+            asked = question if self._takes_stop else replace(question, stop="")
+            body = asked.body(self._model, self._chat, top_k=top_k)
+            try:
+                completion = self._api.complete(body, self._chat is not None, halt)
+            except RefusedError as error:
+                if sampled and top_k and "top_k" in str(error):
+                    self._takes_top_k = False
+                elif asked.stop and "stop" in str(error):
+                    self._takes_stop = False
+                else:
+                    raise
+            else:
+                return completion, top_k if sampled else None
 
 
 class ServedBackbone:

@@ -102,6 +102,16 @@ def test_the_text_that_ends_a_tasks_answers_is_sent_if_it_cannot_come_before_the
     assert server.bodies[-1].get("stop") == sent
 
 
+def test_a_server_that_does_not_know_stop_is_asked_without_it_and_the_answer_is_cut(server: ApiServer) -> None:
+    server.takes_stop = False
+    server.answer = lambda text: "Dear all,\nyes.###And so on."
+    ends = replace(LAMP5, one_line=False, stop="###")
+    backbone = asking(server, chat=Chat(), at_once=1)
+    assert backbone.answer(ends, [prompt("one"), prompt("two")]) == ["Dear all,\nyes."] * 2
+    # Once refused, it is not sent again.
+    assert ["stop" in body for body in server.bodies] == [False, True, False, False]
+
+
 @pytest.mark.parametrize(
     ("written", "apart", "answer", "unfinished"),
     [
