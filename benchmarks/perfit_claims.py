@@ -236,16 +236,28 @@ def _shifts(measured: Mapping[str, Any]) -> tuple[list[str], str]:
             size = f"{found['users']} users, layer {found['shown_layer']} of {found['depth']}"
             ranks.append([f"{data}, {task}", size, *(cell for pair in zip(paper, here, strict=True) for cell in pair)])
             low += _far_below(own[1])
-            low_of_rest += _far_below(found["ranks"]["centred"][1])
+            rest = found["ranks"]["centred"][1]
+            low_of_rest += _far_below(rest)
             shared, personal = found["collective"], found["personal"]
             cells = ["–"] * 5
             if personal:
                 real.append(personal["p"] < LEVEL)
                 numbers = [f"{personal[name]:.2f}" for name in ("within", "between")]
                 cells = [str(personal["users"]), *numbers, f"{personal['p']:.3f}", f"{personal['reliable']:.0%}"]
-            shifts.append([f"{data}, {task}", f"{shared['share']:.0%}", f"{shared['chance']:.0%}", *cells])
+            spread = f"{rest['rank']} ({rest['null']:.1f})"
+            shifts.append([f"{data}, {task}", f"{shared['share']:.0%}", f"{shared['chance']:.0%}", spread, *cells])
     head = ["data", "size", *(f"r({share}), {who}" for share in ("0.8", "0.9", "0.95") for who in ("paper", "here"))]
-    head_shifts = ["data", "collective share", "by chance", "users", "within", "between", "p", "reliable"]
+    head_shifts = [
+        "data",
+        "collective share",
+        "by chance",
+        "r(0.9) of the rest",
+        "users",
+        "within",
+        "between",
+        "p",
+        "reliable",
+    ]
     text = f"""\
 ## Few directions, and two kinds of shift
 
@@ -261,11 +273,11 @@ few directions suffice, where random vectors need many, can. [Shifts](shifts.md)
 intervals.
 
 {table(head_shifts, shifts)}
-*Collective share*: the part of the mean squared length that one vector for all users explains. *Users*: those who
-have two queries or more, and so two halves. *Within*, *between*: mean cosine of a user's two halves, and of halves
-of two users, after the collective shift is taken away. *Reliable*: the part of what is left that recurs in the
-user's other queries. *History items*: each item is asked, with the items before it as history, because most users
-of these texts have one query.
+*Collective share*: the part of the mean squared length that one vector for all users explains. *The rest*: what is
+left once that vector is taken away, with the rank of random vectors in brackets. Where it comes near theirs, the low
+rank above is mostly that of the collective shift. *Users*: those who have two queries or more, and so two halves.
+*Within*, *between*: mean cosine of a user's two halves, and of halves of two users, of the rest. *Reliable*: the part
+of the rest that recurs in the user's other queries.
 """
     here = f"low in {low} of {len(ranks)}, personal in {sum(real)} of {len(real)}"
     name = "[few directions, and two kinds of shift](#few-directions-and-two-kinds-of-shift)"
