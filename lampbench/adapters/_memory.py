@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from lampbench.adapters._spec import AdapterSpec, master_dtype
-from lampbench.backbone import TransformersBackbone
-from lampbench.core import free_host_memory
+from lampbench.core import free_host_memory, later
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from lampbench.backbone import TransformersBackbone
+else:
+    torch = later("torch")
 
 # Shares of what is free when training begins; the rest is for what cannot be foreseen.
 _FOR_USERS = 0.2
