@@ -110,7 +110,7 @@ def find_tokenizer(name: str, trust_remote_code: bool = False) -> ModelSource:
     if name.lower().endswith(SUFFIX):
         return _gguf_model(folder, None)
     if not _is_folder(folder):
-        return ModelSource(name, name, hub_commit(name, None, trust_remote_code), False, trust_remote_code)
+        return ModelSource(name, name, hub_commit(name, None, trust_remote_code, "tokenizer"), False, trust_remote_code)
     if not any(folder.glob("tokenizer*")):
         raise InputError(f"--tokenizer {name}: no tokenizer.json; expected a folder as save_pretrained writes it")
     content = _content_hash(folder, _TOKENIZER, trust_remote_code)

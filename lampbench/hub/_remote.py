@@ -19,29 +19,29 @@ _UNREACHABLE = {"ConnectionError", "TransportError", "Timeout"}
 _EXPECTED = "name a folder that save_pretrained wrote, or a hub id; without a network, one that is in the hub's cache"
 
 
-def hub_commit(name: str, revision: str | None, trust_remote_code: bool) -> str:
-    """The commit of the hub's model ``name``; raises InputError, soon, if there is no such model or no network."""
+def hub_commit(name: str, revision: str | None, trust_remote_code: bool, what: str = "model") -> str:
+    """The commit of the hub's ``name``, a model or tokenizer; raises InputError, soon, without it or a network."""
     if len(name) > _LONGEST_ID or not _HUB_ID.fullmatch(name):
-        raise InputError(f"model {name}: no such folder{_hint(name)} {_EXPECTED}")
+        raise InputError(f"{what} {name}: no such folder{_hint(name)} {_EXPECTED}")
     # Every attempt to reach the hub would print a line; the error says it once.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     if cause := _absent(name, revision):
-        raise _unknown(name, cause)
+        raise _unknown(what, name, cause)
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except Exception as error:  # transformers raises many kinds for wrong names and files
-        raise _unknown(name, (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")) from None
+        raise _unknown(what, name, (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")) from None
     commit = getattr(config, "_commit_hash", None)
     if commit is None:
-        raise InputError(f"model {name}: the hub gives no commit for it; use a folder instead")
+        raise InputError(f"{what} {name}: the hub gives no commit for it; use a folder instead")
     return str(commit)
 
 
-def _unknown(name: str, cause: str) -> InputError:
+def _unknown(what: str, name: str, cause: str) -> InputError:
     return InputError(
-        f"model {name}: no such folder, and it cannot be loaded from the hub: {cause}{_hint(name)} {_EXPECTED}"
+        f"{what} {name}: no such folder, and it cannot be loaded from the hub: {cause}{_hint(name)} {_EXPECTED}"
     )
 
 
