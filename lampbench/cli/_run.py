@@ -118,9 +118,18 @@ def _plan_text(plan: Plan, planner: Planner, tokens: Tokens | None) -> str:
         "optimizer steps per user": Steps.of(plan.config, data.evaluated) or "none",
         "time": f"about {duration(guess.seconds)} ({guess.basis})" if guess else "not known",
         "config": json.dumps(config_to_json(plan.config)),
-        "identity": json.dumps(plan.identity),
+        "model": _model_text(plan.identity["backbone"]),
+        "decoding": json.dumps(plan.identity["decoding"]) if plan.decoding else "none",
+        "seed": plan.identity["seed"],
     }
     return "\n".join([f"{plan.task.name} {plan.method}", *(f"  {key}: {value}" for key, value in facts.items())])
+
+
+def _model_text(backbone: Mapping[str, Any] | None) -> str:
+    if backbone is None:
+        return "none"
+    quantized = f", {backbone['quantization']}" if "quantization" in backbone else ""
+    return f"{backbone['id']}, {backbone['dtype']}{quantized} on {backbone['device']}, revision {backbone['revision']}"
 
 
 def _tokens(plan: Plan, counted: dict[tuple[str, bool], Tokens]) -> Tokens | None:

@@ -64,6 +64,8 @@ def test_a_dry_run_prints_the_plan_and_makes_nothing(tmp_path: Path) -> None:
     assert re.search(r"tokens: [\d,]+ in plain prompts", result.stdout)
     assert re.search(r"time: about \d+ s \(rough: ", result.stdout)
     assert '"shared_rank": 32' in result.stdout
+    assert re.search(r"model: model, float32 on cpu, revision sha256:[0-9a-f]{64}\n", result.stdout)
+    assert max(map(len, result.stdout.splitlines())) < 400
     assert not (tmp_path / "runs").exists()
 
 
