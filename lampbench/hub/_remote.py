@@ -7,7 +7,7 @@ import logging
 import re
 from pathlib import Path
 
-from lampbench.core import InputError
+from lampbench.core import InputError, first_line
 from lampbench.hub._gguf import SUFFIX
 
 _HUB_ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
@@ -32,7 +32,7 @@ def hub_commit(name: str, revision: str | None, trust_remote_code: bool, what: s
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except Exception as error:  # transformers raises many kinds for wrong names and files
-        raise _unknown(what, name, (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")) from None
+        raise _unknown(what, name, first_line(error).rstrip(".") or type(error).__name__) from None
     commit = getattr(config, "_commit_hash", None)
     if commit is None:
         raise InputError(f"{what} {name}: the hub gives no commit for it; use a folder instead")
