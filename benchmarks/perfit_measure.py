@@ -44,10 +44,10 @@ PUBLISHED = {"preset": "lamp"}
 VARIANTS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("as recommended", "perfit", {}),
     ("stage 2 alone (reft)", "reft", {"rank": 8}),
-    *((f"shared rank {rank}", "perfit", {"shared_rank": rank}) for rank in (1, 32)),
-    *((f"user rank {rank}", "perfit", {"user_rank": rank}) for rank in (1, 2, 4, 16, 32)),
+    *((f"user rank {rank}", "perfit", {"user_rank": rank}) for rank in (1, 4, 16)),
+    *((f"positions {places}", "perfit", {"positions": places}) for places in ("l4", "f4", "f1+l1")),
     *((f"layer {layer} alone", "perfit", {"layers": (layer,)}) for layer in (1, 3, 5)),
-    *((f"positions {places}", "perfit", {"positions": places}) for places in ("l1", "l4", "f1+l1")),
+    *((f"shared rank {rank}", "perfit", {"shared_rank": rank}) for rank in (1, 32)),
     ("users start from stage 1's copy", "perfit", {"user_start": "copy"}),
 )
 # Reported beside the first variant, whose stage 1 it is.
@@ -184,16 +184,16 @@ def ablations(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
                 plan = driver.plan(kind, task, settings)
                 method = driver.method(plan)
                 _share(method, plan, Path(folder))
-                if recommended is None:
-                    alone = _scored(plan, tuple(method.predict(plan.dataset.queries)))
-                    found["variants"][STAGE_1] = _outcome(plan, alone, base, None) | {"per_user": 0}
+                alone = _scored(plan, tuple(method.predict(plan.dataset.queries))) if recommended is None else None
                 own = _scored(plan, asked(method, plan.dataset).answers)
                 found["variants"][name] = _outcome(plan, own, base, recommended) | {
                     "per_user": method.parameters().per_user
                 }
+                if alone is not None:
+                    found["variants"][STAGE_1] = _outcome(plan, alone, base, own) | {"per_user": 0}
                 recommended = recommended or own
-                print(task, name, found["variants"][name], flush=True)
-        yield task, found
+                # After every variant, so that an interrupted command has measured something.
+                yield task, found
 
 
 def _share(method: Method, plan: Plan, folder: Path) -> None:
@@ -269,8 +269,9 @@ def shifts(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     report = json.loads(given.report.read_text("utf-8"))
     for own in report if isinstance(report, list) else report.get("tasks", [report]):
         shown = next(layer for layer in own["layers"] if layer["layer"] == own["shown_layer"])
+        asked_items = own["identity"]["source"] == "history"
         yield (
-            own["task"],
+            own["task"] + (", history items" if asked_items else ""),
             {
                 **{name: own[name] for name in ("users", "queries", "width", "depth", "shown_layer")},
                 "ranks": {name: shown[name]["ranks"] for name in ("raw", "centred")},

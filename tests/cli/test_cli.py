@@ -54,6 +54,8 @@ def test_a_dry_run_prints_the_plan_and_makes_nothing(tmp_path: Path) -> None:
     assert re.search(r"tokens: [\d,]+ in plain prompts", result.out)
     assert re.search(r"time: about \d+ s \(rough: ", result.out)
     assert '"shared_rank": 32' in result.out
+    assert re.search(r"model: model, float32 on cpu, revision sha256:[0-9a-f]{64}\n", result.out)
+    assert max(map(len, result.out.splitlines())) < 400
     assert not (tmp_path / "runs").exists()
 
 
@@ -134,8 +136,9 @@ def test_names_in_a_config_file_must_be_strings(tmp_path: Path, value: str) -> N
     assert "expected the names of methods" in refused("run", "--config", "run.toml", "--task", "lamp5", cwd=tmp_path)
 
 
-def test_a_missing_option_is_named(tmp_path: Path) -> None:
-    assert "Missing option '--task'" in refused("run", "--method", "majority", cwd=tmp_path)
+def test_a_missing_option_is_named_with_what_it_may_be(tmp_path: Path) -> None:
+    message = refused("run", "--method", "majority", cwd=tmp_path)
+    assert "Missing option '--task'. Known: lamp2m, lamp2n, " in message
 
 
 def test_a_language_model_is_needed_only_by_methods_that_use_one(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_a_healthy_installation_has_no_problem(healthy: Any) -> None:
 def test_versions_plugins_device_and_folders_are_named(healthy: Any) -> None:
     report = healthy[1]
     versions = findings(report, "versions")
-    assert {"python", "lampbench", "torch", "transformers", "peft", "numpy"} <= set(versions)
+    assert {"python", "lampbench", "torch", "transformers", "peft", "numpy", "rouge-score"} <= set(versions)
     assert {"pytest", "pyreft"}.isdisjoint(versions)
     assert versions["lampbench"]["value"] == lampbench.__version__
     assert versions["torch"]["text"].startswith("needs >=")

@@ -107,7 +107,7 @@ OPTIONS: Sequence[tuple[tuple[str, ...], tuple[str, ...]]] = [
     ((*setting("zero-shot"), "--device", "hpu"), ("--device hpu: not usable here",)),
     ((*setting("zero-shot"), "--revision", "abc"), ("the folder's content is sha256:", "expected revision abc")),
     ((*setting("zero-shot"), "--model", "two\nlines"), ("model two lines: no such folder",)),
-    ((*setting("zero-shot"), "--model", "x" * 300), ("no such folder, and it cannot be loaded from the hub",)),
+    ((*setting("zero-shot"), "--model", "x" * 300), ("no such folder; name a folder that save_pretrained wrote",)),
     (setting("perfit", "layers=99"), ("no layer 99; the backbone has layers 0 to 2",)),
     (setting("perfit", "layers="), ("layers must name at least one layer",)),
     (setting("perfit", "user_rank=48"), ("rank 48 must be below the backbone's width, 48",)),
