@@ -24,11 +24,11 @@ from pathlib import Path
 from statistics import median
 
 RUN = ("run", "--method", "perfit", "--task", "lamp5", "--device", "cpu")
+SHORT = ("--users", "2", "--set", "shared_epochs=1", "--set", "user_epochs=1")
 COMMANDS: dict[str, tuple[str, ...]] = {
     "--help": ("--help",),
     "list methods": ("list", "methods"),
-    "run, finished before": (*RUN, "--users", "2", "--out", "finished"),
-    "show": ("show", "lamp5/perfit", "--out", "finished"),
+    "run, finished before": (*RUN, *SHORT, "--out", "finished"),
     "run, to the first step": (*RUN, "--out", "first"),
 }
 # As the program of the command line, but that a process can end with its first step.

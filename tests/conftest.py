@@ -29,6 +29,14 @@ collect_ignore = ["plugin_package"]
 _HOMES = count()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_fixtures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is made for several tests does not reach the user's cache either."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAMPBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "home" / "cache"))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test may reach the user's cache, whatever it undoes."""
