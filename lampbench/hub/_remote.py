@@ -37,11 +37,11 @@ def hub_commit(name: str, revision: str | None, trust_remote_code: bool, what: s
 
 
 def _is_hub_id(name: str) -> bool:
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub import try_to_load_from_cache
 
     try:
-        validate_repo_id(name)
-    except ValueError:
+        try_to_load_from_cache(name, "config.json")
+    except ValueError:  # it says what an id may be
         return False
     return not name.startswith((".", "~"))
 
