@@ -181,9 +181,7 @@ def _accuracy(measured: Mapping[str, Any]) -> tuple[list[str], str]:
             task, _, preset = run.partition(", ")
             scores = [f"{found[name]:.3f}" for name in ("oppu", "perfit")]
             size = f"{found['users']} / {found['queries']}"
-            rows.append(
-                [data, task, f"`{preset}`", size, found["metric"], *scores, _interval(gap), f"{p:.3f}", verdict]
-            )
+            rows.append([data, task, f"`{preset}`", size, found["metric"], *scores, _interval(gap), _p(p), verdict])
     better, worse = verdicts.count("PerFit is better"), verdicts.count("OPPU is better")
     printed = [(ours - oppu) * (-1 if metric == "MAE" else 1) for metric, oppu, ours in PAPER_SCORES.values()]
     count = len(verdicts)
@@ -243,28 +241,18 @@ def _shifts(measured: Mapping[str, Any]) -> tuple[list[str], str]:
             if personal:
                 real.append(personal["p"] < LEVEL)
                 numbers = [f"{personal[name]:.2f}" for name in ("within", "between")]
-                cells = [str(personal["users"]), *numbers, f"{personal['p']:.3f}", f"{personal['reliable']:.0%}"]
+                cells = [str(personal["users"]), *numbers, _p(personal["p"]), f"{personal['reliable']:.0%}"]
             spread = f"{rest['rank']} ({rest['null']:.1f})"
             shifts.append([f"{data}, {task}", f"{shared['share']:.0%}", f"{shared['chance']:.0%}", spread, *cells])
     head = ["data", "size", *(f"r({share}), {who}" for share in ("0.8", "0.9", "0.95") for who in ("paper", "here"))]
-    head_shifts = [
-        "data",
-        "collective share",
-        "by chance",
-        "r(0.9) of the rest",
-        "users",
-        "within",
-        "between",
-        "p",
-        "reliable",
-    ]
+    head_shifts = ["data", "collective share", "chance", "rest, r(0.9)", "users", "within", "between", "p", "reliable"]
     text = f"""\
 ## Few directions, and two kinds of shift
 
 **Claim:** the vectors by which personalization moves hidden states have a low effective rank, share a collective
 shift, and differ by user around it. **Here:** the rank at 90% is less than half of that of random vectors of the
-same lengths in {low} of {len(ranks)} cases, and in {low_of_rest} once the mean is subtracted; a personal shift is
-found in {sum(real)} of {len(real)}.
+same lengths in {low} of {len(ranks)} cases, and in {low_of_rest} once the mean is subtracted; a personal shift is found
+in {sum(real)} of {len(real)}.
 
 {table(head, ranks)}
 The number of directions (in brackets: per mille of users or width, and *here* also the mean rank of random vectors
@@ -273,11 +261,11 @@ few directions suffice, where random vectors need many, can. [Shifts](shifts.md)
 intervals.
 
 {table(head_shifts, shifts)}
-*Collective share*: the part of the mean squared length that one vector for all users explains. *The rest*: what is
+*Collective share*: the part of the mean squared length that one vector for all users explains. *Rest*: what is
 left once that vector is taken away, with the rank of random vectors in brackets. Where it comes near theirs, the low
-rank above is mostly that of the collective shift. *Users*: those who have two queries or more, and so two halves.
-*Within*, *between*: mean cosine of a user's two halves, and of halves of two users, of the rest. *Reliable*: the part
-of the rest that recurs in the user's other queries.
+rank above is mostly that of the collective shift. *Users*: those who have two queries or more, and so two halves; of
+five, only a strong personal shift would show. *Within*, *between*: mean cosine of a user's two halves, and of halves
+of two users, of the rest. *Reliable*: the part of the rest that recurs in the user's other queries.
 """
     here = f"low in {low} of {len(ranks)}, personal in {sum(real)} of {len(real)}"
     name = "[few directions, and two kinds of shift](#few-directions-and-two-kinds-of-shift)"
@@ -296,7 +284,7 @@ def _ablations(measured: Mapping[str, Any]) -> tuple[list[str], str]:
         for task, found in by_task.items():
             users.add(found["users"])
             variants = found["variants"]
-            changed = {name: own["against"]["recommended"] for name, own in variants.items() if _changed(own)}
+            changed = {name: gap for name, own in variants.items() if (gap := own["against"].get("recommended"))}
             adjusted = dict(zip(changed, holm([gap["p"] for gap in changed.values()]), strict=True))
             for name, own in variants.items():
                 cells = ["–", "–"]
@@ -304,34 +292,31 @@ def _ablations(measured: Mapping[str, Any]) -> tuple[list[str], str]:
                     gain = gap["value"] * (-1 if own["metric"] == "MAE" else 1)
                     if adjusted[name] < LEVEL:
                         (won if gain > 0 else lost).append(f"{name} ({task})")
-                    cells = [_interval(gap), f"{adjusted[name]:.3f}"]
+                    cells = [_interval(gap), _p(adjusted[name])]
                 over = _interval(own["against"]["zero-shot"])
                 size = f"{own['per_user']:,}"
                 rows.append([f"{data}, {task}", name, size, own["metric"], f"{own['score']:.3f}", over, *cells])
     counted = " or ".join(map(str, sorted(users)))
     head = ["data", "variant", "parameters per user", "metric", "score", "over zero-shot", "against recommended", "p"]
     number = len(rows) - sum(len(by_task) for by_task in measured.values())
-    listed = "; ".join(f"{what}: {', '.join(names)}" for what, names in (("worse", lost), ("better", won)) if names)
     text = f"""\
 ## What each part contributes
 
 **Claim:** both stages are needed, and ranks, layers and positions matter. **Here:** {counted} users of the mini suite,
-one setting changed at a time: of {number} changes {len(lost)} are significantly worse than the recommended settings
-and {len(won)} better{f" ({listed})" if listed else ""}.
+one setting changed at a time. Significantly worse than the recommended settings: {len(lost)} of {number}
+{f"({', '.join(lost)})" if lost else ""}; better: {len(won)}{f" ({', '.join(won)})" if won else ""}.
 
 {table(head, rows)}
-*p* is corrected by Holm over the changes of a task. "Stage 1 alone" is the first variant before its users are adapted,
-"stage 2 alone" is `reft` with the rank of PerFit's users. These are reports on evaluated users: no setting was chosen
-from them. With so few users only large differences show. Variants that `perfit_measure.py ablations` knows and the
-table does not have were not measured.
+*p* is corrected by Holm over the changes of a task. "Stage 1 alone" is the first variant before its users are adapted:
+if it loses, stage 2 is needed. "Stage 2 alone" is `reft` with the rank of PerFit's users: if it loses, stage 1 is
+needed. These are reports on evaluated users: no setting was chosen from them. With so few users only large
+differences show. Variants that `perfit_measure.py ablations` knows and the table does not have were not measured.
 """
-    here = f"of {number} changes {len(lost)} are worse, {len(won)} better"
-    return ["[each part contributes](#what-each-part-contributes)", "ablations", here, "few users: see there"], text
-
-
-def _changed(own: Mapping[str, Any]) -> bool:
-    """Whether a variant was compared with the recommended settings."""
-    return "recommended" in own["against"]
+    here = f"worse: {len(lost)} of {number} changes, better: {len(won)}"
+    alone = {"stage 1": "stage 2 alone", "stage 2": "stage 1 alone"}
+    needed = [stage for stage, other in alone.items() if any(name.startswith(other) for name in lost)]
+    finding = f"needed: {' and '.join(needed)}" if needed else "no stage is shown to be needed"
+    return ["[each part contributes](#what-each-part-contributes)", "ablations", here, finding], text
 
 
 SECTIONS = (_parameters, _time, _accuracy, _shifts, _ablations)
@@ -342,6 +327,10 @@ def _interval(gap: Mapping[str, Any]) -> str:
         return f"{gap['value']:+.3f}"
     low, high = gap["ci95"]
     return f"{gap['value']:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.0005 else "<0.001"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -111,8 +111,8 @@ class _PastAttention(torch.autograd.Function):
         exact = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
         shares = exact.to(query.dtype)
         of_past, of_new = shares.split([before, key.shape[2]], dim=-1)
-        joined = (_grouped(of_past, past_values.shape[1]) @ past_values).view(query.shape)
-        joined += (_grouped(of_new, value.shape[1]) @ value).view(query.shape)
+        joined = (_grouped(of_past, past_values.shape[1]) @ past_values).view(rows, heads, columns, -1)
+        joined += (_grouped(of_new, value.shape[1]) @ value).view(joined.shape)
         ctx.save_for_backward(query, key, value, past_keys, past_values, exact, shares)
         ctx.scale = scale
         return joined

@@ -9,7 +9,7 @@ from lampbench.core._config import (
     convert,
     setting,
 )
-from lampbench.core._errors import InputError, LampBenchError, MissingDataError, unknown_name
+from lampbench.core._errors import InputError, LampBenchError, MissingDataError, first_line, unknown_name
 from lampbench.core._files import (
     CACHE_VARIABLE,
     cache_folder,
@@ -101,6 +101,7 @@ __all__ = [
     "file_plugin",
     "file_sha256",
     "find_kept_task",
+    "first_line",
     "free_host_memory",
     "is_out_of_memory",
     "keep_task",

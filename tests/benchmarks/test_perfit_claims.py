@@ -60,8 +60,8 @@ def test_an_ablation_is_worse_only_after_correction(claims: object, tmp_path: Pa
     measured = {"mini": {"lamp3": {"users": 16, "zero-shot": 1.0, "variants": variants}}}
     (tmp_path / "perfit-claims-ablations.json").write_text(json.dumps({"measured": measured}), encoding="utf-8")
     text = claims.page(tmp_path)  # type: ignore[attr-defined]
-    assert "| of 3 changes 1 are worse, 0 better |" in text
-    assert "(worse: a (lamp3))" in text
+    assert "| worse: 1 of 3 changes, better: 0 | no stage is shown to be needed |" in text
+    assert "1 of 3\n(a (lamp3)); better: 0." in text
     assert "+0.200 [-0.500, +0.500] | 0.060 |" in text
 
 

@@ -1,6 +1,7 @@
 """What is imported when: looked up in sys.modules, not measured by a clock."""
 
 import ast
+import importlib
 import json
 import subprocess
 import sys
@@ -134,3 +135,10 @@ def test_methods_cannot_be_imported_under_another_name() -> None:
     code = f"import sys; sys.path.insert(0, {str(source.parent)!r}); import methods"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "import lampbench_methods, not 'methods'" in result.stderr
+
+
+@pytest.mark.parametrize("package", ["lampbench", "lampbench.adapters", "lampbench.backbone", "lampbench.bases"])
+def test_every_name_that_is_imported_later_is_found(package: str) -> None:
+    module = importlib.import_module(package)
+    assert [name for name in module.__all__ if not hasattr(module, name)] == []
+    assert not hasattr(module, "no_such_name")
