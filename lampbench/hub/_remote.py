@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import difflib
 import logging
-import re
 from pathlib import Path
 
 from lampbench.core import InputError, first_line
 from lampbench.hub._gguf import SUFFIX
 
-_HUB_ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
-_LONGEST_ID = 96
 # Seconds for the one question whether the hub has a model; downloads have their own limits.
 _PATIENCE = 10
 # Classes of requests and httpx from which the errors of a machine without network derive.
@@ -21,7 +18,7 @@ _EXPECTED = "name a folder that save_pretrained wrote, or a hub id; without a ne
 
 def hub_commit(name: str, revision: str | None, trust_remote_code: bool, what: str = "model") -> str:
     """The commit of the hub's ``name``, a model or tokenizer; raises InputError, soon, without it or a network."""
-    if len(name) > _LONGEST_ID or not _HUB_ID.fullmatch(name):
+    if not _is_hub_id(name):
         raise InputError(f"{what} {name}: no such folder{_hint(name)} {_EXPECTED}")
     # Every attempt to reach the hub would print a line; the error says it once.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
@@ -37,6 +34,16 @@ def hub_commit(name: str, revision: str | None, trust_remote_code: bool, what: s
     if commit is None:
         raise InputError(f"{what} {name}: the hub gives no commit for it; use a folder instead")
     return str(commit)
+
+
+def _is_hub_id(name: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        try_to_load_from_cache(name, "config.json")
+    except ValueError:  # it says what an id may be
+        return False
+    return not name.startswith((".", "~"))
 
 
 def _unknown(what: str, name: str, cause: str) -> InputError:
