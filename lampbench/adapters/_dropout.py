@@ -7,10 +7,17 @@ whatever the batch, its order, its padding and the device.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from lampbench.backbone import PassWindow
+from lampbench.core import later
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from lampbench.backbone import PassWindow
+else:
+    torch = later("torch")
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1

@@ -217,7 +217,7 @@ class _Engine:
                 keys = torch.tensor([row.dropout_key for row in batch], device=device)
                 given = [row.given for row in batch if row.given is not None]
                 told = side_by_side(given, self.backbone.device) if given else None
-                self.passes.loss(batch, [own.of_rows(slots, keys, told) for own in evaluated]).backward()
+                self.passes.backward(batch, [own.of_rows(slots, keys, told) for own in evaluated])
                 passed += 1
                 if time.monotonic() - begun > _SLOW_STEP:
                     self.progress(self.done + steps * passed / len(batches), self.total)

@@ -6,14 +6,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Literal
 
 from lampbench.adapters._spec import AdapterSpec, EvaluatedBank, SoloAdapter, State, TensorBank, master_dtype
-from lampbench.backbone import PassWindow, TransformersBackbone, attention_outputs
-from lampbench.core import InputError
+from lampbench.backbone import attention_outputs
+from lampbench.core import InputError, later
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from lampbench.backbone import PassWindow, TransformersBackbone
+else:
+    torch, nn = later("torch"), later("torch.nn")
 
 HeadEditKind = Literal["scale", "offset"]
 

@@ -23,19 +23,23 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor, nn
+from lampbench.core import InputError, later
 
-from lampbench.backbone import PassWindow
-from lampbench.core import InputError
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from lampbench.backbone import PassWindow
+else:
+    torch, nn = later("torch"), later("torch.nn")
 
 Kind = Literal["loreft", "noreft", "direft", "consreft", "lobireft"]
 KINDS: tuple[Kind, ...] = ("loreft", "noreft", "direft", "consreft", "lobireft")
 WITH_WEIGHT = ("loreft", "noreft", "direft")
 # Called with a module, its arguments and its output; returns another output, or None to keep it.
-LayerHook = Callable[[nn.Module, Any, Any], Any]
+LayerHook = Callable[["nn.Module", Any, Any], Any]
 _POSITIONS = re.compile(r"(?:f(\d+))?(?:\+?l(\d+))?")
 
 
@@ -211,12 +215,13 @@ def check_rank(width: int, rank: int) -> None:
 
 
 def random_edit(
-    width: int, rank: int, generator: torch.Generator, dtype: torch.dtype = torch.float32, kind: Kind = "loreft"
+    width: int, rank: int, generator: torch.Generator, dtype: torch.dtype | None = None, kind: Kind = "loreft"
 ) -> Edit:
     """A start as pyreft makes it: R random orthonormal, W and b uniform as ``nn.Linear``'s. Not the identity.
 
-    Without W, b is uniform from 0 to 1.
+    Without W, b is uniform from 0 to 1. ``dtype`` is float32 if it is None.
     """
+    dtype = dtype or torch.float32
     bound = width**-0.5
 
     def uniform(*shape: int, low: float = -bound, high: float = bound) -> Tensor:
@@ -229,15 +234,18 @@ def random_edit(
 
 
 def identity_edit(
-    width: int, rank: int, generator: torch.Generator, dtype: torch.dtype = torch.float32, kind: Kind = "loreft"
+    width: int, rank: int, generator: torch.Generator, dtype: torch.dtype | None = None, kind: Kind = "loreft"
 ) -> Edit:
     """A start that changes nothing: R random orthonormal, b = 0, and W = R (loreft, noreft) or 0 (direft).
+
+    ``dtype`` is float32 if it is None.
 
     Raises:
         ValueError: ``consreft``, which replaces a part of h by a constant and can never change nothing.
     """
     if kind == "consreft":
         raise ValueError("consreft cannot start as the identity; choose another start or kind")
+    dtype = dtype or torch.float32
     rotation = _orthonormal(width, rank, generator, dtype)
     bias = torch.zeros(rank, dtype=dtype)
     if kind == "lobireft":

@@ -6,10 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from lampbench.adapters._intervention import (
     Edit,
@@ -22,10 +19,17 @@ from lampbench.adapters._intervention import (
     named_tensors,
     random_edit,
 )
-from lampbench.adapters._intervention_bank import InterventionBank, InterventionSet
 from lampbench.adapters._spec import AdapterSpec, State, master_dtype
-from lampbench.backbone import TransformersBackbone
-from lampbench.core import BackboneShape, InputError
+from lampbench.core import BackboneShape, InputError, later
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from lampbench.adapters._intervention_bank import InterventionBank, InterventionSet
+    from lampbench.backbone import TransformersBackbone
+else:
+    torch = later("torch")
 
 _FILE = "interventions.safetensors"
 _ABOUT = "interventions"
@@ -64,6 +68,8 @@ class InterventionSpec(AdapterSpec):
 
     def bank(self, backbone: TransformersBackbone, slots: int) -> InterventionBank:
         """Stacked interventions."""
+        from lampbench.adapters._intervention_bank import InterventionBank
+
         return InterventionBank(
             self.layers, self.positions, self.kind,
             slots=slots, width=backbone.shape.width, rank=self.rank,
@@ -73,6 +79,8 @@ class InterventionSpec(AdapterSpec):
     @contextmanager
     def alone(self, backbone: TransformersBackbone, start: State) -> Iterator[InterventionSet]:
         """One user's interventions as plain modules."""
+        from lampbench.adapters._intervention_bank import InterventionSet
+
         yield InterventionSet(self._edits(start), self.positions).to(backbone.device)
 
     def frozen(

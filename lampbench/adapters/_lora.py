@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from lampbench.adapters._dropout import dropped
 from lampbench.adapters._spec import EvaluatedBank, TensorBank
-from lampbench.backbone import PassWindow
-from lampbench.core import InputError
+from lampbench.core import InputError, later
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from lampbench.backbone import PassWindow
+else:
+    torch, nn = later("torch"), later("torch.nn")
 
 
 @dataclass(frozen=True)

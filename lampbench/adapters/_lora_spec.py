@@ -1,32 +1,27 @@
-"""LoRA as a spec: which maps it adapts, its PEFT folders, and peft's own modules for the solo engine."""
+"""LoRA as a spec: which maps it adapts, and its PEFT folders."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
-from lampbench.adapters._dropout import dropped
 from lampbench.adapters._lora import AdaptedMap, LoraBank, LoraWeights
 from lampbench.adapters._spec import AdapterSpec, SoloAdapter, State, master_dtype
-from lampbench.backbone import (
-    Adapter,
-    PassWindow,
-    TransformersBackbone,
-    is_linear,
-    linear_maps,
-    projections,
-    shared_layers,
-)
-from lampbench.core import BackboneShape, InputError
+from lampbench.backbone import is_linear, linear_maps, projections, shared_layers
+from lampbench.core import BackboneShape, InputError, later
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from lampbench.backbone import TransformersBackbone
+else:
+    torch, nn = later("torch"), later("torch.nn")
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -113,6 +108,8 @@ class LoraSpec(AdapterSpec):
         import torch.distributed.tensor  # noqa: F401
         from peft import get_peft_model
 
+        from lampbench.adapters._peft_lora import PeftLora
+
         config = self._peft_config(backbone)
         config.inference_mode = False
         # peft fills it in, and warns if another name was given.
@@ -123,7 +120,7 @@ class LoraSpec(AdapterSpec):
         wrapped: Any = None
         try:
             wrapped = get_peft_model(backbone.model, config)
-            yield _PeftLora(places, self.dropout, backbone.model, start)
+            yield PeftLora(places, self.dropout, backbone.model, start)
         finally:
             if wrapped is not None:
                 wrapped.unload()
@@ -262,65 +259,3 @@ def _check_config(spec: LoraSpec, config: Any, folder: Path, transposed: bool) -
     used = [name for name in _VARIANTS if config.get(name) and not (transposed and name == "fan_in_fan_out")]
     if used or config.get("bias", "none") != "none":
         raise InputError(f"{folder}: only a plain LoRA can be loaded; this one sets {', '.join(used) or 'bias'}")
-
-
-class _PeftLora(SoloAdapter):
-    """peft's modules, with dropout from the user's own masks."""
-
-    def __init__(self, places: Sequence[AdaptedMap], dropout: float, model: Any, start: State) -> None:
-        self._modules = {place: model.get_submodule(place.name) for place in places}
-        self._dropout = dropout
-        for module in self._modules.values():
-            module.lora_dropout["default"] = _KeyedDropout()
-        with torch.no_grad():
-            for name, parameter in self._named():
-                parameter.copy_(start[name])
-
-    def parameters(self) -> list[nn.Parameter]:
-        return [parameter for _, parameter in self._named()]
-
-    def adapter(self, dropout: Tensor | None = None) -> Adapter:
-        return _AttachedPeft(self._modules, self._dropout, dropout)
-
-    def state(self) -> State:
-        return {name: parameter.detach().cpu().clone() for name, parameter in self._named()}
-
-    def _named(self) -> list[tuple[str, nn.Parameter]]:
-        return [
-            (name, getattr(module, part)["default"].weight)
-            for place, module in self._modules.items()
-            for name, part in ((place.a, "lora_A"), (place.b, "lora_B"))
-        ]
-
-
-class _KeyedDropout(nn.Module):
-    """Replaces peft's ``nn.Dropout``: drops what the user's keys say, and nothing without keys."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.drop: Callable[[Tensor], Tensor] | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x if self.drop is None else self.drop(x)
-
-
-@dataclass(frozen=True)
-class _AttachedPeft:
-    """peft's modules are in the model already; attaching only gives them the pass's dropout keys."""
-
-    modules: Mapping[AdaptedMap, Any]
-    dropout: float
-    keys: Tensor | None
-
-    @contextmanager
-    def attach(self, layers: nn.ModuleList, window: PassWindow) -> Iterator[None]:
-        for place, module in self.modules.items():
-            if self.dropout and self.keys is not None:
-                module.lora_dropout["default"].drop = partial(
-                    dropped, keys=self.keys, module=place.number, window=window, probability=self.dropout
-                )
-        try:
-            yield
-        finally:
-            for module in self.modules.values():
-                module.lora_dropout["default"].drop = None

@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from lampbench.adapters._spec import AdapterSpec, master_dtype
-from lampbench.backbone import TransformersBackbone
-from lampbench.core import free_host_memory
+from lampbench.core import free_host_memory, later
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from lampbench.backbone import TransformersBackbone
+else:
+    torch = later("torch")
 
 # Shares of what is free when training begins; the rest is for what cannot be foreseen.
 _FOR_USERS = 0.2
@@ -30,6 +35,8 @@ _MOST_COLUMNS = {"cpu": 2048, "cuda": 16384}
 # Of a pass that keeps nothing for backward: a CPU does it faster while what a layer writes stays in its caches, and
 # short passes have less padding.
 _MOST_COLUMNS_WITHOUT_GRADIENT = {"cpu": 512, "cuda": 16384}
+# Logits whose loss is computed at a time: some MB on a CPU, so that they stay in its caches.
+_LOGITS_AT_ONCE = {"cpu": 2**19, "cuda": 2**28}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,11 @@ def capacity(backbone: TransformersBackbone, specs: Sequence[AdapterSpec], free:
 def columns_without_gradient(backbone: TransformersBackbone) -> int:
     """Columns beyond which a pass without gradients gains nothing."""
     return _MOST_COLUMNS_WITHOUT_GRADIENT[_device_type(backbone)]
+
+
+def logits_at_once(backbone: TransformersBackbone) -> int:
+    """Logits beyond which computing their loss together gains nothing."""
+    return _LOGITS_AT_ONCE[_device_type(backbone)]
 
 
 def _device_type(backbone: TransformersBackbone) -> str:

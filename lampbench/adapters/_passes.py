@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
-from lampbench.adapters._memory import Constants, ConstantStore, PassRoom, columns_without_gradient
+from lampbench.adapters._memory import Constants, ConstantStore, PassRoom, columns_without_gradient, logits_at_once
 from lampbench.adapters._spec import AdapterSpec, PerUser, acting, exact
 from lampbench.backbone import (
     Adapter,
@@ -133,16 +133,26 @@ class Passes:
         """The room that a pass of ``rows`` takes, in columns."""
         return len(rows) * max(self._room(row) for row in rows)
 
-    def loss(self, rows: Sequence[TrainingRow], adapters: Sequence[Adapter]) -> Tensor:
-        """The rows' weighted sum of cross-entropies, a scalar.
+    def backward(self, rows: Sequence[TrainingRow], adapters: Sequence[Adapter]) -> None:
+        """Add the gradient of the rows' weighted sum of cross-entropies.
+
+        A few targets at a time: what is between logits and loss is as wide as the vocabulary, and stays in caches.
 
         Args:
             rows: Of any users.
             adapters: Of the users; row i of the pass is ``rows[i]``.
         """
-        losses = cross_entropy(exact(self.logits(rows, adapters)), self._labels(rows), reduction="none")
-        weights = [row.weight for row in rows for _ in row.target]
-        return (losses * torch.tensor(weights, dtype=losses.dtype, device=losses.device)).sum()
+        logits = self.logits(rows, adapters)
+        per_target = [row.weight for row in rows for _ in row.target]
+        weights = torch.tensor(per_target, dtype=exact(logits[:0]).dtype, device=logits.device)
+        gradient = torch.empty_like(logits)
+        few = max(1, logits_at_once(self.backbone) // logits.shape[1])
+        parts = (tensor.split(few) for tensor in (logits.detach(), self._labels(rows), weights, gradient))
+        for part, labels, own_weights, own in zip(*parts, strict=True):
+            leaf = exact(part).requires_grad_()
+            losses = cross_entropy(leaf, labels, reduction="none")
+            own.copy_(torch.autograd.grad((losses * own_weights).sum(), leaf)[0])
+        logits.backward(gradient)
 
     def logits(self, rows: Sequence[TrainingRow], adapters: Sequence[Adapter]) -> Tensor:
         """What is predicted for each target token of each row, shape (targets, vocabulary)."""
@@ -351,9 +361,11 @@ def _padded_before(rows: Sequence[Tensor], columns: int) -> Tensor:
     Shape (how many, rows, key-value heads, columns, head width).
     """
     many, heads, _, width = rows[0].shape
-    joined = rows[0].new_zeros(many, len(rows), heads, columns, width)
+    joined = rows[0].new_empty(many, len(rows), heads, columns, width)
     for number, row in enumerate(rows):
-        joined[:, number, :, columns - row.shape[2] :] = row
+        begin = columns - row.shape[2]
+        joined[:, number, :, :begin] = 0
+        joined[:, number, :, begin:] = row
     return joined
 
 

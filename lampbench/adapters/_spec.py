@@ -7,15 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from lampbench.core import later
 
-from lampbench.backbone import Adapter, TransformersBackbone
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from lampbench.backbone import Adapter, TransformersBackbone
+else:
+    torch, nn = later("torch"), later("torch.nn")
 
 # One user's parameters by name, detached: what is saved, loaded and stacked.
-State = Mapping[str, Tensor]
+State = Mapping[str, "Tensor"]
 
 
 class AdapterSpec(ABC):
@@ -196,11 +201,11 @@ class TensorBank(Bank):
         for name, shape in shapes.items():
             self.parameters[name] = nn.Parameter(torch.zeros(slots, *shape, dtype=dtype, device=device))
 
-    @torch.no_grad()
     def put(self, slot: int, start: State) -> None:
         """Copy ``start`` into the slot."""
-        for name, parameter in self.parameters.items():
-            parameter[slot] = start[name].to(parameter)
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter[slot] = start[name].to(parameter)
 
     def take(self, slot: int) -> State:
         """A copy of the slot."""

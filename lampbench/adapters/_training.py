@@ -16,16 +16,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
-
-import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
-from torch.nn.utils.rnn import pad_sequence
+from typing import TYPE_CHECKING
 
 from lampbench.adapters._dropout import row_key
 from lampbench.adapters._spec import AdapterSpec, PerUser, State, acting, exact
-from lampbench.backbone import Adapter, PassWindow, TransformersBackbone, attached
-from lampbench.core import Pair
+from lampbench.core import Pair, later
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from lampbench.backbone import Adapter, TransformersBackbone
+else:
+    torch = later("torch")
 
 Encoded = tuple[list[int], list[int]]
 
@@ -63,12 +66,12 @@ class Recipe:
             for start in range(0, len(order), self.batch_size):
                 yield order[start : start + self.batch_size]
 
-    @torch.no_grad()
     def penalize(self, parameters: Sequence[Tensor]) -> None:
         """Add the gradient of the ``l1`` penalty to the parameters' gradients."""
-        for parameter in parameters if self.l1 else ():
-            if parameter.grad is not None:
-                parameter.grad.add_(parameter.sign(), alpha=self.l1)
+        with torch.no_grad():
+            for parameter in parameters if self.l1 else ():
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter.sign(), alpha=self.l1)
 
     def schedule(self, steps: int) -> Callable[[int], float]:
         """The learning rate of each step (from 0): up from 0 in the warm-up, then down to 0."""
@@ -147,18 +150,20 @@ def train_alone(
 
 def batch_loss(backbone: TransformersBackbone, batch: Sequence[Encoded], adapters: Sequence[Adapter]) -> Tensor:
     """Mean cross-entropy over the batch's target tokens, a scalar: padded on the right, every logit computed."""
+    from lampbench.backbone import PassWindow, attached
+
     device = backbone.model.device
     rows = [torch.tensor(prompt + target) for prompt, target in batch]
-    ids = pad_sequence(rows, batch_first=True, padding_value=backbone.pad).to(device)
-    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(device)
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=backbone.pad).to(device)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(device)
     ends = torch.tensor([len(prompt) for prompt, _ in batch], device=device)
     window = PassWindow(torch.zeros_like(ends), ends, torch.arange(len(batch), device=device), ids.shape[1])
     with attached(adapters, backbone.layers, window):
         logits = backbone.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
     is_target = (torch.arange(ids.shape[1], device=device) >= ends.unsqueeze(1)) & mask.bool()
-    return cross_entropy(exact(logits[:, :-1][is_target[:, 1:]]), ids[:, 1:][is_target[:, 1:]])
+    return torch.nn.functional.cross_entropy(exact(logits[:, :-1][is_target[:, 1:]]), ids[:, 1:][is_target[:, 1:]])
 
 
 def side_by_side(given: Sequence[Tensor], device: str) -> Tensor:
     """What is given with several examples, shape (examples, …); what is shorter is followed by zeros."""
-    return pad_sequence(list(given), batch_first=True).to(device)
+    return torch.nn.utils.rnn.pad_sequence(list(given), batch_first=True).to(device)

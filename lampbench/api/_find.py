@@ -58,7 +58,7 @@ def find_run(reference: str | Path, out: Path) -> Path:
         return found[0]
     if found:
         which = ", ".join(_told_apart(found[:_MOST_LISTED]))
-        raise InputError(f"{reference}: {len(found)} runs are called so; give the beginning of an id: {which}")
+        raise InputError(f"{reference}: {len(found)} runs have this name; give the beginning of an id: {which}")
     there = f"runs in {out}: {_listed(known)}" if known else f"there are no runs in {out}"
     raise InputError(
         f"{reference}: no such run; expected a run folder, the beginning of an id, or TASK/METHOD; {there} (--out "
@@ -111,7 +111,7 @@ def _told_apart(folders: Sequence[Path]) -> list[str]:
         own = read_run_row(folder / _ROW).identity
         model = own.backbone.id if own.backbone else None
         outer = {"task": own.task, "method": own.method, "protocol": own.protocol, "model": model}
-        known.append({**outer, "users": own.limit, "seed": own.seed, "engine": own.engine, **own.config})
+        known.append({**outer, "users": own.limit or "all", "seed": own.seed, "engine": own.engine, **own.config})
     names = dict.fromkeys(name for own in known for name in own)
     differing = [name for name in names if len({canonical_json(own.get(name)) for own in known}) > 1]
     told = [", ".join(f"{name} {own[name]}" for name in differing if name in own) for own in known]

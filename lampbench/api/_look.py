@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -149,7 +151,7 @@ def data_at(folder: Path | None) -> DataOf:
             try:
                 known[key] = load_protocol(own.protocol)[0].load(load_task(own.task), folder)
             except InputError as error:
-                raise InputError(f"the data of run {row.run_id} is needed to show its answers: {error}") from None
+                raise InputError(f"run {row.run_id}: its data is needed: {error}{_data_named(row)}") from None
         data = known[key]
         if data.hash != own.protocol_hash:
             raise InputError(
@@ -159,6 +161,14 @@ def data_at(folder: Path | None) -> DataOf:
         return data if own.limit is None else data.first_users(own.limit)
 
     return find
+
+
+def _data_named(row: Row) -> str:
+    """Which data folder the command of a run named; nothing if it named none, as one with a config file may."""
+    words = row.provenance.argv
+    named = [word.removeprefix("--data=") for word in words if word.startswith("--data=")]
+    named += [value for word, value in pairwise(words) if word == "--data"]
+    return f"; the run had --data {shlex.quote(named[-1])}" if named else ""
 
 
 def data_of_plans(datasets: Mapping[str, Dataset]) -> DataOf:

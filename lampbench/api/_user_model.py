@@ -140,7 +140,9 @@ def _of_model(row: Row, named: bool) -> dict[str, Any]:
         return found
     # Only a hub's revision is a commit.
     if own.revision.startswith("sha256:"):
-        raise InputError(f"run {row.run_id} used the model {own.id} of this machine; name its folder or file: --model")
+        raise InputError(
+            f"run {row.run_id}: its model was a local folder or file called {own.id!r}; name it: --model PATH"
+        )
     return {**found, "model": own.id, "revision": own.revision}
 
 

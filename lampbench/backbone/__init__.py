@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lampbench.backbone._chat import Chat, Frame, chat_identity, frame_of, has_template
 from lampbench.backbone._decoding import OPPU_SAMPLING, Decoding, Penalties
 from lampbench.backbone._encode import MAX_SEQUENCE, PromptEncoder, Usage
+from lampbench.backbone._families import attention_outputs, is_linear, linear_maps, projections, shared_layers
 from lampbench.backbone._load import BackboneInfo, describe_backbone, device_and_dtype, find_layers, load_tokenizer
 from lampbench.backbone._served import (
     SERVED,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from lampbench.backbone._backbone import TransformersBackbone
     from lampbench.backbone._contrast import Contrast
     from lampbench.backbone._decode import sample_tokens
-    from lampbench.backbone._families import attention_outputs, is_linear, linear_maps, projections, shared_layers
     from lampbench.backbone._partial import (
         all_keys_and_values,
         key_value_cache,
@@ -90,7 +90,7 @@ __all__ = [
 
 # Only these import torch, which a served model does not need.
 _WITH_WEIGHTS = (
-    "_backbone", "_contrast", "_decode", "_families", "_partial", "_pass", "_past", "_probes", "_quantize"
+    "_backbone", "_contrast", "_decode", "_partial", "_pass", "_past", "_probes", "_quantize"
 )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from lampbench.backbone._probes import (
     padding_changes_nothing,
     sharing_changes_nothing,
 )
+from lampbench.backbone._queues import Queue, batches, queues
 from lampbench.backbone._shared import SharedReading, beginnings_of
 from lampbench.backbone._watch import Watch
 from lampbench.backbone._written import Rules
@@ -274,7 +275,7 @@ class TransformersBackbone:
         """
         states = torch.empty(len(rows), len(layers), self.shape.width)
         above = range(layers[-1] + 1, self.shape.layers)
-        for batch in self._batches(rows, 0, self.batch_size):
+        for batch in batches(self._queues(rows, 0, self.batch_size)):
             with ExitStack() as stack:
                 stack.enter_context(layers_left_out(self.layers, above, in_tuple=self.layers_return))
                 found = [stack.enter_context(layer_output(self.layers[layer], _last_column)) for layer in layers]
@@ -315,34 +316,9 @@ class TransformersBackbone:
         extra = {**at_positions(self.model, positions), **keep_logits(self.model, 1)}
         self.model(input_ids=ids, attention_mask=mask, use_cache=False, **extra)
 
-    def _batches(self, rows: Sequence[Sequence[int]], room: int, batch_size: int) -> list[list[int]]:
-        """Row numbers in batches of similar length; ``room`` is how many tokens may follow a row."""
-        return [
-            own[start : start + size]
-            for own, size in self._queues(rows, room, batch_size)
-            for start in range(0, len(own), size)
-        ]
-
-    def _queues(self, rows: Sequence[Sequence[int]], room: int, batch_size: int) -> list[tuple[list[int], int]]:
-        """Row numbers, longest first, in groups that may be in one batch, and the size of each group's batches.
-
-        Where padding counts, rows of one length are together. Where rotary positions change at some length, rows on
-        either side of it are not in one batch, and a row that may come to cross it is alone.
-        """
-        order = sorted(range(len(rows)), key=lambda number: -len(rows[number]))
-        kinds: dict[int, list[int]] = {}
-        if not self.ignores_padding:
-            for number in order:
-                kinds.setdefault(len(rows[number]), []).append(number)
-            return [(own, batch_size) for own in kinds.values()]
-        if self._switch is None:
-            return [(order, batch_size)] if order else []
-        kinds = {0: [], 1: [], 2: []}
-        for number in order:
-            kinds[
-                0 if len(rows[number]) + room <= self._switch else 1 if len(rows[number]) > self._switch else 2
-            ].append(number)
-        return [(own, 1 if kind == 2 else batch_size) for kind, own in kinds.items() if own]
+    def _queues(self, rows: Sequence[Sequence[int]], room: int, batch_size: int) -> list[Queue]:
+        """Which rows may be in one batch; ``room`` is how many tokens may follow a row."""
+        return queues(list(map(len, rows)), room, batch_size, padded=self.ignores_padding, switch=self._switch)
 
     def _batching(self, size: int, rows: int) -> Batching:
         """What the model allows; nothing is tried for a row alone."""
@@ -389,15 +365,15 @@ class TransformersBackbone:
         texts = [""] * len(rows)
         readings = 1 if contrast is None else 2
         shared = self._shared(rows * readings, adapters)
-        for queue, size in self._queues(rows, room, max(1, self.batch_size // readings)):
-            own = queue if shared is None else shared.together(queue)
+        for queue in self._queues(rows, room, max(1, self.batch_size // readings)):
+            own = queue.rows if shared is None else shared.together(queue.rows)
             written = generate(
                 self.model,
                 self.layers,
                 [rows[i] for i in own],
                 rules=rules if self._most is None else rules.cut(self._most),
                 pad=self.pad,
-                batching=self._batching(size, len(own)),
+                batching=self._batching(queue.size, len(own)),
                 shared=shared,
                 adapters=adapters,
                 numbers=_numbers(own, len(rows), readings),
@@ -424,7 +400,7 @@ class TransformersBackbone:
         chosen = [""] * len(rows)
         readings = 1 if contrast is None else 2
         shared = self._shared(rows * readings, adapters)
-        for batch in self._batches(rows, longest, max(1, self.batch_size // (readings * len(answers)))):
+        for batch in batches(self._queues(rows, longest, max(1, self.batch_size // (readings * len(answers))))):
             scores = score_answers(
                 self.model,
                 self.layers,

@@ -53,15 +53,33 @@ def _best(rows: Sequence[Sequence[int]], ordered: Sequence[int], tail: int) -> l
     ``ordered`` is in the order of the ids, so that rows that begin alike stand together, and the beginning of the first
     and last is that of all.
     """
-    if len(ordered) < 2:
-        return []
-    first, last = rows[ordered[0]], rows[ordered[-1]]
-    common = next(
-        (at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last))
-    )
-    whole = Beginning(tuple(ordered), min(common, min(len(rows[number]) for number in ordered) - tail))
-    by_next: dict[int | None, list[int]] = defaultdict(list)
-    for number in ordered:
-        by_next[rows[number][common] if common < len(rows[number]) else None].append(number)
-    parts = [] if len(by_next) == 1 else [one for own in by_next.values() for one in _best(rows, own, tail)]
-    return parts if sum(one.saved for one in parts) > max(whole.saved, 0) else [whole] if whole.length > 0 else []
+    # Each beginning with the number of the shorter one that its rows share with others. A list and no recursion,
+    # because there may be as many, one within another, as there are rows.
+    nested: list[tuple[Beginning, int]] = []
+    pending = [(ordered, -1)]
+    while pending:
+        own, outer = pending.pop()
+        if len(own) < 2:
+            continue
+        common = _common(rows[own[0]], rows[own[-1]])
+        length = min(common, min(len(rows[number]) for number in own) - tail)
+        by_next: dict[int | None, list[int]] = defaultdict(list)
+        for number in own:
+            by_next[rows[number][common] if common < len(rows[number]) else None].append(number)
+        if len(by_next) > 1:
+            pending += [(part, len(nested)) for part in reversed(by_next.values())]
+        nested.append((Beginning(tuple(own), length), outer))
+    parts: list[list[Beginning]] = [[] for _ in nested]
+    best: list[Beginning] = []
+    for (whole, outer), longer in zip(reversed(nested), reversed(parts), strict=True):
+        best = [whole] if whole.length > 0 else []
+        if sum(one.saved for one in longer) > max(whole.saved, 0):
+            best = longer
+        if outer >= 0:
+            parts[outer][:0] = best
+    return best
+
+
+def _common(first: Sequence[int], last: Sequence[int]) -> int:
+    """How many tokens two rows begin with alike."""
+    return next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))

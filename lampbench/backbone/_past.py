@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
 
@@ -70,24 +71,76 @@ def _attention(
     enable_gqa: bool = False,
 ) -> Tensor:
     """What ``scaled_dot_product_attention`` gives for ``past`` followed by ``key`` and ``value``."""
-    rows, heads, columns, width = query.shape
-    before = past[0].shape[2]
-    whole = before + key.shape[2]
+    whole = past[0].shape[2] + key.shape[2]
     if dropout_p or is_causal or (attn_mask is not None and attn_mask.shape[-1] != whole):
         raise ValueError(f"attention over {whole} columns with dropout, or without a mask of all of them")
-    # The repeated keys of the pass itself are few columns.
-    old = _grouped(query, past[0].shape[1]) @ past[0].mT
-    new = _grouped(query, key.shape[1]) @ key.mT
-    scores = torch.cat([old.view(rows, heads, columns, before), new.view(rows, heads, columns, -1)], dim=-1)
-    scores = scores * (width**-0.5 if scale is None else scale)
-    if attn_mask is not None:
-        visible = attn_mask.dtype == torch.bool
-        scores = scores.masked_fill(~attn_mask, -torch.inf) if visible else scores + attn_mask
-    wide = torch.promote_types(scores.dtype, torch.float32)
-    shares = scores.softmax(-1, dtype=wide).to(query.dtype)
-    of_past, of_new = shares.split([before, whole - before], dim=-1)
-    joined = (_grouped(of_past, past[1].shape[1]) @ past[1]).view(rows, heads, columns, -1)
-    return joined + (_grouped(of_new, value.shape[1]) @ value).view(rows, heads, columns, -1)
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    joined: Tensor = _PastAttention.apply(query, key, value, *past, attn_mask, factor)  # type: ignore[no-untyped-call]
+    return joined
+
+
+class _PastAttention(torch.autograd.Function):
+    """Attention over a past and what follows it.
+
+    The scores are the largest tensors of a pass with a long past. Scale and mask change them in place, of all that is
+    made of them the shares alone are kept, and gradients are computed for what follows the past alone.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        past_keys: Tensor,
+        past_values: Tensor,
+        mask: Tensor | None,
+        scale: float,
+    ) -> Tensor:
+        rows, heads, columns, _ = query.shape
+        before = past_keys.shape[2]
+        # The repeated keys of the pass itself are few columns.
+        old = _grouped(query, past_keys.shape[1]) @ past_keys.mT
+        new = _grouped(query, key.shape[1]) @ key.mT
+        scores = torch.cat([old.view(rows, heads, columns, before), new.view(rows, heads, columns, -1)], dim=-1)
+        scores *= scale
+        if mask is not None and mask.dtype == torch.bool:
+            scores.masked_fill_(~mask, -torch.inf)
+        elif mask is not None:
+            scores = scores + mask
+        exact = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+        shares = exact.to(query.dtype)
+        of_past, of_new = shares.split([before, key.shape[2]], dim=-1)
+        joined = (_grouped(of_past, past_values.shape[1]) @ past_values).view(rows, heads, columns, -1)
+        joined += (_grouped(of_new, value.shape[1]) @ value).view(joined.shape)
+        ctx.save_for_backward(query, key, value, past_keys, past_values, exact, shares)
+        ctx.scale = scale
+        return joined
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, past_keys, past_values, exact, shares = ctx.saved_tensors
+        (gradient,) = gradients
+        rows, heads, columns, _ = query.shape
+        before, after = past_keys.shape[2], key.shape[2]
+        own = _grouped(gradient, value.shape[1])
+        of_value = _grouped(shares[..., before:], value.shape[1]).mT @ own
+        of_past = _grouped(gradient, past_values.shape[1]) @ past_values.mT
+        of_new = own @ value.mT
+        of_shares = torch.cat(
+            [of_past.view(rows, heads, columns, before), of_new.view(rows, heads, columns, after)], -1
+        )
+        # Masked columns have a share of 0, and so no gradient.
+        of_scores = torch.ops.aten._softmax_backward_data(of_shares.to(exact.dtype), exact, -1, exact.dtype)
+        of_scores = of_scores.to(query.dtype)
+        of_scores *= ctx.scale
+        of_old, of_new = of_scores.split([before, after], dim=-1)
+        of_query = (_grouped(of_old, past_keys.shape[1]) @ past_keys).view(query.shape)
+        of_new = _grouped(of_new, key.shape[1])
+        of_query += (of_new @ key).view(query.shape)
+        of_key = (_grouped(query, key.shape[1]).mT @ of_new).mT
+        return of_query, of_key, of_value, None, None, None, None
 
 
 def _grouped(of_heads: Tensor, shared: int) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from lampbench.backbone._load import mute_bitsandbytes
-from lampbench.core import InputError
+from lampbench.core import InputError, first_line
 
 QUANTIZATIONS = ("nf4", "int8")
 # Values that share a scale, as bitsandbytes and QLoRA have it.
@@ -116,7 +116,7 @@ def check_quantization(quantization: str, device: str | None) -> None:
         tried = QuantizedLinear(nn.Linear(_BLOCK, _BLOCK, bias=False), quantization, device)
         tried(torch.ones(1, _BLOCK, device=device)).sum().item()
     except Exception as error:  # whatever a library without kernels for a device raises
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error) or type(error).__name__
         raise InputError(
             f"--quantize {quantization}: bitsandbytes does not work on {device}: {reason[:300]}; use another --device, "
             "or leave --quantize out"

@@ -104,24 +104,35 @@ class _Question:
     one_line: bool
     sampling: Sampling | None
     seed: int | None
+    stop: str = ""
 
     @property
     def key(self) -> str:
         """The same for requests that must get the same answer."""
         sampling = asdict(self.sampling) if self.sampling else None
-        return digest([self.prompt.text, self.max_tokens, self.one_line, sampling, self.seed])[:32]
+        parts = [self.prompt.text, self.max_tokens, self.one_line, sampling, self.seed]
+        return digest([*parts, self.stop] if self.stop else parts)[:32]
+
+    def _ends(self, chat: Chat | None) -> list[str]:
+        """The texts at which the server is to end the answer: those that cannot come before it begins."""
+        # A turn may begin with empty lines, which a newline must not end.
+        ends = ["\n"] if self.one_line and chat is None else []
+        # An answer may begin with white space, and a thought may hold any text.
+        if self.stop and not self.stop[0].isspace() and (chat is None or not chat.thinking):
+            ends.append(self.stop)
+        return ends
 
     def body(self, model: str, chat: Chat | None, *, top_k: bool) -> dict[str, Any]:
         """The request as the API takes it; without ``top_k``, which only some servers know."""
         body: dict[str, Any] = {"model": model, "max_tokens": self.max_tokens}
         if chat is None:
             body["prompt"] = self.prompt.text
-            if self.one_line:
-                body["stop"] = ["\n"]
         else:
-            # A turn may begin with empty lines or a thought, which a newline must not end.
             turns = [("system", chat.system), ("user", self.prompt.text)]
             body["messages"] = [{"role": role, "content": text} for role, text in turns if text is not None]
+        ends = self._ends(chat)
+        if ends:
+            body["stop"] = ends
         if self.sampling is None:
             return {**body, "temperature": 0.0}
         body |= {"temperature": self.sampling.temperature, "top_p": self.sampling.top_p, "seed": self.seed}
@@ -212,7 +223,7 @@ class _Server:
     def __init__(self, info: ServedInfo, chat: Chat | None, patience: Patience) -> None:
         self._model, self._chat = info.name, chat
         self._api = Api(info.endpoint, patience)
-        self._takes_top_k = True
+        self._takes_top_k = self._takes_stop = True
 
     def models(self, halt: threading.Event) -> list[str] | None:
         """The models that it lists; None if it has no such list. Raises as ``complete`` does."""
@@ -225,16 +236,22 @@ class _Server:
 
     def complete(self, question: _Question, halt: threading.Event) -> tuple[Completion, bool | None]:
         """The answer, and whether ``top_k`` was among what was asked (None for greedy); raises as ``Api.complete``."""
-        model, chat, top_k = self._model, self._chat, self._takes_top_k
-        sampled, turns = question.sampling is not None, chat is not None
-        try:
-            completion = self._api.complete(question.body(model, chat, top_k=top_k), turns, halt)
-        except RefusedError as error:
-            if not (sampled and top_k and "top_k" in str(error)):
-                raise
-            top_k = self._takes_top_k = False
-            completion = self._api.complete(question.body(model, chat, top_k=False), turns, halt)
-        return completion, top_k if sampled else None
+        sampled = question.sampling is not None
+        while True:
+            top_k = self._takes_top_k
+            asked = question if self._takes_stop else replace(question, stop="")
+            body = asked.body(self._model, self._chat, top_k=top_k)
+            try:
+                completion = self._api.complete(body, self._chat is not None, halt)
+            except RefusedError as error:
+                if sampled and top_k and "top_k" in str(error):
+                    self._takes_top_k = False
+                elif asked.stop and "stop" in str(error):
+                    self._takes_stop = False
+                else:
+                    raise
+            else:
+                return completion, top_k if sampled else None
 
 
 class ServedBackbone:
@@ -284,7 +301,7 @@ class ServedBackbone:
     def answer(self, task: Task, prompts: Sequence[Prompt]) -> list[str]:
         """One answer per prompt, stripped, decoded as the run asks."""
         sampling = OPPU_SAMPLING if self.decoding.mode == "sampled" else None
-        written = self._ask(prompts, task.max_new_tokens, sampling, one_line=task.one_line)
+        written = self._ask(prompts, task.max_new_tokens, sampling, one_line=task.one_line, stop=task.stop)
         return [task.ended(text) for text in written]
 
     def write(self, prompts: Sequence[Prompt], max_new_tokens: int, sampling: Sampling | None = None) -> list[str]:
@@ -295,12 +312,13 @@ class ServedBackbone:
         """Nothing: the server answered when the run was planned."""
 
     def _ask(
-        self, prompts: Sequence[Prompt], max_tokens: int, sampling: Sampling | None, *, one_line: bool
+        self, prompts: Sequence[Prompt], max_tokens: int, sampling: Sampling | None, *, one_line: bool, stop: str = ""
     ) -> list[str]:
         # A thought has room of its own.
         room = max_tokens + (self.decoding.chat.thinking if self.decoding.chat else 0)
         questions = [
-            _Question(prompt, room, one_line, sampling, self._seed(prompt) if sampling else None) for prompt in prompts
+            _Question(prompt, room, one_line, sampling, self._seed(prompt) if sampling else None, stop)
+            for prompt in prompts
         ]
         keys = [question.key for question in questions]
         new = {key: own for key, own in zip(keys, questions, strict=True) if key not in self.replies}

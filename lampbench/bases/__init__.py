@@ -15,7 +15,7 @@ __all__ = ["PUBLISHED", "AdapterMethod", "PromptMethod", "TrainingConfig", "pres
 
 
 def __getattr__(name: str) -> Any:
-    # torch is imported only by those who train.
+    # Only those who train need adapters.
     if name == "AdapterMethod":
         from lampbench.bases._adapter_method import AdapterMethod
 

@@ -6,24 +6,19 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from lampbench.adapters import (
     AdapterSpec,
     EngineOptions,
     PerUser,
     Recipe,
-    Snapshots,
     State,
     TrainingJob,
     acting,
     differ,
     train_alone,
-    train_together,
 )
-from lampbench.backbone import Adapter, Contrast, TransformersBackbone
 from lampbench.bases._training_config import TrainingConfig, filled
 from lampbench.core import (
     Context,
@@ -39,6 +34,11 @@ from lampbench.core import (
     derive_seed,
     digest,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lampbench.backbone import Adapter, Contrast, TransformersBackbone
 
 
 class AdapterMethod(Method):
@@ -223,6 +223,8 @@ class AdapterMethod(Method):
         job = TrainingJob("shared", derive_seed(self.seed, "shared"), pairs, starts, given)
         if self.engine == "solo":
             return train_alone(self.backbone, job, specs, recipe, progress=self.progress)
+        from lampbench.adapters import Snapshots, train_together
+
         about = digest([repr(specs), repr(recipe), job.seed, [[pair.prompt.text, pair.target] for pair in pairs]])
         ((_, states),) = train_together(
             self.backbone, [job], specs, recipe,
@@ -254,6 +256,8 @@ class AdapterMethod(Method):
                 yield job.name, state
                 self.progress(done, len(jobs))
             return
+        from lampbench.adapters import train_together
+
         trained = train_together(
             self.backbone, jobs, [spec], recipe,
             beneath=beneath, options=self.options, progress=self.progress, say=self.say,

@@ -96,6 +96,10 @@ class Names(click.ParamType):  # type: ignore[type-arg]
         found = [name for name in names if _begins(name, last) and name not in before.split(",")]
         return [CompletionItem(f"{before}{comma}{name}") for name in found]
 
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """What click adds if the option is missing."""
+        return f"Known: {', '.join(self._registry().names())}; or all."
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The names, comma-separated."""
         names = [value] if isinstance(value, str) else value

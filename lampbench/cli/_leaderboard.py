@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,7 +56,8 @@ def _add(runs: Sequence[Path], root: Path, *, private: bool = False) -> int:
     from lampbench.leaderboard import code_remark, read_result
 
     folders, refused = _run_folders(runs)
-    added, known, remarks = 0, 0, []
+    added, known = 0, 0
+    remarks: Counter[str] = Counter()
     for folder in folders:
         try:
             target = add_run(folder, root, private=private)
@@ -72,9 +74,9 @@ def _add(runs: Sequence[Path], root: Path, *, private: bool = False) -> int:
             continue
         click.echo(f"added {target}")
         if remark := code_remark(read_result(target).row):
-            remarks.append(f"{target}: {remark}")
-    for text in remarks:
-        click.echo(f"note: {text}", err=True)
+            remarks[remark] += 1
+    for text, count in remarks.items():
+        click.echo(f"note: {count} of {added} added: {text}", err=True)
     for text in refused:
         click.echo(f"error: not added: {text}", err=True)
     if not private:
@@ -278,7 +280,7 @@ def validate(paths: Sequence[Path], golds: Sequence[Path], models: Sequence[Path
     for fault in faults:
         click.echo(fault)
     rows = sum(len(list(path.rglob("row.json"))) for path in paths)
-    click.echo(f"{rows} rows, {len(faults)} faults", err=bool(faults))
+    click.echo(f"{rows} rows, {len(faults)} fault{'' if len(faults) == 1 else 's'}", err=bool(faults))
     return 1 if faults else 0
 
 

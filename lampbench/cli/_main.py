@@ -136,7 +136,7 @@ def _interrupted(arguments: Sequence[str]) -> str:
 
 def _told(error: BaseException) -> tuple[str, int]:
     """An error in one line, and the exit status."""
-    from lampbench.core import LampBenchError, is_out_of_memory
+    from lampbench.core import LampBenchError, first_line, is_out_of_memory
 
     if isinstance(error, LampBenchError):
         return str(error), error.exit_status
@@ -145,7 +145,7 @@ def _told(error: BaseException) -> tuple[str, int]:
         # Who writes into an open file is not told its name.
         where = f"{error.filename}: " if error.filename is not None else "a file cannot be written: " if full else ""
         return f"{where}{error.strerror or error}{'; free some space, and repeat the command' if full else ''}", 1
-    text = (str(error).strip().splitlines() or [""])[0]
+    text = first_line(error)
     if isinstance(error, SystemExit):
         return f"a plug-in ended the program (SystemExit: {text}); repair or uninstall it", 1
     if is_out_of_memory(error):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from lampbench.api import known_runs, task_names
-from lampbench.cli._flags import METHODS, TASKS, Typed, flag
+from lampbench.cli._flags import METHODS, TASKS, Typed, flag, plugin_words
 from lampbench.core import CACHE_VARIABLE, MissingDataError, Task
 from lampbench.runner import Settings, load_task, options
 
@@ -67,6 +68,13 @@ def run_argument(name: str, **more: Any) -> Callable[[_Command], _Command]:
         return found or [CompletionItem(incomplete, type="dir")]
 
     return click.argument(name, metavar=name.upper(), shell_complete=complete, **more)
+
+
+def where_words(out: Path, data: Path | None = None) -> str:
+    """The options that a command which this one prints needs to find the same runs, data and plug-ins."""
+    given = {"--out": out if out != Settings().out else None, "--data": data}
+    words = [f" {option} {shlex.quote(str(path))}" for option, path in given.items() if path is not None]
+    return "".join(words) + plugin_words()
 
 
 def note(text: str) -> None:

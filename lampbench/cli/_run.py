@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,17 @@ from lampbench.api import (
     short_names,
     task_names,
 )
-from lampbench.cli._flags import Grouped, config_flag, flag, plugin_words, setting_flags, settings_of
-from lampbench.cli._options import cache_option, k_option, method_option, note, set_option, task_option, use_cache
+from lampbench.cli._flags import Grouped, config_flag, flag, setting_flags, settings_of
+from lampbench.cli._options import (
+    cache_option,
+    k_option,
+    method_option,
+    note,
+    set_option,
+    task_option,
+    use_cache,
+    where_words,
+)
 from lampbench.core import config_to_json
 from lampbench.data import SYNTHETIC
 from lampbench.runner import Plan, Planner, RunFolder, Settings, Steps, has_shared_stage
@@ -82,16 +90,15 @@ def _end_text(results: Results, settings: Settings) -> str:
     out, folders = settings.out, results.folders
     pattern = out / settings.protocol / "<task>" / "<method>" / "<run>"
     lines = [f"Run folder: {folders[0]}" if len(folders) == 1 else f"Run folders: {pattern}"]
-    where = ("" if out == Settings().out else f" --out {shlex.quote(str(out))}") + plugin_words()
     done = [folder for row, folder in zip(results, folders, strict=True) if row.status == "success"]
     # Zero-shot first: others are compared with it.
     same_task = [folder for folder in done if folder.parts[-3] == done[0].parts[-3]]
     same_task.sort(key=lambda folder: folder.parts[-2] != BASELINE)
     calls = short_names(same_task, out)
     if len(calls) > 1:
-        lines.append(f"Compare: lampbench compare {' '.join(calls)}{where}")
+        lines.append(f"Compare: lampbench compare {' '.join(calls)}{where_words(out)}")
     if calls:
-        lines.append(f"Look at answers: lampbench show {calls[-1]}{where}")
+        lines.append(f"Look at answers: lampbench show {calls[-1]}{where_words(out, settings.data)}")
         if BASELINE not in {folder.parts[-2] for folder in folders}:
             lines.append(f"See what was gained: add {BASELINE} to --method; runs that are finished are kept")
     return "\n" + "\n\n".join([*blocks, "\n".join(lines)])
@@ -111,9 +118,18 @@ def _plan_text(plan: Plan, planner: Planner, tokens: Tokens | None) -> str:
         "optimizer steps per user": Steps.of(plan.config, data.evaluated) or "none",
         "time": f"about {duration(guess.seconds)} ({guess.basis})" if guess else "not known",
         "config": json.dumps(config_to_json(plan.config)),
-        "identity": json.dumps(plan.identity),
+        "model": _model_text(plan.identity["backbone"]),
+        "decoding": json.dumps(plan.identity["decoding"]) if plan.decoding else "none",
+        "seed": plan.identity["seed"],
     }
     return "\n".join([f"{plan.task.name} {plan.method}", *(f"  {key}: {value}" for key, value in facts.items())])
+
+
+def _model_text(backbone: Mapping[str, Any] | None) -> str:
+    if backbone is None:
+        return "none"
+    quantized = f", {backbone['quantization']}" if "quantization" in backbone else ""
+    return f"{backbone['id']}, {backbone['dtype']}{quantized} on {backbone['device']}, revision {backbone['revision']}"
 
 
 def _tokens(plan: Plan, counted: dict[tuple[str, bool], Tokens]) -> Tokens | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lampbench.cli._options import cache_option, out_option, run_argument, use_cache
+from lampbench.cli._options import cache_option, out_option, run_argument, use_cache, where_words
 
 _MOST = 10
 
@@ -61,4 +61,4 @@ def show(
     left = len(listed) - len(shown_lines)
     more = f"\nand {left} more (--most 0 lists all, --html FILE writes a page)" if left else ""
     first = listed[2].split()[0]
-    click.echo(f"{more}\nOne query: lampbench show {run} --query {first}")
+    click.echo(f"{more}\nOne query: lampbench show {run} --query {first}{where_words(out, data)}")

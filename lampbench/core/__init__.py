@@ -9,7 +9,7 @@ from lampbench.core._config import (
     convert,
     setting,
 )
-from lampbench.core._errors import InputError, LampBenchError, MissingDataError, unknown_name
+from lampbench.core._errors import InputError, LampBenchError, MissingDataError, first_line, unknown_name
 from lampbench.core._files import (
     CACHE_VARIABLE,
     cache_folder,
@@ -22,6 +22,7 @@ from lampbench.core._files import (
     remove_abandoned,
     write_json,
 )
+from lampbench.core._later import later
 from lampbench.core._memory import free_host_memory, is_out_of_memory
 from lampbench.core._method import (
     Backbone,
@@ -100,9 +101,11 @@ __all__ = [
     "file_plugin",
     "file_sha256",
     "find_kept_task",
+    "first_line",
     "free_host_memory",
     "is_out_of_memory",
     "keep_task",
+    "later",
     "load_per_core",
     "locked",
     "methods",

@@ -26,6 +26,11 @@ class MissingDataError(InputError):
     """A protocol has no data of a task. ``--task all`` leaves such tasks out."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what another library's error says; empty if it says nothing."""
+    return (str(error).strip().splitlines() or [""])[0]
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str], note: str = "") -> InputError:
     """The error for an unknown name: what was found, the nearest name, all names."""
     names = sorted(known)

@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import metadata
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -92,7 +92,7 @@ class Registry:
         self._loaded: dict[str, tuple[Plugin, Any]] = {}
         for entry_point in entry_points:
             claims = self._claims.setdefault(entry_point.name, [])
-            plugin = _plugin(entry_point)
+            plugin = Plugin(entry_point.name, _named(entry_point.dist), entry_point.value, entry_point)
             # A source tree beside an installed copy shows the same distribution twice.
             if plugin.distribution not in [claim.distribution for claim in claims]:
                 claims.append(plugin)
@@ -252,7 +252,8 @@ def _readable(dist: metadata.Distribution) -> Iterable[metadata.EntryPoint]:
         return ()
 
 
-def _plugin(entry_point: metadata.EntryPoint) -> Plugin:
-    dist = entry_point.dist
-    distribution = f"{dist.name} {dist.version}" if dist is not None and dist.name else "an unnamed distribution"
-    return Plugin(entry_point.name, distribution, entry_point.value, entry_point)
+@lru_cache(maxsize=16)
+def _named(dist: metadata.Distribution | None) -> str:
+    """A distribution in words; reading its metadata takes longer than all else that a registry does."""
+    about = None if dist is None else dist.metadata
+    return f"{about['Name']} {about['Version']}" if about is not None and about["Name"] else "an unnamed distribution"

@@ -69,8 +69,7 @@ class Task:
         lamp_folder: The folder on LaMP's server below that of a setting, or None if the task is not LaMP's.
         oppu_folder, oppu_users: The folder in OPPU's release, or None if the task is not in it; and its file of
             evaluated users.
-        stop: The text at which a written answer is cut; empty if there is none. A model writes no further; a served
-            one writes on until its end token or ``max_new_tokens``, which costs time.
+        stop: The text at which a written answer is cut; empty if there is none. A model writes no further.
         definition: What the task's file says; None if the task is a plug-in.
     """
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lampbench import core
-from lampbench.core import LampBenchError
+from lampbench.core import LampBenchError, first_line
 
 # The child looks for modules in the same places as this process.
 _CODE = "import sys; sys.path[:] = {path!r}; from lampbench.doctor._child import main; main()"
@@ -100,7 +100,7 @@ def _outcome(step: str) -> dict[str, Any]:
 
 
 def _line(error: BaseException) -> str:
-    first = (str(error).strip().splitlines() or [""])[0]
+    first = first_line(error)
     return first if isinstance(error, LampBenchError) else f"{type(error).__name__}: {first}"
 
 

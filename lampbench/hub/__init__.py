@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 
 from lampbench.core import InputError, file_sha256
 from lampbench.hub._gguf import SUFFIX, GgufHeader, check_gguf, read_header
+from lampbench.hub._remote import hub_commit
 
 __all__ = ["ModelSource", "find_model", "find_tokenizer", "gguf_header"]
 
@@ -97,7 +97,7 @@ def find_model(name: str, revision: str | None = None, trust_remote_code: bool =
         content = _content_hash(folder, _CONTENT, trust_remote_code)
         _check_revision(f"{name}: the folder's", content, revision)
         return ModelSource(name, folder.resolve().name, content, True, trust_remote_code)
-    return ModelSource(name, name, _hub_commit(name, revision, trust_remote_code), False, trust_remote_code)
+    return ModelSource(name, name, hub_commit(name, revision, trust_remote_code), False, trust_remote_code)
 
 
 def find_tokenizer(name: str, trust_remote_code: bool = False) -> ModelSource:
@@ -110,7 +110,7 @@ def find_tokenizer(name: str, trust_remote_code: bool = False) -> ModelSource:
     if name.lower().endswith(SUFFIX):
         return _gguf_model(folder, None)
     if not _is_folder(folder):
-        return ModelSource(name, name, _hub_commit(name, None, trust_remote_code), False, trust_remote_code)
+        return ModelSource(name, name, hub_commit(name, None, trust_remote_code, "tokenizer"), False, trust_remote_code)
     if not any(folder.glob("tokenizer*")):
         raise InputError(f"--tokenizer {name}: no tokenizer.json; expected a folder as save_pretrained writes it")
     content = _content_hash(folder, _TOKENIZER, trust_remote_code)
@@ -194,22 +194,3 @@ def _check_code(folder: Path) -> None:
                 f"{path}: auto_map names code of the repository {found[1]}, which may change; copy its *.py files "
                 f"into the folder, and take '{found[1]}--' out of auto_map"
             )
-
-
-def _hub_commit(name: str, revision: str | None, trust_remote_code: bool) -> str:
-    from transformers import AutoConfig
-
-    # Every attempt to reach the hub would print a line; the error says it once.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    try:
-        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
-    except Exception as error:  # transformers raises many kinds for wrong names and files
-        cause = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"model {name}: no such folder, and it cannot be loaded from the hub: {cause.rstrip('.')}; name a "
-            "folder that save_pretrained wrote, or a hub id; without a network, one that is in the hub's cache"
-        ) from None
-    commit = getattr(config, "_commit_hash", None)
-    if commit is None:
-        raise InputError(f"model {name}: the hub gives no commit for it; use a folder instead")
-    return str(commit)

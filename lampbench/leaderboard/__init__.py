@@ -2,7 +2,8 @@
 
 from lampbench.leaderboard._added import AddedScore, read_added, write_added
 from lampbench.leaderboard._board import Board, Entry, boards
-from lampbench.leaderboard._columns import COLUMNS, Cell, Column, columns
+from lampbench.leaderboard._cells import Cell
+from lampbench.leaderboard._columns import COLUMNS, Column, columns
 from lampbench.leaderboard._compare import Comparison, Moved, adjusted, check_comparable, compare, query_changes
 from lampbench.leaderboard._eee import eee_records
 from lampbench.leaderboard._hub import hub_results

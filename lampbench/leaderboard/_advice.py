@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lampbench.leaderboard._board import RAW
-from lampbench.leaderboard._columns import count, number, seconds
+from lampbench.leaderboard._cells import count, number, seconds
 from lampbench.leaderboard._overview import OverviewRow, Section
 
 _MOST_NAMED = 6

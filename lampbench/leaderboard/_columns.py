@@ -13,10 +13,19 @@ from typing import Any, Literal, TypeAlias
 from lampbench.core import Metric, Task
 from lampbench.leaderboard._added import AddedScore
 from lampbench.leaderboard._board import ADAPTED, RAW, Entry
-from lampbench.leaderboard._compare import Moved
+from lampbench.leaderboard._cells import (
+    Cell,
+    count,
+    estimate_cell,
+    megabytes,
+    moved_cell,
+    one_digit,
+    p_value,
+    seconds,
+    share,
+)
 from lampbench.metrics import LEVEL, Estimate
 
-ABSENT = "–"
 Order = Literal["ascending", "descending"]
 # Choices of columns on a page: what methods reach, what they cost, and how they were run.
 View = Literal["quality", "cost", "run"]
@@ -24,23 +33,6 @@ _VIEWS: dict[str, View] = {"cost": "cost", "runs": "run"}
 # Metrics that rescoring added, each with one of its scores.
 Added: TypeAlias = Mapping[str, AddedScore]
 _NOTHING_ADDED: Added = MappingProxyType({})
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What a table shows of a value.
-
-    Attributes:
-        detail: What pages write smaller, after the text: an interval.
-        sort: What the column is sorted by; None goes last, whatever the order.
-    """
-
-    text: str
-    detail: str = ""
-    sort: float | str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.text} {self.detail}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -127,44 +119,6 @@ def best_first(metric: Metric) -> Order:
     return "descending" if metric.higher_is_better else "ascending"
 
 
-def number(value: float | None, style: str) -> str:
-    """A number in a format; a dash for None."""
-    return ABSENT if value is None else f"{value:{style}}"
-
-
-def count(value: float | None) -> str:
-    """A whole number with its thousands apart."""
-    return number(value, ",.0f")
-
-
-def score(value: float | None) -> str:
-    """A metric's value."""
-    return number(value, ".4f")
-
-
-def share(value: float | None) -> str:
-    """A share as a percentage."""
-    return number(value, ".1%")
-
-
-def seconds(value: float | None) -> str:
-    """Seconds to the millisecond; a shorter time says so instead of reading as nothing."""
-    return "<0.001" if value is not None and 0 < value < 0.0005 else number(value, ",.3f")
-
-
-def megabytes(value: float | None) -> str:
-    """Bytes as whole megabytes of a million."""
-    return count(None if value is None else value / 1e6)
-
-
-def interval(estimate: Estimate | None, sign: str = "") -> str:
-    """The 95% interval in brackets; empty if there is none."""
-    if estimate is None or estimate.value is None or estimate.ci95 is None:
-        return ""
-    low, high = estimate.ci95
-    return f"[{low:{sign}.4f}, {high:{sign}.4f}]"
-
-
 def _number(
     title: str,
     group: str,
@@ -218,23 +172,6 @@ def _length(name: str, value: Callable[[Entry], float | None], meaning: str) -> 
     return Column(name.replace("_", " "), "lengths", value, None, meaning, ("lengths", name))
 
 
-def _estimate(estimate: Estimate | None, sign: str = "") -> Cell:
-    value = estimate.value if estimate else None
-    return Cell(number(value, f"{sign}.4f"), interval(estimate, sign), value)
-
-
-def _one_digit(value: float | None) -> str:
-    return number(value, ",.1f")
-
-
-def _p(value: float | None) -> str:
-    return "<0.001" if value is not None and value < 0.001 else number(value, ".3f")
-
-
-def _moved(moved: Moved | None) -> Cell:
-    return Cell(f"{moved.helped}/{moved.hurt}", sort=moved.helped - moved.hurt) if moved else Cell(ABSENT)
-
-
 def _versions(entry: Entry) -> str:
     return ", ".join(sorted({result.row.provenance.version for result in entry.results}))
 
@@ -280,7 +217,7 @@ def _score(metric: Metric, primary: Metric) -> Column:
         metric.key,
         "score",
         lambda e: dict(zip(("micro", "macro"), e.scores[metric.key], strict=True)),
-        lambda scores: _estimate(scores["micro"]),
+        lambda scores: estimate_cell(scores["micro"]),
         "Over all queries, the mean over seeds, with a 95% interval from a bootstrap over users.",
         path=("scores", metric.key),
         unit=good_end(metric),
@@ -296,7 +233,7 @@ def _added(key: str, score: AddedScore) -> Column:
         f"{key} (added)",
         "added",
         lambda e: e.added(key),
-        lambda own: _estimate(Estimate(own.value, own.ci95) if own else None),
+        lambda own: estimate_cell(Estimate(own.value, own.ci95) if own else None),
         "Added after the runs by lampbench rescore, from their answers; no rank and no test rests on it. Over all "
         "queries, the mean over seeds, with a 95% interval if it is one run.",
         path=("added", key),
@@ -310,7 +247,7 @@ def _over_users(metric: Metric) -> Column:
         "over users",
         "score",
         lambda e: e.scores[metric.key][1],
-        _estimate,
+        estimate_cell,
         "The primary metric as the mean of users' own scores: a user with many queries counts as much as one with few. "
         "Absent if a user has no score of their own (macro-F1).",
         unit=f"{metric.key}, {good_end(metric)}",
@@ -324,7 +261,7 @@ def _difference(baseline: str, metric: Metric, meaning: str, path: tuple[str, ..
         f"against {baseline}",
         f"against {baseline}",
         lambda e: e.gains.get(baseline),
-        lambda gain: _estimate(gain.differences[metric.key].micro if gain else None, "+"),
+        lambda gain: estimate_cell(gain.differences[metric.key].micro if gain else None, "+"),
         meaning,
         path,
         f"{metric.key}, {good_end(metric)}",
@@ -347,7 +284,7 @@ _OF_GAIN: tuple[Column, ...] = (
         "p",
         "against zero-shot",
         lambda e: e.gain.p if e.gain else None,
-        _p,
+        p_value,
         "Of that difference: permuted by user, adjusted by Holm for all entries of the board.",
         unit="Holm",
     ),
@@ -355,7 +292,7 @@ _OF_GAIN: tuple[Column, ...] = (
         "users helped/hurt",
         "against zero-shot",
         lambda e: e.gain.moved if e.gain else None,
-        _moved,
+        moved_cell,
         "How many users score better, and how many worse, than with zero-shot.",
         first="descending",
     ),
@@ -423,7 +360,7 @@ COLUMNS: tuple[Column, ...] = (
         "Seconds to adapt to one user, the mean. Absent for a method that does nothing per user before the queries.",
         main=True,
     ),
-    _cost("shared s", "shared_seconds", lambda e: e.shared_seconds, _one_digit, "Seconds of the shared stage."),
+    _cost("shared s", "shared_seconds", lambda e: e.shared_seconds, one_digit, "Seconds of the shared stage."),
     _saved(
         "time saved",
         "time_reduction",
@@ -435,7 +372,7 @@ COLUMNS: tuple[Column, ...] = (
         "ms/query",
         "ms_per_query",
         lambda e: e.query_ms,
-        _one_digit,
+        one_digit,
         "Milliseconds to answer one query, the mean.",
         main=True,
     ),

@@ -69,8 +69,8 @@ class Comparison:
             f"  users helped {m.helped}, unchanged {m.unchanged}, hurt {m.hurt}; worst tenth {m.worst_tenth:+.4f}"
         )
         lines.append(f"  answers that differ: {self.changed:.1%}")
-        moved = [f"{user} {change:+.3f}" for user, change in self.users[:_NAMED] if change]
-        return "\n".join([*lines, f"  users that moved most (positive is better): {', '.join(moved) or 'none'}"])
+        moved = [f"    {user}: {change:+.3f}" for user, change in self.users[:_NAMED] if change]
+        return "\n".join([*lines, "  users that moved most (positive is better):", *(moved or ["    none"])])
 
 
 def compare(

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from lampbench.core import Metric
 from lampbench.data import SYNTHETIC
 from lampbench.leaderboard._board import Board, Entry
-from lampbench.leaderboard._columns import count, seconds
+from lampbench.leaderboard._cells import count, seconds
 from lampbench.leaderboard._overview import limit_name, model_name
 
 _SPECIAL = {

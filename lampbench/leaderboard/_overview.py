@@ -114,7 +114,10 @@ def sections(boards: Iterable[Board]) -> list[Section]:
 
 def model_name(board: Board) -> str:
     """Backbone and decoding in words."""
-    return f"{board.backbone}, {board.decoding} decoding" if board.backbone else "no language model"
+    if board.backbone is None:
+        return "no language model"
+    mode, *more = str(board.decoding).split(", ")
+    return ", ".join([board.backbone, f"{mode} decoding", *more])
 
 
 def limit_name(board: Board) -> str:

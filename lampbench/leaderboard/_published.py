@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from lampbench.core import InputError, Metric, Task, tasks
 from lampbench.leaderboard._board import Board, Entry
-from lampbench.leaderboard._columns import ABSENT, number, score
+from lampbench.leaderboard._cells import ABSENT, number, score
 from lampbench.rows import read_record
 
 ABOUT = (

@@ -17,18 +17,8 @@ from lampbench.core import Task, write_json
 from lampbench.data import SYNTHETIC
 from lampbench.leaderboard._added import AddedScore
 from lampbench.leaderboard._board import Board, Entry
-from lampbench.leaderboard._columns import (
-    ABSENT,
-    Added,
-    columns,
-    count,
-    meanings,
-    number,
-    score,
-    seconds,
-    share,
-    table_columns,
-)
+from lampbench.leaderboard._cells import ABSENT, count, number, score, seconds, share
+from lampbench.leaderboard._columns import Added, columns, meanings, table_columns
 from lampbench.leaderboard._overview import OverviewRow, Section, limit_name, model_name, sections
 from lampbench.leaderboard._results import no_collection
 

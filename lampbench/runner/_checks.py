@@ -15,9 +15,9 @@ from lampbench.runner._reach import reachable
 # Users of a run whose answers are checked: one of so many, within these bounds; and queries of each.
 _ONE_IN, _FEWEST, _MOST, _QUERIES_EACH = 12, 2, 4, 1
 # The first tokens tell whether answers are equal. With a real model, whole answers would take a third of a short run.
-_TOKENS = 8
+_TOKENS, _FEW_TOKENS = 8, 4
 # And the beginning of a long text is a question as good as the whole: most of a check's time is reading.
-_CHARACTERS = 240
+_CHARACTERS, _FEW_CHARACTERS = 240, 120
 # Users from whose data a path to the golds is searched for.
 _LOOKED_AT = 8
 
@@ -37,16 +37,21 @@ class Guards:
         method: The method.
         users: Whose answers are looked at.
         everyone: The unit's users: no id made up here is one of theirs.
+        small: Whether the run is a small one, whose questions and answers are shorter.
     """
 
-    def __init__(self, method: Method, users: Sequence[AskedUser], everyone: Sequence[AskedUser]) -> None:
+    def __init__(
+        self, method: Method, users: Sequence[AskedUser], everyone: Sequence[AskedUser], *, small: bool = False
+    ) -> None:
         self._method = method
+        self._tokens = _FEW_TOKENS if small else _TOKENS
         self._prompts: PromptMethod | None = None
         if isinstance(method, PromptMethod) and type(method).predict is PromptMethod.predict:
             self._prompts = method
         self._users = [asked.user for asked in users]
         sample = [query for asked in users for query in asked.queries[:_QUERIES_EACH]]
-        self._sample = [_short(query) for query in sample] if self._prompts is None else sample
+        longest = _FEW_CHARACTERS if small else _CHARACTERS
+        self._sample = [_short(query, longest) for query in sample] if self._prompts is None else sample
         stranger = f"stranger-{digest([asked.user.id for asked in everyone])[:16]}"
         self._strangers = [replace(query, id=f"{stranger}-{query.id}", user_id=stranger) for query in self._sample]
         self._before, self._before_strangers = self._asked(self._sample), self._asked(self._strangers)
@@ -111,7 +116,7 @@ class Guards:
         """Query id -> the prompt, or the beginning of the answer, all queries in one batch."""
         if self._prompts is not None:
             return {query.id: str(self._prompts.prompt(query)) for query in queries}
-        with self._brief(_TOKENS):
+        with self._brief(self._tokens):
             return _by_id(queries, answers_of(self._method, queries))
 
     def _brief(self, tokens: int) -> AbstractContextManager[None]:
@@ -139,6 +144,11 @@ def guarded(users: Sequence[_Any]) -> list[_Any]:
     last, some = len(users) - 1, max(_FEWEST, min(_MOST, len(users) // _ONE_IN))
     places = sorted({round(i * last / (some - 1)) for i in range(some)})
     return [users[place] for place in places]
+
+
+def is_small(users: int) -> bool:
+    """Whether a run of so many users is small: what larger runs are asked would take a large part of its time."""
+    return users < _FEWEST * _ONE_IN
 
 
 def together(parts: Iterable[Mapping[str, Mapping[str, Any]]]) -> Checks:
@@ -212,11 +222,11 @@ def _as_found_now(name: str, check: Mapping[str, Any]) -> dict[str, Any]:
     return dict(check)
 
 
-def _short(query: Query) -> Query:
+def _short(query: Query, characters: int) -> Query:
     """The query with the beginning of a long text, under an id of its own: methods may keep things by id."""
-    if len(query.text) <= _CHARACTERS:
+    if len(query.text) <= characters:
         return query
-    return replace(query, id=f"{query.id}-beginning", text=query.text[:_CHARACTERS])
+    return replace(query, id=f"{query.id}-beginning", text=query.text[:characters])
 
 
 def _same(first: Answers, second: Answers) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lampbench.core import LampBenchError, is_out_of_memory
+from lampbench.core import LampBenchError, first_line, is_out_of_memory
 
 # Errors that come from the state of the file system, not from a mistake.
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
@@ -49,7 +49,7 @@ def _refusal(error: Exception) -> int | None:
 
 def cause(error: BaseException, phase: str) -> str:
     """What ended a run, for its row and for the user."""
-    text = (str(error).strip().splitlines() or [""])[0]
+    text = first_line(error)
     if isinstance(error, LampBenchError):
         return f"{phase}: {text}" if isinstance(error, TimeLimitError) else text
     if is_out_of_memory(error):

@@ -49,7 +49,9 @@ class Settings:
     """
 
     protocol: str = _option("mini", "Data", "Which users and queries: NAME or NAME,KEY=VALUE.")
-    data: Path | None = _option(None, "Data", "The protocol's data folder: of LaMP_5 and so on, or of OPPU's.")
+    data: Path | None = _option(
+        None, "Data", "The protocol's data folder, which contains LaMP_5 and so on, or OPPU's folders."
+    )
     strict: bool = _option(
         False, "Data", "Refuse data in which a leak check finds something, or a record cannot be read."
     )

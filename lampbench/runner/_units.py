@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 from lampbench.core import AskedUser, LabelledUser, Method, Parameters, Prediction, User, digest
-from lampbench.runner._checks import Checks, guarded, joint_users, together
+from lampbench.runner._checks import Checks, guarded, is_small, joint_users, together
 from lampbench.runner._folder import StateKind
 from lampbench.runner._plan import Plan
 from lampbench.runner._record import RunRecord
@@ -36,6 +36,7 @@ class Unit:
         states: User id -> id of the user whose saved state is loaded; ``shard`` adapts all others.
         answered: Ids of queries that have an answer already.
         guarded: Ids of users whose isolation is checked.
+        small: Whether the run has so few users that its checks ask less.
     """
 
     kind: UnitKind
@@ -47,6 +48,7 @@ class Unit:
     states: Mapping[str, str] = field(default_factory=dict)
     answered: frozenset[str] = frozenset()
     guarded: frozenset[str] = frozenset()
+    small: bool = False
 
 
 class Sink(Protocol):
@@ -170,6 +172,7 @@ class Missing:
 
     def _shards(self) -> Iterator[Waiting]:
         answered, unseen = self._record.predictions(), self._unguarded()
+        small = is_small(len(self._users))
 
         def waits(user: _Known) -> bool:
             # Users without a history are not adapted.
@@ -183,7 +186,13 @@ class Missing:
             done = frozenset(query.id for asked in users for query in asked.queries if query.id in answered)
             states = {user: user for user in sorted(ids & self._record.adapted)}
             return self._unit(
-                "shard", name, users, states=states, answered=done, guarded=frozenset(ids & self._unguarded())
+                "shard",
+                name,
+                users,
+                states=states,
+                answered=done,
+                guarded=frozenset(ids & self._unguarded()),
+                small=small,
             )
 
         waiting = [place for place, user in enumerate(self._users) if waits(user)]

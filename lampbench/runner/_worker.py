@@ -225,7 +225,7 @@ class _Task:
         if not users:
             return None
         with self.measured("check"):
-            guards = Guards(method, users, self.unit.users)
+            guards = Guards(method, users, self.unit.users, small=self.unit.small)
         self._check()
         return guards
 

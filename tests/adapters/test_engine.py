@@ -160,6 +160,18 @@ def test_order_and_number_of_users_do_not_matter(exact: Any) -> None:
         assert difference(reverse[job.name][0], lonely) <= 1e-10
 
 
+def test_how_many_logits_are_differentiated_at_a_time_changes_no_bit(
+    exact: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = CASES["loreft"]
+    given = jobs(exact, specs, (3, 2))
+    whole = together(exact, given, specs)
+    # One target at a time.
+    monkeypatch.setattr("lampbench.adapters._passes.logits_at_once", lambda backbone: 1)
+    apart = together(exact, given, specs)
+    assert all(difference(apart[job.name][0], whole[job.name][0]) == 0 for job in given)
+
+
 def test_a_user_without_examples_keeps_the_start(exact: Any) -> None:
     specs = CASES["lora"]
     given = [*jobs(exact, specs), TrainingJob("silent", 1, [], [specs[0].fresh(exact, 5)])]

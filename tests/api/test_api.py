@@ -99,7 +99,7 @@ def test_what_fits_several_runs_or_none_is_refused(results: lampbench.Results, o
     for reference in ("lamp5/pag", "zzzz", "lamp5/rag/zz"):
         with pytest.raises(lampbench.InputError, match="no such run; expected a run folder"):
             lampbench.compare(reference, "lamp5/rag", out=out)
-    with pytest.raises(lampbench.InputError, match="6 runs are called so"):
+    with pytest.raises(lampbench.InputError, match="6 runs have this name"):
         lampbench.compare(out, "lamp5/rag", out=out)
 
 

@@ -95,9 +95,26 @@ def test_a_folder_without_config_or_weights_says_what_is_missing(folder: Path) -
         describe_backbone(str(folder))
 
 
-def test_a_name_that_is_neither_folder_nor_hub_id_is_refused() -> None:
-    with pytest.raises(InputError, match="model no/such: no such folder, and it cannot be loaded from the hub"):
+def test_a_name_that_is_neither_a_folder_nor_in_the_cache_is_refused_without_network() -> None:
+    found = (
+        "model no/such: no such folder, and it cannot be loaded from the hub: the hub cannot be reached, and its cache"
+    )
+    with pytest.raises(InputError, match=found):
         describe_backbone("no/such")
+
+
+@pytest.mark.parametrize("spelling", ["modle", "Model"])
+def test_a_misspelt_folder_is_told_with_the_nearest_model_beside_it(folder: Path, spelling: str) -> None:
+    (folder.parent / "models").mkdir()  # nearer by its name, but no model
+    model = folder.rename(folder.parent / "my-model")
+    with pytest.raises(InputError) as caught:
+        describe_backbone(str(folder.parent / f"my-{spelling}"))
+    assert f"no such folder; did you mean '{model}'?" in str(caught.value)
+
+
+def test_a_path_is_never_looked_for_on_the_hub() -> None:
+    with pytest.raises(InputError, match=r"model \./no/model: no such folder; name a folder"):
+        describe_backbone("./no/model")
 
 
 def test_damaged_weights_are_one_clear_line(folder: Path) -> None:

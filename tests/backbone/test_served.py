@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -78,6 +79,37 @@ def test_empty_lines_before_an_answer_in_a_chat_do_not_end_it(server: ApiServer)
     server.answer = lambda text: "\n\nA title\n\nAnd why."
     assert asking(server, chat=Chat()).answer(LAMP5, [prompt("some words")]) == ["A title"]
     assert "stop" not in server.bodies[-1]
+
+
+@pytest.mark.parametrize(
+    ("stop", "chat", "sent"),
+    [
+        ("###", None, ["###"]),
+        ("###", Chat(), ["###"]),
+        # A thought may hold the text.
+        ("###", Chat(thinking=100), None),
+        # An answer may begin with empty lines, which do not end it.
+        ("\n\n", None, None),
+    ],
+)
+def test_the_text_that_ends_a_tasks_answers_is_sent_if_it_cannot_come_before_them(
+    server: ApiServer, stop: str, chat: Chat | None, sent: list[str] | None
+) -> None:
+    server.answer = lambda text: f"\n\nDear all,\nyes.{stop}And so on."
+    ends = replace(LAMP5, one_line=False, stop=stop)
+    backbone = asking(server, chat=chat)
+    assert backbone.answer(ends, [prompt("some words")]) == ["Dear all,\nyes."]
+    assert server.bodies[-1].get("stop") == sent
+
+
+def test_a_server_that_does_not_know_stop_is_asked_without_it_and_the_answer_is_cut(server: ApiServer) -> None:
+    server.takes_stop = False
+    server.answer = lambda text: "Dear all,\nyes.###And so on."
+    ends = replace(LAMP5, one_line=False, stop="###")
+    backbone = asking(server, chat=Chat(), at_once=1)
+    assert backbone.answer(ends, [prompt("one"), prompt("two")]) == ["Dear all,\nyes."] * 2
+    # Once refused, it is not sent again.
+    assert ["stop" in body for body in server.bodies] == [False, True, False, False]
 
 
 @pytest.mark.parametrize(

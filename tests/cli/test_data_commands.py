@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import done, lampbench, refused
 from file_server import serve
 from support import REAL_DATA, TASK_NAMES, TINY_DATA, TINY_MODEL, dataset, task
 
@@ -20,25 +21,9 @@ from lampbench.data.download import Setting, remote_files
 MAJORITY = ("run", "--method", "majority", "--task", "lamp5")
 
 
-def lampbench(*arguments: str, cwd: Path, cache: str = "cache") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lampbench", *arguments]
-    env = {**os.environ, "LAMPBENCH_CACHE": str(cwd / cache)}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, check=False)
-
-
-def done(*arguments: str, cwd: Path) -> str:
-    """What a command that must succeed prints."""
-    result = lampbench(*arguments, cwd=cwd)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
-def refused(*arguments: str, cwd: Path, status: int = 2) -> str:
-    """The one line of a command that must fail."""
-    result = lampbench(*arguments, cwd=cwd)
-    assert result.returncode == status, result.stderr
-    assert "Traceback" not in result.stderr
-    return result.stderr.splitlines()[-1]
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAMPBENCH_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -134,16 +119,16 @@ def test_an_export_that_fails_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     (tmp_path / "mine").mkdir()
     result = lampbench(*command, "--out", "mine", cwd=tmp_path)
-    assert (result.returncode, result.stdout) == (2, "")
+    assert (result.status, result.out) == (2, "")
     assert list((tmp_path / "mine").iterdir()) == []
 
 
 def test_all_tasks_are_those_that_a_protocol_has(tmp_path: Path) -> None:
     command = ("data", "export", "--protocol", "powered,queries=100,base=mini", "--task", "all", "--format", "lamp")
     result = lampbench(*command, "--out", "out", cwd=tmp_path)
-    assert result.returncode == 0
-    assert [line.split(":")[0] for line in result.stdout.splitlines()] == ["lamp3", "lamp5", "lamp7", "in out"]
-    assert result.stderr.count("skipped: ") == 3
+    assert result.status == 0
+    assert [line.split(":")[0] for line in result.out.splitlines()] == ["lamp3", "lamp5", "lamp7", "in out"]
+    assert result.err.count("skipped: ") == 3
     path = tmp_path / "out" / "LaMP_5" / "dev" / "dev_questions.json"
     path.write_bytes(path.read_bytes()[:-100])
     described = ("describe", "folder", "--data", "out", "--task", "all")
@@ -209,8 +194,8 @@ def test_wrong_descriptions_are_refused(tmp_path: Path) -> None:
     )
     only = shutil.copytree(TINY_DATA / "LaMP_3", tmp_path / "data" / "LaMP_3").parent
     result = lampbench("describe", "protocol", "folder", "--task", "all", "--data", str(only), cwd=tmp_path)
-    assert (result.returncode, result.stdout.count("under folder")) == (0, 1)
-    assert result.stderr.count("skipped: ") == 5
+    assert (result.status, result.out.count("under folder")) == (0, 1)
+    assert result.err.count("skipped: ") == 5
 
 
 def leaky(tmp_path: Path) -> Path:

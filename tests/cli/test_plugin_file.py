@@ -63,7 +63,8 @@ def test_a_method_and_a_metric_of_a_file_are_used_as_if_installed() -> None:
     assert "difference in letters" in lampbench("list", "metrics", "--plugin", "mine.py")
     command = ("run", "--method", "last-target", "--task", "lamp5", "--protocol", "folder", "--data", str(TINY_DATA))
     output = lampbench(*command, "--plugin", "mine.py", "--quiet")
-    assert "Look at answers: lampbench show lamp5/last-target --plugin mine.py" in output.splitlines()
+    look = f"Look at answers: lampbench show lamp5/last-target --data {TINY_DATA} --plugin mine.py"
+    assert look in output.splitlines()
     (path,) = Path("runs").rglob("row.json")
     row = read_row(path)
     assert row.identity.method == "last-target"

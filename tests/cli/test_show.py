@@ -56,7 +56,8 @@ def test_a_list_is_sorted_and_fits_a_terminal(out: Path) -> None:
     scores = [float(found) for found in re.findall(r"^\S+ +(\d\.\d{3}) ", text, re.MULTILINE)]
     assert len(scores) == len(dataset("lamp5").queries)
     assert scores == sorted(scores)
-    assert max(map(len, show(out, "lamp5/rag", "--against", "lamp5/zero-shot").splitlines())) <= 100
+    table, _, _ = show(out, "lamp5/rag", "--against", "lamp5/zero-shot").rpartition("\nOne query: ")
+    assert 0 < max(map(len, table.splitlines())) <= 100
     user = dataset("lamp5").evaluated[0]
     assert len(re.findall(r"\d\.\d{3}", show(out, "lamp5/rag", "--user", user.user.id))) == len(user.queries)
 
@@ -94,6 +95,19 @@ def test_a_method_without_a_model_is_shown_without_a_prompt(out: Path) -> None:
 def test_what_cannot_be_shown_is_said(out: Path, arguments: tuple[str, ...], message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         show(out, *arguments)
+
+
+def test_runs_whose_data_is_not_named_say_so(out: Path) -> None:
+    needed = r"run \w+: its data is needed: the protocol 'folder' needs --data, a folder that contains LaMP_5"
+    for command in (["show", "lamp5/rag"], ["rescore", "lamp5/rag", "--metric", "chrF"]):
+        result = CliRunner().invoke(cli, [*command, "--out", str(out)])
+        assert isinstance(result.exception, InputError)
+        assert re.match(needed, str(result.exception))
+
+
+def test_the_next_command_has_the_same_options(out: Path) -> None:
+    (last,) = show(out, "lamp5/rag").splitlines()[-1:]
+    assert last.endswith(f" --out {out} --data {TINY_DATA}")
 
 
 def test_other_data_than_the_runs_is_refused(out: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,13 @@ from safetensors import safe_open
 from lampbench.backbone import BackboneInfo, Decoding, TransformersBackbone
 from lampbench.core import methods
 from lampbench.data.mini.protocol import MODEL
+from lampbench.rows import read_row
 from lampbench.runner import Plan, Planner, Settings
 
-PAGES = Path(__file__).parents[2] / "docs" / "methods"
+ROOT = Path(__file__).parents[2]
+PAGES = ROOT / "docs" / "methods"
+ROWS = sorted((ROOT / "leaderboards" / "results" / "mini").glob("*/*/*/row.json"))
+WIDTH = json.loads((MODEL / "config.json").read_text(encoding="utf-8"))["hidden_size"]
 BUILT_IN = [name for name in methods().names() if methods().plugin(name).value.startswith("lampbench_methods.")]
 # The first code of a line of the table; what follows are examples.
 _FORMULA = re.compile(r"^\| parameters(, shared| per user)[^|]*\| `([^`]+)`", re.MULTILINE)
@@ -50,10 +55,10 @@ def known(config: Any) -> dict[str, Any]:
     return {
         **vars(config),
         "size": size,
-        "width": model["hidden_size"],
+        "width": WIDTH,
         "heads": model["num_hidden_layers"] * heads,
-        "head_width": model["hidden_size"] // heads,
-        "e": getattr(config, "encoder_width", None) or model["hidden_size"],
+        "head_width": WIDTH // heads,
+        "e": getattr(config, "encoder_width", None) or WIDTH,
     }
 
 
@@ -63,6 +68,7 @@ def test_every_built_in_method_has_a_page_that_says_what_it_costs_and_cannot_do(
     first = {line.split("|")[1].strip() for line in page(name).splitlines() if line.startswith("| ")}
     for told in ("published", "chosen", "parameters", "what it cannot do"):
         assert any(cell.startswith(told) for cell in first), told
+    assert any("bytes" in cell for cell in first)
 
 
 @pytest.mark.parametrize("name", [name for name in BUILT_IN if formulas(name)])
@@ -80,3 +86,15 @@ def test_the_formulas_of_a_page_count_what_the_method_trains(name: str, preset: 
 def test_every_method_that_trains_has_formulas() -> None:
     trains = {name for name in BUILT_IN if methods().load(name).engines}
     assert {name for name in BUILT_IN if formulas(name)} == trains - {"cope"}
+
+
+@pytest.mark.parametrize("name", sorted({path.parts[-3] for path in ROWS}))
+def test_a_user_is_four_bytes_for_each_number_that_the_page_names_and_little_else(name: str) -> None:
+    for path in ROWS:
+        if path.parts[-3] != name:
+            continue
+        row = read_row(path)
+        items = Fraction(row.data.history_items, row.data.users)
+        # Those that keep something which is not trained: a vector, or one per history item.
+        kept = {"style-vector": WIDTH, "pplug": items * WIDTH}.get(name, row.cost.parameters.per_user)
+        assert 0 <= row.cost.bytes.per_user - 4 * kept < 16 << 10

@@ -12,12 +12,13 @@ NAMES = (
     "zero-shot", "majority", "rag", "pag", "perfit", "lora", "user-lora", "oppu", "reft", "cope", "style-vector", "lofit",
     "lora-bank", "user-prefix", "pplug",
 )  # fmt: skip
-# All that differs between methods by task is PerFit's; the others are tried here on one task of each kind.
-ON_ALL_TASKS = ("zero-shot", "majority", "perfit")
+ON_ALL_TASKS = ("zero-shot", "majority")
+# PerFit's places, which alone differ by task within a kind, are counted for every task in a file of its own.
 ONE_OF_EACH_KIND = ("lamp2n", "lamp3", "lamp7")
-# What these have of their own is tried against formulas, each in a file of its own.
+# What these have of their own is tried against formulas, each in a file of its own; what those that train an adapter per
+# user share is tried on each kind of task with perfit and lora.
 ON_ONE_TASK = {
-    "cope": "lamp3", "style-vector": "lamp7", "lofit": "lamp2n",
+    "cope": "lamp3", "style-vector": "lamp7", "lofit": "lamp2n", "user-lora": "lamp2n", "oppu": "lamp7", "reft": "lamp3",
     "lora-bank": "lamp2m", "user-prefix": "lamp5", "pplug": "lamp5",
 }  # fmt: skip
 

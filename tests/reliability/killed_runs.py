@@ -25,8 +25,8 @@ from lampbench_methods.perfit import PerFit
 from runs import plan
 from support import Silence
 
+from lampbench import adapters
 from lampbench.adapters import Snapshots
-from lampbench.bases import _adapter_method
 from lampbench.runner import LocalExecutor, RunFolder, Worker
 
 OVERRIDES = {"perfit": {"learning_rate": 3e-2, "shared_epochs": 10, "user_epochs": 10}, "pag": {}}
@@ -52,7 +52,7 @@ def worker(method: str, out: Path, phases: Path) -> Callable[[Path], None]:
     PerFit.users_at_once = 1
     Worker.batches_per_chunk = 1
     tell_phases(phases)
-    _adapter_method.Snapshots = partial(Snapshots, seconds=0.0)  # type: ignore[attr-defined, assignment]
+    adapters.Snapshots = partial(Snapshots, seconds=0.0)  # type: ignore[misc, assignment]
     made = plan(out, method, overrides=OVERRIDES[method], batch_size=2)
     session = LocalExecutor(Silence())
     session.run(dataclasses.replace(made, folder=out / "first"))

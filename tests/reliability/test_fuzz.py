@@ -286,7 +286,7 @@ def put_on_boards(made: Results, out: Path, *, valid: bool) -> None:
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @given(data=st.data())
-@tried(120)
+@tried(80)
 def test_a_row_with_any_part_changed_has_a_fault_or_can_be_shown(
     data: st.DataObject, results: Results, scratch: Path
 ) -> None:
@@ -310,7 +310,7 @@ def test_any_json_is_a_row_or_refused(value: Any, scratch: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @given(data=st.data())
-@tried(100)
+@tried(70)
 def test_sums_with_any_part_changed_are_refused_or_can_be_shown(
     data: st.DataObject, results: Results, scratch: Path
 ) -> None:

@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from runs import plan, run, with_method
 from support import dataset
 
 from lampbench import PromptMethod
+from lampbench.backbone import Usage
 from lampbench.core import AskedUser, Method, Prompt, Query, User, derive_seed
 from lampbench.rows import Check, RunRow
 
@@ -249,6 +251,49 @@ def test_checks_ask_the_beginning_of_a_long_text_and_predictions_the_whole_once(
     assert not own & {query.id for query in short}
     assert len(short) == 2 * 6
     assert all(whole.startswith(query.text) and len(query.text) < len(whole) / 4 for query in short)
+
+
+@pytest.mark.parametrize(("users", "characters", "tokens"), [(3, 120, 4), (24, 240, 8)])
+def test_checks_of_a_small_run_ask_less_than_those_of_an_ordinary_one(
+    tmp_path: Path, users: int, characters: int, tokens: int
+) -> None:
+    asked: set[int] = set()
+    allowed: set[int] = set()
+
+    class Model:
+        """What the checks ask of a backbone."""
+
+        usage = Usage()
+
+        def warm_up(self) -> None:
+            pass
+
+        @contextmanager
+        def brief(self, tokens: int) -> Iterator[None]:
+            allowed.add(tokens)
+            yield
+
+    class Heard(Echo):
+        def setup(self) -> None:
+            super().setup()
+            self.backbone = Model()
+
+        def predict(self, queries: Sequence[Query]) -> Sequence[str]:
+            asked.update(len(query.text) for query in queries)
+            return super().predict(queries)
+
+    made = with_method(plan(tmp_path, "majority"), Heard)
+    first = made.dataset.evaluated[0]
+    evaluated = []
+    for number in range(users):
+        queries = (Query(f"q{number}", f"u{number}", "a long text " * 100),)
+        evaluated.append(AskedUser(User(f"u{number}", first.user.history), queries))
+    golds = {f"q{number}": "gold" for number in range(users)}
+    row = run(
+        dataclasses.replace(made, dataset=dataclasses.replace(made.dataset, evaluated=evaluated, golds=golds)), tmp_path
+    )
+    assert row.failed_checks == ()
+    assert (asked, allowed) == ({characters, 1200}, {tokens})
 
 
 def test_a_run_of_the_first_release_is_continued_without_its_verdict_on_equal_answers(tmp_path: Path) -> None:

@@ -26,11 +26,11 @@ def killed(out: Path, method: str, kills: int, seed: int) -> dict[str, Any]:
     return told
 
 
-# Fifty moments in all: of a method with a shared stage and a state a user, and of one that only writes.
+# Thirty moments in all: of a method with a shared stage and a state a user, and of one that only writes.
 @pytest.mark.parametrize(
     ("method", "kills", "phases"),
     [
-        ("perfit", 40, {"fit_shared", "adapt", "predict", "check"}),
+        ("perfit", 20, {"fit_shared", "adapt", "predict", "check"}),
         ("pag", 10, {"start", "adapt", "predict", "check"}),
     ],
 )

@@ -306,7 +306,7 @@ def a_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     derandomize=True,
     deadline=None,
     database=None,
-    max_examples=40,
+    max_examples=30,
     suppress_health_check=[HealthCheck.too_slow],
 )
 def test_no_row_leads_out_of_the_leaderboards_folder(where: str, name: str, a_run: Path) -> None:

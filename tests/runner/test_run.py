@@ -279,7 +279,7 @@ def test_a_method_that_keeps_a_user_it_was_not_given_fails(tmp_path: Path) -> No
 
 def test_an_interrupted_shared_stage_resumes_from_its_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What each part cost is in the journal, and the result is that of an undisturbed run."""
-    monkeypatch.setattr("lampbench.bases._adapter_method.Snapshots", partial(Snapshots, seconds=0))
+    monkeypatch.setattr("lampbench.adapters.Snapshots", partial(Snapshots, seconds=0))
     undisturbed, made = plan(tmp_path / "whole"), plan(tmp_path / "broken")
     expected = run(undisturbed, tmp_path)
     parts = [event for event in RunFolder(undisturbed.folder).journal() if event["event"] == "fit_shared"]

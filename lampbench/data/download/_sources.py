@@ -7,17 +7,20 @@ import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from http.client import IncompleteRead
-from http.client import responses as status_texts
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-import requests
-from urllib3.exceptions import HTTPError, ProtocolError
+from lampbench.core import InputError, LampBenchError, later
 
-from lampbench.core import InputError, LampBenchError
+if TYPE_CHECKING:
+    from http import client
+
+    import requests
+    from urllib3 import exceptions as transport
+else:
+    client, requests, transport = later("http.client"), later("requests"), later("urllib3.exceptions")
 
 CLOSED = "the connection was closed"
 _CHUNK = 1 << 16
@@ -217,16 +220,16 @@ class _Server:
     def _chunks(self, response: requests.Response) -> Iterator[bytes]:
         try:
             yield from response.raw.stream(_CHUNK, decode_content=False)
-        except HTTPError as error:
+        except transport.HTTPError as error:
             raise BrokenError(self._reason(error)) from None
 
     def _reason(self, error: BaseException) -> str:
         """The innermost cause, in a few words."""
-        while (inner := error.__cause__ or error.__context__) and isinstance(inner, (OSError, HTTPError)):
+        while (inner := error.__cause__ or error.__context__) and isinstance(inner, (OSError, transport.HTTPError)):
             error = inner
         if isinstance(error, TimeoutError):
             return f"no answer within {self._patience.connect:g} s, or no bytes for {self._patience.read:g} s"
-        if isinstance(error, (ProtocolError, IncompleteRead)):
+        if isinstance(error, (transport.ProtocolError, client.IncompleteRead)):
             return CLOSED
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return str(text).splitlines()[0]
@@ -235,7 +238,7 @@ class _Server:
 def _check_status(response: requests.Response, url: str, resumed: bool) -> None:
     status = response.status_code
     # Not in the server's words, which may contain anything.
-    answer = f"the server answers {status} {status_texts.get(status, '')}".rstrip()
+    answer = f"the server answers {status} {client.responses.get(status, '')}".rstrip()
     if status in _PASSING:
         raise BrokenError(answer, status=True)
     if status in (404, 410):

@@ -130,6 +130,7 @@ def _chosen(table: TextTable, choice: Choice, tally: Tally) -> frozenset[str]:
         if long_enough:
             enough.append(user)
         tally.user(user, len(texts), own, choice.queries if long_enough else 0)
+    tally.compare_spellings(user for user, _ in table.users())
     if not enough:
         raise InputError(
             f"no user has {choice.queries + choice.min_history} different texts (--queries {choice.queries} and "

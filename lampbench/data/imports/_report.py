@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from lampbench.core import InputError, Task
 from lampbench.data._summary import Spread
@@ -92,8 +95,10 @@ class Tally:
     _long: int = 0
     _garbled: int = 0
     _garbled_example: str = ""
-    _spellings: dict[str, str] = field(default_factory=dict)
-    _alike: list[tuple[str, str]] = field(default_factory=list)
+    # Of what may be millions of users, eight bytes each.
+    _spellings: array[int] = field(default_factory=lambda: array("q"))
+    _alike: list[str] = field(default_factory=list)
+    _alike_count: int = 0
 
     def fault(self, what: str, where: str) -> None:
         """Note a row that cannot be read."""
@@ -122,7 +127,7 @@ class Tally:
         """Note a user with different texts, of whom so many are asked about; 0 leaves the user out."""
         self._users += 1
         self._repeated += rows - len(texts)
-        self._spelled(user)
+        self._spellings.append(hash(_plain(user)))
         if not queries:
             self._short += 1
             return
@@ -140,6 +145,19 @@ class Tally:
             if not text.target.isascii() and _GARBLED.search(text.target):
                 self._garbled += 1
                 self._garbled_example = self._garbled_example or f"row {text.number}"
+
+    def compare_spellings(self, users: Iterable[str]) -> None:
+        """Note who differs from others only in spelling; ``users``, all of them, are read only if there is anyone."""
+        hashes, counts = np.unique(np.frombuffer(self._spellings, np.int64), return_counts=True)
+        several = frozenset(hashes[counts > 1].tolist())
+        first: dict[str, str] = {}
+        for user in users if several else ():
+            plain = _plain(user)
+            if hash(plain) not in several or first.setdefault(plain, user) == user:
+                continue
+            self._alike_count += 1
+            if len(self._alike) < _NAMED:
+                self._alike.append(f"{first[plain]!r} and {user!r}")
 
     def split(self, evaluated: int, shared: int) -> None:
         """Note how many users are evaluated and shared."""
@@ -162,18 +180,11 @@ class Tally:
             notes=tuple(self._notes()),
         )
 
-    def _spelled(self, user: str) -> None:
-        plain = " ".join(unicodedata.normalize("NFKC", user).casefold().split())
-        # One string for both, of what may be millions.
-        other = self._spellings.setdefault(user if plain == user else plain, user)
-        if other != user:
-            self._alike.append((other, user))
-
     def _notes(self) -> list[str]:
         notes = [f"cannot be read: {fault}" for fault in self._faults]
         if self._alike:
-            named = ", ".join(f"{one!r} and {other!r}" for one, other in self._alike[:_NAMED])
-            notes.append(f"{len(self._alike):,} users differ from others only in spelling, and stay apart: {named}")
+            named = ", ".join(self._alike)
+            notes.append(f"{self._alike_count:,} users differ from others only in spelling, and stay apart: {named}")
         once = [label for label, count in self._labels.items() if count == 1]
         if once:
             named = ", ".join(map(repr, sorted(once)[:_NAMED]))
@@ -191,3 +202,8 @@ class Tally:
         if not self._shared:
             notes.append("no user is shared: methods with a shared stage, such as perfit and oppu, cannot run")
         return notes
+
+
+def _plain(user: str) -> str:
+    """The same for all spellings of a user's name."""
+    return " ".join(unicodedata.normalize("NFKC", user).casefold().split())

@@ -10,7 +10,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from lampbench.core import InputError, unknown_name
+from lampbench.core import InputError, first_line, unknown_name
 from lampbench.data.files import kind, read_records, unreadable
 
 UTF_8 = "utf-8"
@@ -164,8 +164,7 @@ class RowFile:
         try:
             found = datasets.load_from_disk(str(self.path))
         except (OSError, ValueError) as error:
-            reason = (str(error).splitlines() or [""])[0]
-            raise InputError(f"{self.path}: no folder that datasets saved: {reason}") from None
+            raise InputError(f"{self.path}: no folder that datasets saved: {first_line(error)}") from None
         if isinstance(found, datasets.DatasetDict):
             raise InputError(f"{self.path}: it has the splits {', '.join(found)}; name the folder of one of them")
         names = list(self._checked(columns, found.column_names))

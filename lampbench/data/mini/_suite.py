@@ -70,32 +70,34 @@ def ideal_outputs(name: str, split: Population = "dev", seed: int = SEED) -> dic
 
 
 def _write_split(out: Path, task: Task, split: Population, seed: int) -> list[Path]:
-    questions: list[dict[str, Any]] = []
+    questions: list[str] = []
     golds: list[dict[str, str]] = []
     for index in range(USERS[split]):
         user = MiniUser(GENERATORS[task.name], split, index, seed)
         history, queries = user_records(user)
-        profile = _profile(user, history, task)
+        # All of a user's questions have the same profile, whose text is made once.
+        profile = _json(_profile(user, history, task), 2)
         for number, record in enumerate(queries):
             query_id = _query_id(user, number)
-            questions.append(
-                {
-                    "id": query_id,
-                    "user_id": _user_id(user),
-                    "input": task.raw_input(record.source),
-                    "profile": profile,
-                }
-            )
+            about = {"id": query_id, "user_id": _user_id(user), "input": task.raw_input(record.source)}
+            opened = _json(about, 1).removesuffix("\n }")
+            questions.append(f'{opened},\n  "profile": {profile}\n }}')
             golds.append({"id": query_id, "output": record.target})
     folder = out / task.official[0] / split
     folder.mkdir(parents=True, exist_ok=True)
-    contents = {"questions": questions, "outputs": {"task": task.official[0], "about": LABEL, "golds": golds}}
+    outputs = {"task": task.official[0], "about": LABEL, "golds": golds}
+    contents = {"questions": "[\n " + ",\n ".join(questions) + "\n]", "outputs": _json(outputs)}
     written = []
     for kind, content in contents.items():
         path = folder / f"{split}_{kind}.json"
-        path.write_text(json.dumps(content, ensure_ascii=True, indent=1) + "\n", encoding="utf-8")
+        path.write_text(f"{content}\n", encoding="utf-8")
         written.append(path)
     return written
+
+
+def _json(value: Any, level: int = 0) -> str:
+    """``value`` as it stands in a file that is indented by one space, inside ``level`` lists or objects."""
+    return json.dumps(value, ensure_ascii=True, indent=1).replace("\n", "\n" + " " * level)
 
 
 def _profile(user: MiniUser, history: list[Record], task: Task) -> list[dict[str, str]]:

@@ -64,7 +64,7 @@ class FolderProtocol(LayoutProtocol):
     def folder(self, task: Task, data: Path | None) -> Path:
         """The user's ``--data``."""
         if data is None:
-            raise InputError("the protocol 'folder' needs --data, a folder that contains LaMP_2M, LaMP_2N, LaMP_3 …")
+            raise InputError(f"the protocol 'folder' needs --data, a folder that contains {task.official[0]}")
         return data
 
 

@@ -217,13 +217,13 @@ def user_batch(
         [entry.query.text for entry in flat],
         [entry.target for entry in flat],
     ]
-    asked = pa.StructArray.from_arrays([pa.array(column, pa.string()) for column in columns], fields=list(_QUERY))
+    asked = pa.StructArray.from_arrays([_strings(column) for column in columns], fields=list(_QUERY))
     arrays = [
-        pa.array(ids, pa.string()),
-        pa.array(rows, pa.int64()),
-        pa.array(items, pa.int64()),
-        pa.array([entry.whole for entry in hashes], pa.string()),
-        pa.array([entry.texts for entry in hashes], pa.string()),
+        _strings(ids),
+        _integers(rows, pa.int64()),
+        _integers(items, pa.int64()),
+        _strings([entry.whole for entry in hashes]),
+        _strings([entry.texts for entry in hashes]),
         _lists([len(own) for own in queries], asked),
     ]
     return pa.record_batch(arrays, schema=USER_SCHEMA)
@@ -245,7 +245,10 @@ class ListColumn:
     def row(self, number: int, start: int = 0, stop: int | None = None) -> list[list[str]]:
         """The fields of one row's structs ``start`` to ``stop``, a list a field."""
         chunk = bisect_right(self._starts, number) - 1
-        structs = self._chunks[chunk].slice(number - self._starts[chunk], 1).flatten()
+        lists, place = self._chunks[chunk], number - self._starts[chunk]
+        # ListArray.flatten does this, and imports pyarrow.compute, which takes longer than reading a small suite.
+        first, end = (lists.offsets[place + side].as_py() for side in (0, 1))
+        structs = lists.values.slice(first, end - first)
         window = structs.slice(start, None if stop is None else stop - start)
         return [column.to_pylist() for column in window.flatten()]
 
@@ -256,7 +259,16 @@ def file_sizes(folder: Path) -> Mapping[str, int]:
 
 
 def _lists(lengths: Sequence[int], values: pa.StructArray) -> pa.ListArray:
-    offsets = [0]
-    for length in lengths:
-        offsets.append(offsets[-1] + length)
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
+    return pa.ListArray.from_arrays(_integers([0, *accumulate(lengths)], pa.int32()), values)
+
+
+# pa.array imports pandas, to see whether it was given a Series; that takes longer than a small suite.
+
+
+def _strings(values: Sequence[str]) -> pa.StringArray:
+    return Utf8Column.of(values).to_arrow()
+
+
+def _integers(values: Sequence[int], kind: pa.DataType) -> pa.Array:
+    numbers = np.array(values, dtype=kind.to_pandas_dtype())
+    return pa.Array.from_buffers(kind, len(numbers), [None, pa.py_buffer(numbers)])

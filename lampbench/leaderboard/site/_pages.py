@@ -12,7 +12,8 @@ from markupsafe import Markup
 
 from lampbench.core import ConfigField, InputError, config_fields, methods
 from lampbench.leaderboard._board import Entry
-from lampbench.leaderboard._columns import Cell, View, table_columns
+from lampbench.leaderboard._cells import Cell
+from lampbench.leaderboard._columns import View, table_columns
 from lampbench.leaderboard._render import length_notes, references
 from lampbench.leaderboard.site._places import Fact, Listing, Place, Sheet, facts, text_of
 from lampbench.leaderboard.site._plots import cost_plots, score_plot, user_plot

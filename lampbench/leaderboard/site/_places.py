@@ -10,7 +10,7 @@ from typing import Any
 
 from lampbench.core import digest
 from lampbench.leaderboard._board import Board, Entry
-from lampbench.leaderboard._columns import ABSENT
+from lampbench.leaderboard._cells import ABSENT
 from lampbench.leaderboard._overview import model_name
 from lampbench.leaderboard._results import Result
 

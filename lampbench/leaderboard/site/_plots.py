@@ -10,7 +10,7 @@ import numpy as np
 
 from lampbench.core import Metric
 from lampbench.leaderboard._board import Board, Entry
-from lampbench.leaderboard._columns import count, number, score, seconds
+from lampbench.leaderboard._cells import count, number, score, seconds
 from lampbench.leaderboard._compare import user_changes
 from lampbench.leaderboard._overview import OverviewRow, Section
 from lampbench.leaderboard.site._axes import Axis, Label, LogAxis, linear, logarithmic, place_labels

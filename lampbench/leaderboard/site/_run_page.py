@@ -11,7 +11,8 @@ import numpy as np
 
 from lampbench.core import Task
 from lampbench.data import LEAKS
-from lampbench.leaderboard._columns import ABSENT, count, good_end, interval, megabytes, score, seconds, share
+from lampbench.leaderboard._cells import ABSENT, count, interval, megabytes, score, seconds, share
+from lampbench.leaderboard._columns import good_end
 from lampbench.leaderboard._results import Result, code_remark
 from lampbench.leaderboard.site._places import Fact, RunPlace, Sheet, facts, pairs, text_of
 from lampbench.leaderboard.site._samples import Samples

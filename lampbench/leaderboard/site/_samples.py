@@ -9,7 +9,7 @@ from math import isfinite
 from lampbench.core import InputError, Task, tasks
 from lampbench.data import Dataset
 from lampbench.data.mini import LABEL
-from lampbench.leaderboard._columns import ABSENT, score
+from lampbench.leaderboard._cells import ABSENT, score
 from lampbench.leaderboard._results import Result, read_predictions
 from lampbench.metrics import additive
 from lampbench.runner import load_protocol

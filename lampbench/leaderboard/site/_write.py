@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lampbench.core import InputError, new_folder
 from lampbench.data import SYNTHETIC
-from lampbench.leaderboard import _columns
+from lampbench.leaderboard import _cells, _columns
 from lampbench.leaderboard._advice import advice, certainty
 from lampbench.leaderboard._board import Board
 from lampbench.leaderboard._overview import sections
@@ -41,9 +41,9 @@ _ASSETS = ("site.css", "site.js")
 # In every page that is written here: what tells a site from a folder that must not be replaced.
 _MARK = '<meta name="generator" content="LampBench">'
 _IN_TEMPLATES = (
-    *(_columns.score, _columns.interval, _columns.number, _columns.good_end, _columns.best_first, _columns.meanings),
+    *(_cells.score, _cells.interval, _cells.number, _columns.good_end, _columns.best_first, _columns.meanings),
     *(anchor, file_name, method_path, run_path, shortened),
-    *(advice, certainty, mean_rank, overview_plots, _columns.count, _columns.seconds),
+    *(advice, certainty, mean_rank, overview_plots, _cells.count, _cells.seconds),
 )
 
 
@@ -141,7 +141,7 @@ def _environment(**values: Any) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals |= values | {"listing": Listing, "synthetic": f"{SYNTHETIC}.", "ABSENT": _columns.ABSENT}
+    environment.globals |= values | {"listing": Listing, "synthetic": f"{SYNTHETIC}.", "ABSENT": _cells.ABSENT}
     environment.globals |= {function.__name__: function for function in _IN_TEMPLATES}
     return environment
 

@@ -1,0 +1,37 @@
+"""Modules that are imported when something in them is first used, because importing them takes seconds.
+
+A module that defines what is looked at without being used, such as a method's settings, gets torch so::
+
+    if TYPE_CHECKING:
+        import torch
+        from torch import Tensor, nn
+    else:
+        torch, nn = later("torch"), later("torch.nn")
+
+What occurs in annotations alone, such as ``Tensor``, needs no other import. Classes derived from torch's, and torch's
+decorators, need torch itself, and belong in other modules.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+
+class _Later(ModuleType):
+    """Stands for the module of its name; it is not in ``sys.modules``, so nobody else meets it."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            # Whoever looks at all modules alike must not import this one.
+            raise AttributeError(name)
+        found = getattr(importlib.import_module(self.__name__), name)
+        # Python looks here first, and does not come again.
+        self.__dict__[name] = found
+        return found
+
+
+def later(name: str) -> Any:
+    """The module called ``name``, imported with the first look at something in it."""
+    return _Later(name)
