@@ -33,11 +33,11 @@ COMMANDS: Sequence[tuple[str, str, str, Sequence[str]]] = (
     ("rag", "lamp5,lamp2m", "on", WHOLE),
     (TRAINED, "lamp5,lamp2m", "on", PRESET),
     (TRAINED, "lamp5,lamp2m", "on", ()),
-    ("user-prefix,pplug,lora-bank,style-vector,lofit", "lamp5", "on", ()),
-    ("cope", "lamp5", "on", OVER_PERFIT),
+    ("user-prefix,pplug,lora-bank,style-vector,lofit", "lamp5,lamp2m", "on", ()),
+    ("cope", "lamp5,lamp2m", "on", OVER_PERFIT),
     ("zero-shot,rag", "lamp2m", "on", ("--decoding", "labels")),
     ("perfit", "lamp2m", "on", ("--decoding", "labels", *PRESET)),
-    (TRAINED, "lamp5", "off", PRESET),
+    (TRAINED, "lamp5,lamp2m", "off", PRESET),
 )
 SETTINGS = ("preset", "k", "over")
 LABELS = {"lamp": "published", "small-instruct": "`small-instruct`"}

@@ -78,7 +78,9 @@ class DenseEncoder:
     def _load(self) -> None:
         import torch
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()
         options = self._source.load_options
         self._tokenizer = AutoTokenizer.from_pretrained(self._source.location, **options)
         if self._tokenizer.pad_token is None:

@@ -148,7 +148,7 @@ def guarded(users: Sequence[_Any]) -> list[_Any]:
 
 def is_small(users: int) -> bool:
     """Whether a run of so many users is small: what larger runs are asked would take a large part of its time."""
-    return users < _FEWEST * _ONE_IN
+    return users < _MOST * _ONE_IN
 
 
 def together(parts: Iterable[Mapping[str, Mapping[str, Any]]]) -> Checks:

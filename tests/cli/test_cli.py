@@ -163,7 +163,7 @@ def test_one_failing_run_does_not_stop_the_others(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_says_how_to_resume_and_the_same_command_does(tmp_path: Path) -> None:
-    options = ("run", "--method", "perfit", "--task", "lamp5", *BASE, "--set", "user_epochs=400")
+    options = ("run", "--method", "perfit", "--task", "lamp5", *BASE, "--set", "user_epochs=120")
     command = [sys.executable, "-m", "lampbench", *options]
     # A shell that runs the tests in its background lets its children ignore the signal.
     process = subprocess.Popen(

@@ -253,7 +253,7 @@ def test_checks_ask_the_beginning_of_a_long_text_and_predictions_the_whole_once(
     assert all(whole.startswith(query.text) and len(query.text) < len(whole) / 4 for query in short)
 
 
-@pytest.mark.parametrize(("users", "characters", "tokens"), [(3, 120, 4), (24, 240, 8)])
+@pytest.mark.parametrize(("users", "characters", "tokens"), [(3, 120, 4), (47, 120, 4), (48, 240, 8)])
 def test_checks_of_a_small_run_ask_less_than_those_of_an_ordinary_one(
     tmp_path: Path, users: int, characters: int, tokens: int
 ) -> None:
