@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,7 +56,7 @@ def _add(runs: Sequence[Path], root: Path, *, private: bool = False) -> int:
 
     folders, refused = _run_folders(runs)
     added, known = 0, 0
-    remarks: Counter[str] = Counter()
+    remarks: dict[str, list[Path]] = {}
     for folder in folders:
         try:
             target = add_run(folder, root, private=private)
@@ -74,9 +73,9 @@ def _add(runs: Sequence[Path], root: Path, *, private: bool = False) -> int:
             continue
         click.echo(f"added {target}")
         if remark := code_remark(read_result(target).row):
-            remarks[remark] += 1
-    for text, count in remarks.items():
-        click.echo(f"note: {count} of {added} added: {text}", err=True)
+            remarks.setdefault(remark, []).append(target)
+    for remark, (target, *others) in remarks.items():
+        click.echo(f"note: {target}{f' and {len(others)} more' if others else ''}: {remark}", err=True)
     for text in refused:
         click.echo(f"error: not added: {text}", err=True)
     if not private:

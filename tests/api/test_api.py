@@ -78,7 +78,7 @@ def test_results_are_loaded_again(results: lampbench.Results, out: Path) -> None
         loaded.answers().sort_values(["run_id", "query"], ignore_index=True),
         results.answers().sort_values(["run_id", "query"], ignore_index=True),
     )
-    with pytest.raises(lampbench.InputError, match=r"the data of run \w+ is needed"):
+    with pytest.raises(lampbench.InputError, match=r"run \w+: its data is needed: "):
         lampbench.load_results(out).answers()
 
 
