@@ -108,7 +108,7 @@ def test_an_existing_folder_an_unknown_user_and_another_model_are_refused(
         export_user(_loaded(oppu), "peft", tmp_path)
     with pytest.raises(InputError, match=f"no user '{user}x'; did you mean '{user}'"):
         _loaded((folder, f"{user}x"))
-    with pytest.raises(InputError, match="name its folder or file: --model"):
+    with pytest.raises(InputError, match="name it: --model"):
         load_user(folder, user, data=TINY_DATA)
 
 
