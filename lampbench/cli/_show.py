@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -61,4 +62,4 @@ def show(
     left = len(listed) - len(shown_lines)
     more = f"\nand {left} more (--most 0 lists all, --html FILE writes a page)" if left else ""
     first = listed[2].split()[0]
-    click.echo(f"{more}\nOne query: lampbench show {run} --query {first}{where_words(out, data)}")
+    click.echo(f"{more}\nOne query: lampbench show {shlex.quote(run)} --query {first}{where_words(out, data)}")

@@ -31,6 +31,10 @@ class _Later(ModuleType):
         self.__dict__[name] = found
         return found
 
+    def __reduce__(self) -> Any:
+        # Modules are not pickled; functions that Ray pickles by value take this one along.
+        return later, (self.__name__,)
+
 
 def later(name: str) -> Any:
     """The module called ``name``, imported with the first look at something in it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 from pathlib import Path
 
 from lampbench.core import InputError, first_line
@@ -59,8 +60,10 @@ def _absent(name: str, revision: str | None) -> str | None:
     """
     from huggingface_hub import HfApi, try_to_load_from_cache
 
-    if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
-        return None
+    # transformers 4 may be told to have a cache of its own.
+    for cache in (None, os.environ.get("TRANSFORMERS_CACHE")):
+        if isinstance(try_to_load_from_cache(name, "config.json", cache_dir=cache, revision=revision), str):
+            return None
     try:
         HfApi().model_info(name, revision=revision, timeout=_PATIENCE)
     except Exception as error:  # the classes depend on the installed version
