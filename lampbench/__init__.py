@@ -85,7 +85,7 @@ __all__ = [
     "tasks",
 ]
 
-# Imported when they are first asked for: AdapterMethod imports torch, which `lampbench --help` must not wait for.
+# Imported when they are first asked for: `lampbench --help` must not wait for what they import.
 _LATER = {
     "lampbench.api": ("Results", "compare", "load_dataset", "load_results", "load_user", "methods", "run", "score"),
     "lampbench.bases": ("AdapterMethod", "PromptMethod"),

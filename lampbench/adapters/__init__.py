@@ -83,7 +83,7 @@ __all__ = [
     "train_together",
 ]
 
-# These import torch, which a method that is only looked at does not need.
+# These import torch, which most methods do not need to be planned.
 _WITH_TORCH = (
     "_combined", "_engine", "_gates", "_intervention_bank", "_optimizer", "_prefix", "_prefix_network",
     "_steering",

@@ -113,7 +113,7 @@ class Prompts:
     @cached_property
     def _method(self) -> Any:
         """The method, as far as it makes contexts; None if it is of a kind that has none to ask for."""
-        # AdapterMethod imports torch, which is needed only to show prompts.
+        # Needed only to show prompts.
         from lampbench.bases import AdapterMethod, PromptMethod
 
         own = self._row.identity

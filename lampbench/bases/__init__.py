@@ -15,7 +15,7 @@ __all__ = ["PUBLISHED", "AdapterMethod", "PromptMethod", "TrainingConfig", "pres
 
 
 def __getattr__(name: str) -> Any:
-    # Only those who train need adapters.
+    # Methods that only prompt need no adapters.
     if name == "AdapterMethod":
         from lampbench.bases._adapter_method import AdapterMethod
 

@@ -37,5 +37,5 @@ class _Later(ModuleType):
 
 
 def later(name: str) -> Any:
-    """The module called ``name``, imported with the first look at something in it."""
+    """The module called ``name``, which is imported when something in it is first used."""
     return _Later(name)

@@ -170,7 +170,7 @@ class Planner:
             return Skip(method, task.name, f"it does not support --engine {self.settings.engine}")
         if method_type.needs_backbone and self._model.name is None:
             raise InputError(f"{method} needs a language model: --model PATH_OR_HUB_ID")
-        # A wrong setting is told before data is read and the model is described, which may take long.
+        # First, because reading data and describing the model may take long.
         config = config_from(method_type.Config, overrides, method)
         dataset, seconds = self._dataset(task)
         if self.settings.users is not None:

@@ -45,6 +45,11 @@ def test_one_run_says_where_its_folder_is_and_how_to_see_what_was_gained(tmp_pat
     assert "See what was gained: add zero-shot to --method" in result.out
 
 
+def test_a_command_that_lacks_the_data_of_a_run_says_which_data_the_run_had(tmp_path: Path) -> None:
+    assert lampbench("run", "--method", "majority", "--task", "lamp3", *BASE, cwd=tmp_path).status == 0
+    assert refused("show", "lamp3/majority", cwd=tmp_path).endswith(f"; the run had --data {TINY_DATA}")
+
+
 def test_a_dry_run_prints_the_plan_and_makes_nothing(tmp_path: Path) -> None:
     result = lampbench("run", "--method", "perfit", "--task", "lamp5", *BASE, "--dry-run", cwd=tmp_path)
     assert result.status == 0, result.err

@@ -3,6 +3,8 @@
 import ast
 import importlib
 import json
+import math
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import lampbench_methods
 import pytest
 
 import lampbench
+from lampbench.core import later
 
 HEAVY = ("torch", "transformers", "datasets", "evaluate", "pandas", "peft", "numpy", "rouge_score")
 
@@ -142,3 +145,7 @@ def test_every_name_that_is_imported_later_is_found(package: str) -> None:
     module = importlib.import_module(package)
     assert [name for name in module.__all__ if not hasattr(module, name)] == []
     assert not hasattr(module, "no_such_name")
+
+
+def test_a_module_that_is_imported_later_can_be_pickled_with_what_uses_it() -> None:
+    assert pickle.loads(pickle.dumps(later("math"))).pi == math.pi

@@ -319,7 +319,8 @@ def test_a_worker_of_other_versions_is_refused(cluster: None, tmp_path: Path, mo
 # --- the whole command
 
 
-# As what is trained, its run has a shared stage and a state of each user; it needs no torch, which takes seconds to import.
+# Like a method that trains, it has a shared stage and a state per user; but it needs no torch, which takes seconds to
+# import.
 SLOW = """
 import time
 from pathlib import Path
