@@ -32,7 +32,7 @@ class _Later(ModuleType):
         return found
 
     def __reduce__(self) -> Any:
-        # Modules are not pickled; functions that Ray pickles by value take this one along.
+        # Workers get the code of plug-in files by value, with what it refers to; other modules are pickled by name.
         return later, (self.__name__,)
 
 
