@@ -84,7 +84,7 @@ def test_flags_win_over_the_config_file(tmp_path: Path) -> None:
         "run", "--config", "run.toml", "--seed", "4", "--set", "user_epochs=6", "--dry-run", cwd=tmp_path
     )
     assert result.status == 0, result.err
-    assert result.out.count('"seed": 4') == 2
+    assert result.out.count("  seed: 4\n") == 2
     assert '"layers": [0, 2]' in result.out
     assert '"user_epochs": 6' in result.out
     assert '"k": 2' in result.out
