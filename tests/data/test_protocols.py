@@ -80,7 +80,7 @@ class TestLayouts:
     def test_fetched_files_are_found(self, folder: Path) -> None:
         with pytest.raises(InputError, match="fetch them: lampbench data get lamp-time --task lamp5"):
             load("lamp-time", data=None)
-        cache_folder().mkdir()
+        cache_folder().mkdir(parents=True)
         folder.rename(cache_folder() / "lamp-time")
         assert load("lamp-time", data=None).hash == dataset("lamp5").hash
 
