@@ -1,6 +1,7 @@
 """``lampbench rescore``: finished runs under other metrics."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,21 @@ from support import TINY_DATA, TINY_MODEL, dataset
 
 import lampbench
 from lampbench.cli import cli
-from lampbench.core import InputError
+from lampbench.core import InputError, metrics
 from lampbench.hub import find_model
 from lampbench.retrieval import DenseEncoder, similarity
 from lampbench.rows import read_row
 
 
-def rescored(out: Path, *metrics: str) -> str:
-    arguments = [word for name in metrics for word in ("--metric", name)]
+@pytest.fixture
+def metrics_of_this_test() -> Iterator[None]:
+    """What a command registers, such as the similarity to an encoder, is forgotten."""
+    yield
+    metrics.cache_clear()
+
+
+def rescored(out: Path, *names: str) -> str:
+    arguments = [word for name in names for word in ("--metric", name)]
     command = ["rescore", "lamp3/majority", *arguments, "--out", str(out), "--data", str(TINY_DATA)]
     result = CliRunner().invoke(cli, command, catch_exceptions=False)
     assert result.exit_code == 0, result.output
@@ -52,6 +60,7 @@ def run(*words: str) -> str:
     return result.output
 
 
+@pytest.mark.usefixtures("metrics_of_this_test")
 def test_a_private_board_shows_added_metrics_and_ranks_by_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAMPBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("lampbench.metrics.translation.find_spec", lambda name: None)

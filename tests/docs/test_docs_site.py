@@ -8,6 +8,7 @@ import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
@@ -74,12 +75,14 @@ def text_of(page: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("page", "registry"),
-    [("methods", methods()), ("tasks", tasks()), ("metrics", metrics()), ("protocols", protocols())],
+    ("page", "registered"),
+    [("methods", methods), ("tasks", tasks), ("metrics", metrics), ("protocols", protocols)],
     ids=("methods", "tasks", "metrics", "protocols"),
 )
-def test_a_made_page_names_every_plugin_and_every_setting(site: Path, page: str, registry: Registry) -> None:
-    path = site / page / "index.html"
+def test_a_made_page_names_every_plugin_and_every_setting(
+    site: Path, page: str, registered: Callable[[], Registry]
+) -> None:
+    registry, path = registered(), site / page / "index.html"
     text = text_of(path)
     for name in registry.names():
         assert name.lower() in Page(path).ids
