@@ -19,7 +19,7 @@ PICTURE = ROOT / "docs" / "board.svg"
 
 _WIDTH, _ROW, _TOP = 960, 30, 84
 # Where the plot of scores begins and ends.
-_LEFT, _RIGHT = 150, 500
+_LEFT, _RIGHT = 270, 500
 _ABSENT = "–"
 # Colours follow the reader's system, also where the picture is embedded.
 _STYLE = """
