@@ -125,7 +125,9 @@ def convert(value: Any, annotation: Any, where: str) -> Any:
             continue
         if _finite(converted):
             return converted
-    raise InputError(f"{where}: expected {type_name(annotation)}, found {value!r}")
+    in_brackets = isinstance(value, str) and value.startswith("[")
+    advice = "; write a list with commas and without brackets: 1,2" if in_brackets else ""
+    raise InputError(f"{where}: expected {type_name(annotation)}, found {value!r}{advice}")
 
 
 def type_name(annotation: Any) -> str:

@@ -50,6 +50,7 @@ def test_strings_become_what_the_field_declares(key: str, text: object, value: o
         ("rate", "nan", "float"),
         ("rate", "fast", "float"),
         ("layers", "1,x", "list of int"),
+        ("layers", "[1,2]", "without brackets: 1,2"),
         ("layers", [1.5], "list of int"),
         ("kind", "c", "'a' | 'b'"),
         ("fast", "maybe", "bool"),
