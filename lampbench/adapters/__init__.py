@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lampbench.adapters._dropout import dropout_mask, row_key
 from lampbench.adapters._heads import EditedHeads, HeadEdits, HeadSpec
@@ -21,6 +21,7 @@ from lampbench.adapters._lora_spec import LoraSpec, family_targets
 from lampbench.adapters._memory import Capacity, EngineOptions, PassRoom, capacity
 from lampbench.adapters._spec import AdapterSpec, Bank, EvaluatedBank, PerUser, SoloAdapter, State, acting, differ
 from lampbench.adapters._training import Recipe, TrainingJob, batch_loss, train_alone
+from lampbench.core import later_names
 
 if TYPE_CHECKING:
     from lampbench.adapters._combined import combined
@@ -84,18 +85,8 @@ __all__ = [
 ]
 
 # These import torch, which most methods do not need to be planned.
-_WITH_TORCH = (
-    "_combined", "_engine", "_gates", "_intervention_bank", "_optimizer", "_prefix", "_prefix_network",
-    "_steering",
-)  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from importlib import import_module
-
-        for module in _WITH_TORCH:
-            found = getattr(import_module(f"{__name__}.{module}"), name, None)
-            if found is not None:
-                return found
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = later_names(
+    __name__,
+    __all__,
+    ("_combined", "_engine", "_gates", "_intervention_bank", "_optimizer", "_prefix", "_prefix_network", "_steering"),
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lampbench.backbone._chat import Chat, Frame, chat_identity, frame_of, has_template
 from lampbench.backbone._decoding import OPPU_SAMPLING, Decoding, Penalties
@@ -19,6 +19,7 @@ from lampbench.backbone._served import (
     describe_served,
     is_served,
 )
+from lampbench.core import later_names
 
 if TYPE_CHECKING:
     from lampbench.backbone._backbone import TransformersBackbone
@@ -89,17 +90,8 @@ __all__ = [
 ]
 
 # Only these import torch, which a served model does not need.
-_WITH_WEIGHTS = (
-    "_backbone", "_contrast", "_decode", "_partial", "_pass", "_past", "_probes", "_quantize"
-)  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from importlib import import_module
-
-        for module in _WITH_WEIGHTS:
-            found = getattr(import_module(f"{__name__}.{module}"), name, None)
-            if found is not None:
-                return found
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = later_names(
+    __name__,
+    __all__,
+    ("_backbone", "_contrast", "_decode", "_partial", "_pass", "_past", "_probes", "_quantize"),
+)

@@ -22,7 +22,7 @@ from lampbench.core._files import (
     remove_abandoned,
     write_json,
 )
-from lampbench.core._later import later
+from lampbench.core._later import later, later_names
 from lampbench.core._memory import free_host_memory, is_out_of_memory
 from lampbench.core._method import (
     Backbone,
@@ -106,6 +106,7 @@ __all__ = [
     "is_out_of_memory",
     "keep_task",
     "later",
+    "later_names",
     "load_per_core",
     "locked",
     "methods",

@@ -15,6 +15,7 @@ decorators, need torch itself, and belong in other modules.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -24,7 +25,7 @@ class _Later(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
-            # Whoever looks at all modules alike must not import this one.
+            # Code that looks at every module, as inspect does, must not import this one.
             raise AttributeError(name)
         found = getattr(importlib.import_module(self.__name__), name)
         # Python looks here first, and does not come again.
@@ -39,3 +40,17 @@ class _Later(ModuleType):
 def later(name: str) -> Any:
     """The module called ``name``, which is imported when something in it is first used."""
     return _Later(name)
+
+
+def later_names(package: str, public: Sequence[str], modules: Sequence[str]) -> Callable[[str], Any]:
+    """A package's ``__getattr__``, which imports its ``modules`` when a ``public`` name is first asked for."""
+
+    def found(name: str) -> Any:
+        if name in public:
+            for module in modules:
+                value = getattr(importlib.import_module(f"{package}.{module}"), name, None)
+                if value is not None:
+                    return value
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return found

@@ -26,7 +26,7 @@ def killed(out: Path, method: str, kills: int, seed: int) -> dict[str, Any]:
     return told
 
 
-# Thirty moments in all: of a method with a shared stage and a state a user, and of one that only writes.
+# Thirty moments in all: of a method with a shared stage and a state per user, and of one that only writes.
 @pytest.mark.parametrize(
     ("method", "kills", "phases"),
     [
