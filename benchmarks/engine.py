@@ -262,21 +262,27 @@ def measure(work: Work, case: Case, rungs: Sequence[str], rounds: int, say: Call
     return {"rungs": result, "floor_seconds": least, "product_rate": rate}
 
 
-def table(case: Case, result: dict[str, Any]) -> str:
-    """A case's figures for people."""
-    first, *_ = result["rungs"].values()
-    base = first["training_seconds"] + first["answering_seconds"]
-    floor, rate = result["floor_seconds"], result["product_rate"]
+def table(results: dict[str, Any]) -> str:
+    """All figures as a Markdown table, as docs/engine.md has it."""
+    names = ("case", "rung", "training s", "answering s", "against library", "GFLOP to train", "GFLOP/s")
     lines = [
-        f"{case.name}: floor {floor['training']:.2f} + {floor['answering']:.2f} s, "
-        f"at {rate / 1e9:.0f} GFLOP/s of matrix products"
+        f"| {' | '.join((*names, 'training over its floor'))} |",
+        f"|{'---|' * (len(names) + 1)}",
     ]
-    for rung, values in result["rungs"].items():
-        train, reply = values["training_seconds"], values["answering_seconds"]
+    for case, result in results.items():
+        first, *_ = result["rungs"].values()
+        base = first["training_seconds"] + first["answering_seconds"]
+        for rung, values in result["rungs"].items():
+            train, reply = values["training_seconds"], values["answering_seconds"]
+            lines.append(
+                f"| {case} | {rung} | {train:.1f} | {reply:.1f} | {base / (train + reply):.2f} "
+                f"| {values['training_flops'] / 1e9:,.0f} | {values['training_flops_a_second'] / 1e9:.0f} "
+                f"| {values['training_over_floor']:.2f} |"
+            )
+        floor = result["floor_seconds"]
         lines.append(
-            f"  {rung:9} {train:8.2f} + {reply:6.2f} s   {base / (train + reply):5.2f} x   "
-            f"{values['training_flops'] / 1e9:7.0f} GFLOP to train, {values['training_flops_a_second'] / 1e9:6.1f} "
-            f"a second, {values['training_over_floor']:5.2f} of the floor"
+            f"| {case} | *floor* | {floor['training']:.1f} | {floor['answering']:.1f} | | "
+            f"| {result['product_rate'] / 1e9:.0f} | 1 |"
         )
     return "\n".join(lines)
 
@@ -305,7 +311,7 @@ def main() -> None:
     for case in cases(work.backbone, given.epochs, given.batch_size):
         if case.name in given.cases.split(","):
             results[case.name] = measure(work, case, given.rungs.split(","), given.rounds, print)
-            print(table(case, results[case.name]), flush=True)
+    print(table(results))
     if given.out:
         about = {name: str(value) for name, value in vars(given).items() if name != "out"}
         record = {"lampbench": lampbench.__version__, "about": about, "environment": environment(given.device)}
