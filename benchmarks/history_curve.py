@@ -25,12 +25,18 @@ from lampbench.data import Dataset
 from lampbench.metrics import Difference, additive, difference
 from lampbench.runner import Settings, environment
 
-METHODS = ("zero-shot", "majority", "rag", "user-lora", "oppu", "reft", "perfit", "lofit")
+# All but lora, which knows no user.
+METHODS = (
+    "zero-shot", "majority", "rag", "pag", "user-lora", "oppu", "lora-bank", "reft", "perfit", "lofit", "user-prefix",
+    "pplug", "cope", "style-vector",
+)  # fmt: skip
 LENGTHS = (2, 4, 8, 16, None)
 # Each method has its own colour and mark in both plots.
 LOOKS = {
-    "majority": ("#7f7f7f", "x"), "rag": ("#1f77b4", "o"), "user-lora": ("#ff7f0e", "s"), "oppu": ("#d62728", "D"),
-    "reft": ("#9467bd", "^"), "perfit": ("#2ca02c", "v"), "lofit": ("#8c564b", "P"),
+    "majority": ("#7f7f7f", "x"), "rag": ("#1f77b4", "o"), "pag": ("#17becf", "p"), "user-lora": ("#ff7f0e", "s"),
+    "oppu": ("#d62728", "D"), "lora-bank": ("#e377c2", "h"), "reft": ("#9467bd", "^"), "perfit": ("#2ca02c", "v"),
+    "lofit": ("#8c564b", "P"), "user-prefix": ("#bcbd22", "*"), "pplug": ("#1b1b6f", "1"), "cope": ("#7a0000", "d"),
+    "style-vector": ("#b0b0b0", "+"),
 }  # fmt: skip
 USERS = 1000
 DOCS = Path(__file__).parents[1] / "docs" / "history"
@@ -204,7 +210,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="lamp5,lamp2m", help="names, comma-separated")
     parser.add_argument("--methods", default=",".join(METHODS), help="names, comma-separated, zero-shot first")
-    parser.add_argument("--users", type=int, default=12)
+    parser.add_argument("--users", type=int, default=24)
     parser.add_argument("--out", type=Path, help="a JSON file")
     parser.add_argument("--plot", type=Path, metavar="JSON", help="plot what an earlier command wrote")
     given = parser.parse_args()
