@@ -171,7 +171,11 @@ def _plot(record: dict[str, Any], path: Path, draw: Any) -> Path:
         panel.set_xlabel("history items per user, at most")
         panel.set_ylabel("gain over zero-shot" if draw is _draw_gain else "processor seconds per point of gain")
         panel.grid(color="#dddddd", linewidth=0.6)
-    panels[0][-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
+    # A method that gains nothing on one task is in the other panel alone.
+    lines = {line.get_label(): line for panel in panels[0] for line in panel.get_lines() if line.get_label() in LOOKS}
+    named = [method for method in LOOKS if method in lines]
+    place = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5), "frameon": False}
+    panels[0][-1].legend([lines[method] for method in named], named, **place)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
@@ -186,9 +190,6 @@ def _draw_gain(panel: Any, method: str, own: dict[str, Any], users: int) -> None
     colour, mark = LOOKS[method]
     gains = [point["gain"] for point in own["points"]]
     panel.plot(_places(own), gains, color=colour, marker=mark, markersize=5, linewidth=1.4, label=method)
-    panel.fill_between(
-        _places(own), [p["low"] for p in own["points"]], [p["high"] for p in own["points"]], color=colour, alpha=0.07
-    )
     panel.axhline(0, color="black", linewidth=0.6)
 
 
@@ -201,8 +202,8 @@ def _draw_cost(panel: Any, method: str, own: dict[str, Any], users: int) -> None
     ) if shown else None
     panel.set_yscale("log")
     # Plain numbers: the default of a logarithmic axis is a power of ten.
-    panel.yaxis.set_major_formatter("{x:g}")
-    panel.yaxis.set_minor_formatter("{x:g}")
+    panel.set_yticks([5, 10, 20, 50, 100], ["5", "10", "20", "50", "100"])
+    panel.yaxis.minorticks_off()
 
 
 def main() -> None:
