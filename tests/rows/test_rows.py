@@ -167,6 +167,7 @@ def test_a_run_may_have_names_that_no_board_takes(tmp_path: Path) -> None:
 def test_a_board_takes_any_name_that_a_task_file_may_give(tmp_path: Path) -> None:
     raw = raw_row()
     raw["identity"]["task"] = "my_task-2"
+    raw["run_id"] = run_id(raw["identity"])
     assert read_row(write(tmp_path, raw)).identity.task == "my_task-2"
 
 
