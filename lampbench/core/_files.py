@@ -91,7 +91,12 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
         if replace:
             with suppress(FileNotFoundError):
                 target.rename(earlier)
-        temporary.rename(target)
+        try:
+            temporary.rename(target)
+        except BaseException:
+            with suppress(OSError):
+                earlier.rename(target)
+            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(earlier, ignore_errors=True)
