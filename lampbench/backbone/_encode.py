@@ -198,8 +198,8 @@ class PromptEncoder:
 
         if not fits(cut(0)):
             raise InputError(
-                f"{prompt.id or 'a prompt'}: the instruction, target field and target need "
-                f"{len(self._asked(cut(0).text))} tokens and more, but only {max(0, room)} of {limit} are free; "
+                f"{prompt.id or 'a prompt'}: the instruction, target field and target need {size(cut(0))} tokens, but "
+                f"only {max(0, room)} of {limit} are free; "
                 f"use {'a model with a longer context' if limit == most else 'a larger --max-length'}"
             )
         return cut(_largest(len(prompt.source), lambda length: fits(cut(length))))
