@@ -88,10 +88,10 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        if replace:
-            with suppress(FileNotFoundError):
-                target.rename(earlier)
         try:
+            if replace:
+                with suppress(FileNotFoundError):
+                    target.rename(earlier)
             temporary.rename(target)
         except BaseException:
             with suppress(OSError):

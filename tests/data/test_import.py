@@ -97,6 +97,13 @@ def test_a_text_that_is_repeated_stays_where_it_is_first() -> None:
     assert [own.target for own in ann.queries] == ["reply 5", "reply 4"]
 
 
+def test_the_commands_that_are_printed_can_be_copied_for_any_path() -> None:
+    task = str(Path("mails.toml").rename("my mails.toml"))
+    command = ["data", "import", table(), *COLUMNS, "--task", task, "--out", "my data"]
+    printed = CliRunner().invoke(cli, command, catch_exceptions=False).output
+    assert printed.count("--task 'my mails.toml' --data 'my data'") == 2
+
+
 def test_without_dates_rows_are_in_time_order() -> None:
     printed = imported(table(), columns=("--user", "sender", "--shared", "0"))
     assert "dates: none" in printed
