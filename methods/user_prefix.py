@@ -390,8 +390,8 @@ def _day(item: HistoryItem) -> int | None:
     """
     if not item.date:
         return None
-    year, month, day = (int(part) for part in (*item.date[:10].split("-"), "1", "1")[:3])
     try:
+        year, month, day = (int(part) for part in (*item.date[:10].split("-"), "1", "1")[:3])
         return date(year, month, day).toordinal()
     except ValueError:
         return None

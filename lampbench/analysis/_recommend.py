@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lampbench.analysis._statistics import LayerShifts
+from lampbench.core import toml_lines
 
 # The range of PerFit's published settings.
 _LOWEST, _HIGHEST, _MOST_LAYERS = 4, 32, 3
@@ -68,20 +68,11 @@ def to_toml(name: str, chosen: Recommendation, run: Mapping[str, Any]) -> str:
         run: Options of ``lampbench run`` by flag name; those that are None are left out.
     """
     lines = [f"# PerFit's settings from the shifts of {name}; made by lampbench analyze shifts --recommend.", ""]
-    lines += [f"{key} = {_value(value)}" for key, value in run.items() if value is not None]
+    lines += toml_lines({key: value for key, value in run.items() if value is not None})
     lines += ["", "[set.perfit]"]
     for key in ("layers", "shared_rank", "user_rank"):
-        value = getattr(chosen, key)
-        lines += [f"# {getattr(chosen, f'why_{key}')}", f"{key} = {_value(value)}"]
+        lines += [f"# {getattr(chosen, f'why_{key}')}", *toml_lines({key: getattr(chosen, key)})]
     return "\n".join(lines) + "\n"
-
-
-def _value(value: Any) -> str:
-    # JSON's strings, whole numbers and lists are TOML's, too, once DEL is escaped; a path is its text.
-    if isinstance(value, tuple):
-        value = list(value)
-    text = json.dumps(value if isinstance(value, int | list) else str(value), ensure_ascii=True)
-    return text.replace("\x7f", "\\u007f")
 
 
 def _worth(own: LayerShifts) -> float:

@@ -10,7 +10,7 @@ from lampbench.api._gains import BASELINE, Gain
 from lampbench.api._look import Asked, Look, data_at, data_of_plans
 from lampbench.api._progress import Bar, ProgressReporter, duration
 from lampbench.api._results import Results, finished_run, load_results
-from lampbench.api._show import Shown, chosen, list_text, page, query_text, shown
+from lampbench.api._show import Shown, chosen, list_text, ordered, page, query_text, shown
 from lampbench.api._table import run_notes, run_table
 from lampbench.api._user_model import UserModel, load_user
 
@@ -47,6 +47,7 @@ __all__ = [
     "load_user",
     "method_names",
     "methods",
+    "ordered",
     "overrides",
     "page",
     "placed",

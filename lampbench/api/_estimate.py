@@ -10,6 +10,7 @@ from typing import Any
 
 from lampbench.api._find import ID_DIGITS
 from lampbench.bases import TrainingConfig
+from lampbench.core import InputError
 from lampbench.rows import Row
 from lampbench.runner import Plan, RunFolder, hardware_class, has_shared_stage
 
@@ -117,7 +118,10 @@ def _like(plan: Plan) -> Row | None:
     device = plan.backbone.device if plan.backbone else "cpu"
     found = []
     for path in sorted(plan.folder.parent.glob("*/row.json")):
-        row = RunFolder(path.parent).row()
+        try:
+            row = RunFolder(path.parent).row()
+        except InputError:  # a damaged row of another run, which says nothing here
+            continue
         if isinstance(row, Row) and row.environment.hardware_class == hardware_class(device) and _same(plan, row):
             found.append(row)
     return max(found, key=lambda row: row.data.users, default=None)

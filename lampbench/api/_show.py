@@ -67,10 +67,8 @@ def chosen(entries: Sequence[Shown], user: str | None, query: str | None) -> lis
     return found
 
 
-def list_text(look: Look, against: Look | None, entries: Sequence[Shown]) -> str:
-    """A line per query: the worst first, or, beside another run, those that changed most."""
-    from tabulate import tabulate
-
+def ordered(look: Look, against: Look | None, entries: Sequence[Shown]) -> list[Shown]:
+    """The worst first, or, beside another run, those that changed most."""
     higher = look.task.primary.higher_is_better
 
     def place(own: Shown) -> float:
@@ -78,6 +76,13 @@ def list_text(look: Look, against: Look | None, entries: Sequence[Shown]) -> str
             return -abs(own.change or 0.0)
         score = own.asked.score
         return 0.0 if score is None else score if higher else -score
+
+    return sorted(entries, key=place)
+
+
+def list_text(look: Look, against: Look | None, entries: Sequence[Shown]) -> str:
+    """A line per query."""
+    from tabulate import tabulate
 
     names = _names(look, against)
     ids = max(len(own.asked.query.id) for own in entries)
@@ -89,7 +94,7 @@ def list_text(look: Look, against: Look | None, entries: Sequence[Shown]) -> str
             *([_short(own.other.answer, room), _number(own.change, "+.3f")] if own.other else []),
             _short(own.asked.gold, room),
         ]
-        for own in sorted(entries, key=place)
+        for own in entries
     ]  # fmt: skip
     return tabulate(lines, headers=headers, disable_numparse=True)
 

@@ -113,9 +113,10 @@ def _planned_again(row: Row, folder: Path, given: Mapping[str, Any]) -> Plan:
         InputError: The model, the data or anything else is not what the run had.
     """
     own = row.identity
+    # The share of records that the run tolerated is not kept; the hash tells whether it is the run's data.
     known: dict[str, Any] = {
         "protocol": own.protocol, "users": own.limit, "seed": own.seed, "prompts": wording_of(load_task(own.task), row),
-        "engine": own.engine, **_of_model(row, "model" in given), **_of_decoding(own.decoding or {}),
+        "tolerate": 1.0, "engine": own.engine, **_of_model(row, "model" in given), **_of_decoding(own.decoding or {}),
     }  # fmt: skip
     settings = settings_from({**{name: value for name, value in known.items() if value is not None}, **given})
     overrides = {name: value for name, value in own.config.items() if value is not None}

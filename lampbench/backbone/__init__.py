@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lampbench.backbone._api import Patience
 from lampbench.backbone._chat import Chat, Frame, chat_identity, frame_of, has_template
 from lampbench.backbone._decoding import OPPU_SAMPLING, Decoding, Penalties
 from lampbench.backbone._encode import MAX_SEQUENCE, PromptEncoder, Usage
 from lampbench.backbone._families import attention_outputs, is_linear, linear_maps, projections, shared_layers
 from lampbench.backbone._load import BackboneInfo, describe_backbone, device_and_dtype, find_layers, load_tokenizer
-from lampbench.backbone._served import (
-    SERVED,
-    UNKNOWN,
-    Patience,
-    Reply,
-    ServedBackbone,
-    ServedInfo,
-    describe_served,
-    is_served,
-)
+from lampbench.backbone._served import Reply, ServedBackbone
+from lampbench.backbone._server import SERVED, UNKNOWN, ServedInfo, describe_served, is_served
 from lampbench.core import later_names
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,8 @@ def _weight_files(source: ModelSource) -> list[Path]:
         return [one]
     if not index.exists():
         return []
-    names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    with one_line(f"--model {source.name}: {index.name} cannot be read"):
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     return [folder / name for name in sorted(names) if (folder / name).exists()]
 
 
@@ -144,7 +146,5 @@ def _take_generation_config(source: ModelSource, model: Any) -> None:
     from transformers import GenerationConfig
 
     if source.file is None and model.can_generate():
-        try:
+        with one_line(f"--model {source.name}: its generation_config.json"), suppress(OSError):  # there may be none
             model.generation_config = GenerationConfig.from_pretrained(source.location, **source.load_options)
-        except OSError:  # there is none
-            return

@@ -102,7 +102,8 @@ class PromptEncoder:
         self.context = context
         self.limit = context if max_length is None else min(context, max_length)
         longest = min(context, MAX_SEQUENCE) if max_length is None else self.limit
-        self.training_limit = min(longest, switch or context)
+        self._most_to_train = min(context, switch or context)
+        self.training_limit = min(longest, self._most_to_train)
         self.usage = usage or Usage()
         self.frame = frame or _BARE
         bos = tokenizer.bos_token_id
@@ -135,7 +136,8 @@ class PromptEncoder:
         def size(candidate: Prompt) -> int:
             return len(self._asked(candidate.text, thinking=thinking))
 
-        return self._asked(self._fit(prompt, size, self.limit - max_new_tokens).text, thinking=thinking)
+        fitted = self._fit(prompt, size, self.limit - max_new_tokens, self.limit, self.context)
+        return self._asked(fitted.text, thinking=thinking)
 
     def pair(self, pair: Pair) -> tuple[list[int], list[int]]:
         """Ids of a training example's prompt, and of its target with what ends it; the target is never cut.
@@ -147,7 +149,8 @@ class PromptEncoder:
         def size(candidate: Prompt) -> int:
             return sum(map(len, self._split(candidate.text, pair.target)))
 
-        return self._split(self._fit(pair.prompt, size, self.training_limit).text, pair.target)
+        limit = self.training_limit
+        return self._split(self._fit(pair.prompt, size, limit, limit, self._most_to_train).text, pair.target)
 
     def continuation(self, prompt: Prompt, answer: str) -> list[int]:
         """Ids that ``answer`` adds after ``prompt``, with what ends it: the end of the turn, or EOS."""
@@ -175,7 +178,9 @@ class PromptEncoder:
             return before, joint[len(before) :] + self._last
         return before, [*self._recent("", "", frame.lead, answer, frame.closing), *self._last]
 
-    def _fit(self, prompt: Prompt, size: Callable[[Prompt], int], room: int) -> Prompt:
+    def _fit(self, prompt: Prompt, size: Callable[[Prompt], int], room: int, limit: int, most: int) -> Prompt:
+        """``prompt``, cut to ``room``: what is free of ``limit``, which --max-length can raise to ``most``."""
+
         def fits(candidate: Prompt) -> bool:
             return size(candidate) <= room
 
@@ -187,17 +192,15 @@ class PromptEncoder:
             if fits(prompt):
                 return prompt
         self.usage.cut_sources += 1
-        return self._fit_source(prompt, fits, room)
 
-    def _fit_source(self, prompt: Prompt, fits: Callable[[Prompt], bool], room: int) -> Prompt:
         def cut(length: int) -> Prompt:
             return replace(prompt, source=prompt.source[:length].rstrip())
 
         if not fits(cut(0)):
             raise InputError(
-                f"{prompt.id or 'a prompt'}: the instruction, target field and target need "
-                f"{len(self._asked(cut(0).text))} tokens and more, but only {max(0, room)} of {self.limit} are free; "
-                f"use {'a model with a longer context' if self.limit == self.context else 'a larger --max-length'}"
+                f"{prompt.id or 'a prompt'}: the instruction, target field and target need {size(cut(0))} tokens, but "
+                f"only {max(0, room)} of {limit} are free; "
+                f"use {'a model with a longer context' if limit == most else 'a larger --max-length'}"
             )
         return cut(_largest(len(prompt.source), lambda length: fits(cut(length))))
 

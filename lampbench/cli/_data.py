@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -164,7 +165,7 @@ def import_(
         return
     size = sum(path.stat().st_size for path in out.rglob("*.json"))
     click.echo(f"{len(written)} files, {size / 1e6:.1f} MB in {out}")
-    use = f"--task {task} --data {out}"
+    use = f"--task {shlex.quote(task)} --data {shlex.quote(str(out))}"
     click.echo(f"Look at it: lampbench describe protocol folder {use}")
     click.echo(f"Use it: lampbench run --method zero-shot,rag --protocol folder {use} --model MODEL")
 
@@ -193,7 +194,7 @@ def longlamp(folder: Path, configuration: str | None, evaluate: str, tolerate: f
         task, *written = found.write(partial, click.echo)
         size = sum(path.stat().st_size for path in written)
     click.echo(f"{len(written)} files, {size / 1e6:.1f} MB in {out}")
-    use = f"--task {out / task.name} --protocol folder --data {out}"
+    use = f"--task {shlex.quote(str(out / task.name))} --protocol folder --data {shlex.quote(str(out))}"
     click.echo(f"Use it: lampbench run --method zero-shot,rag {use} --model MODEL --max-length auto")
 
 

@@ -19,7 +19,14 @@ _MOST = 10
 @click.option("--against", metavar="RUN", help="Another run of the same data, side by side; what changed most first.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write one page with all answers.")
 @click.option("--data", type=click.Path(path_type=Path), help="The data folder of the run's protocol, if it needs one.")
-@click.option("--most", default=_MOST, show_default=True, metavar="N", help="Queries in the list; 0 for all.")
+@click.option(
+    "--most",
+    type=click.IntRange(min=0),
+    default=_MOST,
+    show_default=True,
+    metavar="N",
+    help="Queries in the list; 0 for all.",
+)
 @out_option
 @cache_option
 def show(
@@ -36,7 +43,7 @@ def show(
     lampbench show lamp5/rag --query ID
     lampbench show lamp5/rag --against lamp5/zero-shot --html answers.html
     """
-    from lampbench.api import Look, chosen, data_at, finished_run, list_text, page, query_text, shown
+    from lampbench.api import Look, chosen, data_at, finished_run, list_text, ordered, page, query_text, shown
     from lampbench.core import InputError
 
     use_cache(cache)
@@ -56,10 +63,9 @@ def show(
     if query is not None:
         click.echo(query_text(look, other, entries[0]))
         return
-    listed = list_text(look, other, entries).splitlines()
-    shown_lines = listed if not most else listed[: most + 2]
-    click.echo("\n".join(shown_lines))
-    left = len(listed) - len(shown_lines)
+    listed = ordered(look, other, entries)[: most or None]
+    click.echo(list_text(look, other, listed))
+    left = len(entries) - len(listed)
     more = f"\nand {left} more (--most 0 lists all, --html FILE writes a page)" if left else ""
-    first = listed[2].split()[0]
+    first = shlex.quote(listed[0].asked.query.id)
     click.echo(f"{more}\nOne query: lampbench show {shlex.quote(run)} --query {first}{where_words(out, data)}")

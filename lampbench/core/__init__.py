@@ -39,6 +39,7 @@ from lampbench.core._registry import Plugin, Registry, file_plugin, methods, met
 from lampbench.core._task import Places, Task
 from lampbench.core._task_file import KEPT_TASK, TaskFile, find_kept_task, keep_task, read_task_file
 from lampbench.core._threads import available_cores, load_per_core, use_threads
+from lampbench.core._toml import toml_key, toml_lines
 from lampbench.core._types import (
     AskedUser,
     Context,
@@ -117,6 +118,8 @@ __all__ = [
     "remove_abandoned",
     "setting",
     "tasks",
+    "toml_key",
+    "toml_lines",
     "trackers",
     "unknown_name",
     "use_threads",

@@ -86,9 +86,9 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
     gathered = {key: value for key, value in values.items() if "." not in key}
     for key, value in values.items():
         field, dot, inner = key.partition(".")
-        outer = gathered.get(field) or {}
-        if dot and isinstance(outer, Mapping):
-            gathered[field] = {**outer, inner: value}
+        if dot:
+            outer = gathered.get(field)
+            gathered[field] = {**(outer if isinstance(outer, Mapping) else {}), inner: value}
     return gathered
 
 

@@ -88,10 +88,15 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        if replace:
-            with suppress(FileNotFoundError):
-                target.rename(earlier)
-        temporary.rename(target)
+        try:
+            if replace:
+                with suppress(FileNotFoundError):
+                    target.rename(earlier)
+            temporary.rename(target)
+        except BaseException:
+            with suppress(OSError):
+                earlier.rename(target)
+            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(earlier, ignore_errors=True)

@@ -23,7 +23,7 @@ FROM_THE_DATA = "from the data"
 KEPT_TASK = "task.json"
 
 _LABELS = "{labels}"
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 _FIELD = re.compile(r"[^\s{}:,][^{}:,\n]*")
 # Fields that every item and question has.
 _RESERVED = ("id", "date", "user_id", "profile")
@@ -42,7 +42,8 @@ class TaskFile:
     """What a task file says; each field is a key of it.
 
     Attributes:
-        name: The task's name, and that of the folder with its data: lower-case letters, digits, ``-`` and ``_``.
+        name: The task's name, and that of the folder with its data: up to 100 lower-case letters, digits, ``-``
+            and ``_``.
         version: To be raised with every change after which scores should no longer be compared.
         about: One line for lists. Default: "``target`` from ``source``".
         kind: What an answer is: ``labels``, ``rating`` or ``text``.
@@ -174,7 +175,7 @@ class TaskFile:
         """What is wrong, the most basic first."""
         found = []
         if not _NAME.fullmatch(self.name):
-            found.append(f"name is {self.name!r}; expected lower-case letters, digits, '-' and '_'")
+            found.append(f"name is {self.name!r}; expected up to 100 lower-case letters, digits, '-' and '_'")
         for name in ("instruction", "source", "target"):
             if not getattr(self, name):
                 found.append(f"{name} is missing")

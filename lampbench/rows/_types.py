@@ -32,7 +32,7 @@ RunId = Annotated[str, Meta(pattern="^[0-9a-f]{12}$", max_length=12)]
 
 # A run may have any names; those of a result become folders of the leaderboards. `row_faults` enforces these.
 NAMES: Mapping[str, str] = {
-    "task": r"^[a-z0-9-]{1,100}$",
+    "task": r"^[a-z0-9_-]{1,100}$",
     "protocol": r"^(?!(results|reported|site|README\.md|published\.md)$)[A-Za-z0-9][A-Za-z0-9,=._-]{0,199}$",
     "method": r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
 }

@@ -87,7 +87,7 @@ def load_method(name: str) -> type[Method]:
         where = methods().plugin(name).distribution
         raise InputError(f"the method plug-in {name!r} of {where}: its Config must be a frozen dataclass")
     missing = [hook for hook in ("fit_joint", "load_shared") if getattr(method, hook) is getattr(Method, hook)]
-    if missing and method.joint.__func__ is not Method.joint.__func__:  # type: ignore[attr-defined]
+    if missing and getattr(method.joint, "__func__", None) is not getattr(Method.joint, "__func__", None):
         raise InputError(
             f"the method plug-in {name!r} declares joint training and does not override {' and '.join(missing)}; "
             "expected a fit_joint, and a load_shared that restores what it learned"

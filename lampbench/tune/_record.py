@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lampbench.core import InputError, write_json
+from lampbench.core import InputError, toml_key, toml_lines, write_json
 from lampbench.tune._search import Trial
 
 
@@ -89,9 +88,9 @@ def write_best(
     """
     methods = list(settings)
     own = {"method": methods[0] if len(methods) == 1 else methods, **options}
-    lines = [*(f"# {' '.join(line.splitlines())}" for line in about), *_lines(own)]
+    lines = [*(f"# {' '.join(line.splitlines())}" for line in about), *toml_lines(own)]
     for method, values in settings.items():
-        lines += ["", f"[set.{_key(method)}]", *_lines(values)]
+        lines += ["", f"[set.{toml_key(method)}]", *toml_lines(values)]
     temporary = path.with_suffix(".partial")
     temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     temporary.replace(path)
@@ -104,17 +103,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(inner) for inner in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def _lines(values: Mapping[str, Any]) -> list[str]:
-    """Lines of TOML; None, which TOML lacks, is the word ``none``, which settings are read from."""
-    return [f"{name} = {_toml('none' if value is None else _plain(value))}" for name, value in values.items()]
-
-
-def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)
-
-
-def _toml(value: Any) -> str:
-    # JSON's strings are TOML's, but for a character that JSON does not escape.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

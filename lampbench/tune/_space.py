@@ -130,5 +130,5 @@ def _checked(values: Mapping[str, Any], kind: type[Method], method: str, where: 
         if not isinstance(values[name], Sequence) or isinstance(values[name], str) or not values[name]:
             raise InputError(f"{where}: {name}: expected a list of values to try, found {values[name]!r}")
         converted = [convert(value, hints[name], f"{where}: a value of {name}") for value in values[name]]
-        candidates[name] = tuple(dict.fromkeys(converted))
+        candidates[name] = tuple(value for place, value in enumerate(converted) if value not in converted[:place])
     return Space(candidates)

@@ -316,7 +316,7 @@ def test_ranks_are_powers_of_two_within_bounds(raw: int, rest: int, width: int, 
 
 
 def test_settings_keep_any_text_whole() -> None:
-    text = 'a "quoted" \\ path\twith\x7f \x00 é\n'
+    text = 'a "quoted" \\ path\twith\x7f \x00 é 🙂\n'
     written = to_toml("x", recommend([layer(3)], 6, 64), {"data": Path("/a b"), "model": text, "seed": None})
     assert tomllib.loads(written)["model"] == text
     assert tomllib.loads(written)["data"] == "/a b"

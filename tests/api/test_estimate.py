@@ -20,6 +20,9 @@ def test_an_earlier_run_is_scaled_to_the_users_of_this_one(tmp_path: Path) -> No
     row: Any = LocalExecutor(Silence()).run(plan(tmp_path, "rag", users=1))
     assert isinstance(row, Row)
     made = plan(tmp_path, "rag")
+    damaged = plan(tmp_path, "rag", overrides={"k": 3}).folder
+    damaged.mkdir()
+    (damaged / "row.json").write_text("{")
     found = estimate(made, None, lambda: 0)
     assert found is not None and row.run_id[:6] in found.basis
     seconds, data = row.cost.seconds, made.dataset

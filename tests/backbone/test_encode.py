@@ -79,6 +79,17 @@ def test_a_context_too_short_for_the_template_is_an_error_with_numbers(tokenizer
         PromptEncoder(tokenizer, 30).prompt(task("lamp2m").prompt("text", "query 7"), 10)
 
 
+def test_a_training_example_too_long_for_2048_asks_for_a_larger_max_length(tokenizer: Any) -> None:
+    pair = Pair(task("lamp5").prompt("text"), "word " * 1000)
+    with pytest.raises(
+        InputError, match=r"need \d{4} tokens, but only 2048 of 2048 are free; use a larger --max-length"
+    ):
+        PromptEncoder(tokenizer, 9000).pair(pair)
+    assert PromptEncoder(tokenizer, 9000, max_length=9000).pair(pair)
+    with pytest.raises(InputError, match=r"only 2048 of 2048 are free; use a model with a longer context"):
+        PromptEncoder(tokenizer, 2048).pair(pair)
+
+
 def test_test_prompts_fill_the_context_and_training_sequences_end_at_2048(tokenizer: Any) -> None:
     encoder = PromptEncoder(tokenizer, 4000)
     long = "word " * 9000

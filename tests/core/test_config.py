@@ -1,5 +1,6 @@
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -73,6 +74,16 @@ def test_an_unknown_key_names_the_nearest() -> None:
 def test_what_the_config_itself_refuses_is_an_input_error() -> None:
     with pytest.raises(InputError, match="demo: k must be at least 1"):
         config_from(Config, {"k": "0"}, "demo")
+
+
+@pytest.mark.parametrize("outer", ["none", {}, {"rank": 2, "tokens": 3}])
+def test_a_key_with_a_dot_is_laid_over_what_its_field_has(outer: object) -> None:
+    @dataclass(frozen=True)
+    class Outer:
+        base: Mapping[str, Any] | None = None
+
+    found = config_from(Outer, {"base": outer, "base.rank": "4"}, "demo").base
+    assert found == {**(outer if isinstance(outer, dict) else {}), "rank": "4"}
 
 
 @given(

@@ -535,6 +535,14 @@ class TestCommands:
         refused = CliRunner().invoke(cli, ["describe", "protocol", "folder", *data[2:], "--tolerate", "0.001"])
         assert isinstance(refused.exception, InputError)
 
+    def test_a_run_whose_data_was_read_in_part_can_be_shown(self, folder: Path, tmp_path: Path) -> None:
+        edit(questions(many(folder)), lambda value: value[3].update(input="x"))
+        data, out = ["--data", str(folder)], ["--out", str(tmp_path / "runs")]
+        run = ["run", "--method", "majority", "--protocol", "folder", "--task", "lamp5", *data, *out]
+        assert CliRunner().invoke(cli, run).exit_code == 0
+        shown = CliRunner().invoke(cli, ["show", "lamp5/majority", *data, *out])
+        assert shown.exit_code == 0, shown.exception
+
     def test_a_clean_row_says_nothing_of_reading(self, folder: Path, tmp_path: Path) -> None:
         data = ["--protocol", "folder", "--task", "lamp5", "--data", str(folder)]
         CliRunner().invoke(cli, ["run", "--method", "majority", *data, "--out", str(tmp_path)])

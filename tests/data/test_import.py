@@ -89,6 +89,21 @@ def test_the_latest_texts_are_asked_about_and_the_others_are_history() -> None:
     assert not any(leak.count for leak in found.leaks if leak.name in ("later_history", "query_in_history"))
 
 
+def test_a_text_that_is_repeated_stays_where_it_is_first() -> None:
+    first, *later = ROWS[:7]
+    imported(table([first, *later, (*first[:4], "2024-01-20"), *ROWS[7:]]))
+    ann = data().labelled()[0]
+    assert [item.target for item in ann.user.history] == ["reply 0", "reply 1", "reply 2", "reply 3", "reply 6"]
+    assert [own.target for own in ann.queries] == ["reply 5", "reply 4"]
+
+
+def test_the_commands_that_are_printed_can_be_copied_for_any_path() -> None:
+    task = str(Path("mails.toml").rename("my mails.toml"))
+    command = ["data", "import", table(), *COLUMNS, "--task", task, "--out", "my data"]
+    printed = CliRunner().invoke(cli, command, catch_exceptions=False).output
+    assert printed.count("--task 'my mails.toml' --data 'my data'") == 2
+
+
 def test_without_dates_rows_are_in_time_order() -> None:
     printed = imported(table(), columns=("--user", "sender", "--shared", "0"))
     assert "dates: none" in printed

@@ -423,7 +423,7 @@ DAMAGED: dict[str, tuple[Change, tuple[str, ...]]] = {
     ),
     "too short a context": (
         config(max_position_embeddings=60),
-        ("need 36 tokens and more, but only 0 of 60 are free; use a model with a longer context",),
+        ("need 36 tokens, but only 0 of 60 are free; use a model with a longer context",),
     ),
     "a Git LFS pointer": (
         raw_weights(lambda raw: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 339176\n"),

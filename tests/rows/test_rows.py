@@ -164,13 +164,20 @@ def test_a_run_may_have_names_that_no_board_takes(tmp_path: Path) -> None:
     assert read_run_row(write(tmp_path, raw)).identity.task == "My Task"
 
 
+def test_a_board_takes_any_name_that_a_task_file_may_give(tmp_path: Path) -> None:
+    raw = raw_row()
+    raw["identity"]["task"] = "my_task-2"
+    raw["run_id"] = run_id(raw["identity"])
+    assert read_row(write(tmp_path, raw)).identity.task == "my_task-2"
+
+
 def test_the_schema_describes_every_field() -> None:
     schema = row_schema()
     records = schema["$defs"]
     assert set(records["Row"]["properties"]) == set(raw_row())
     assert records["Row"]["additionalProperties"] is False
     assert set(records["Identity"]["required"]) == set(raw_row()["identity"])
-    assert records["Identity"]["properties"]["task"]["pattern"] == "^[a-z0-9-]{1,100}$"
+    assert records["Identity"]["properties"]["task"]["pattern"] == "^[a-z0-9_-]{1,100}$"
     assert records["PhaseSeconds"]["properties"]["adapt"]["anyOf"][0]["minimum"] == 0
 
 

@@ -337,10 +337,13 @@ def test_numbers_out_of_range_are_refused(here: Path, arguments: tuple[str, ...]
 def test_any_setting_comes_back_from_the_file_of_the_best(tmp_path: Path) -> None:
     named = Record(tmp_path, {"task": "lamp5", "method": "my.method", "space": {"layers": ((1,), (2, 3))}})
     settings = {"layers": (2, 3), "rate": 1e-05, "word": 'a "b"\n\x7fü', "on": True, "open": None, "k": 4}
+    settings |= {"base": {"rank": "8", "a b": None, "layers": (1,)}, "none": {}}
     options = {"data": Path("some/where"), "trust-remote-code": True}
     write_best(named.best_path, options, {"my.method": settings}, ["chosen\non"])
     named.write([Trial(0, settings, "failed", run=tmp_path / "trials/x", error="no")], None)
     read = tomllib.loads(named.best_path.read_text())
     assert {key: read[key] for key in options} == {**options, "data": "some/where"}
     assert read["method"] == "my.method"
-    assert read["set"]["my.method"] == {**settings, "layers": [2, 3], "open": "none"}
+    assert read["set"]["my.method"] == {
+        **settings, "layers": [2, 3], "open": "none", "base": {"rank": "8", "a b": "none", "layers": [1]}
+    }  # fmt: skip

@@ -138,6 +138,13 @@ def test_a_wrong_file_is_one_clear_line(tmp_path: Path, text: str, message: str)
     assert str(tmp_path / "space.toml") in str(caught.value)
 
 
+def test_candidates_may_be_tables(tmp_path: Path) -> None:
+    path = tmp_path / "space.toml"
+    path.write_text('base = [{ rank = "2" }, { rank = "4" }, "none", { rank = "2" }]')
+    space = read_space(path, "cope", methods().load("cope"), ())
+    assert space is not None and space.candidates["base"] == ({"rank": "2"}, {"rank": "4"}, None)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nothing\.toml: No such file or directory"):
         read_space(tmp_path / "nothing.toml", "toy", Toy, ())

@@ -5,7 +5,7 @@ from lampbench.data.files._export import Exported, Layout, export
 from lampbench.data.files._json import kind, list_file, read_json, read_records, unreadable
 from lampbench.data.files._lamp import LampSplit, Outputs, check_same_ids, read_golds, read_outputs
 from lampbench.data.files._oppu import OTHERS, OppuUsers, labels_beside, oppu_folder
-from lampbench.data.files._reading import NOTHING_READ, Fault, Reading, ReadingLog
+from lampbench.data.files._reading import NOTHING_READ, Fault, Reading, ReadingLog, most_tolerated
 from lampbench.data.files._records import Block, Columns, Source, read_columns
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "kind",
     "labels_beside",
     "list_file",
+    "most_tolerated",
     "oppu_folder",
     "read_columns",
     "read_golds",

@@ -94,7 +94,7 @@ class Reading:
         ``paths`` are the files by their names.
         """
         for kind, faults, total in self._kinds():
-            allowed = _allowed(share, total)
+            allowed = most_tolerated(share, total)
             if len(faults) > allowed:
                 first, *others = faults[:_NAMED_IN_ERROR]
                 also = "".join(f"; {_cut(fault.what, _SHORT)}" for fault in others)
@@ -155,7 +155,7 @@ class ReadingLog:
 
     def tolerates(self, count: int, total: int) -> bool:
         """Whether so many records of ``total`` may be set aside."""
-        return count <= _allowed(self.tolerate, total)
+        return count <= most_tolerated(self.tolerate, total)
 
     def set_aside(self, error: InputError, path: Path, id: str) -> None:
         """Leave out a question for ``error``, which names the file; raises it if none is tolerated."""
@@ -202,7 +202,8 @@ class ReadingLog:
         return self._names.get(str(path), path.name)
 
 
-def _allowed(share: float, total: int) -> int:
+def most_tolerated(share: float, total: int) -> int:
+    """How many records of ``total`` a share is."""
     # 0.29 of 100 is a little less than 29.
     return int(share * total + 1e-9)
 

@@ -207,7 +207,10 @@ def _text(row: Mapping[str, Any], columns: Columns, task: Task, number: int) -> 
 
 def _once(texts: Sequence[Text]) -> list[Text]:
     """Each source and target once, where it is first."""
-    return list({(text.source, text.target): text for text in reversed(texts)}.values())[::-1]
+    first: dict[tuple[str, str], Text] = {}
+    for text in texts:
+        first.setdefault((text.source, text.target), text)
+    return list(first.values())
 
 
 def _short(text: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from lampbench.core import InputError, Task
 from lampbench.data._summary import Spread
+from lampbench.data.files import most_tolerated
 from lampbench.data.imports._table import Text
 
 # UTF-8 that was read as Latin-1 or Windows-1252, and saved again.
@@ -116,7 +117,7 @@ class Tally:
         """Raise InputError if there are no rows, or if too many of them cannot be read."""
         if not self.rows:
             raise InputError("there are no rows; expected a header and a row per text")
-        allowed = int(self.tolerate * self.rows)
+        allowed = most_tolerated(self.tolerate, self.rows)
         if self._faulty > allowed:
             raise InputError(
                 f"{self._faults[0]}; {self._faulty:,} of {self.rows:,} rows cannot be read, and --tolerate "

@@ -10,7 +10,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lampbench.core import CACHE_VARIABLE, InputError, Task, cache_folder, digest, file_sha256, new_folder, write_json
+from lampbench.core import (
+    CACHE_VARIABLE,
+    InputError,
+    Task,
+    cache_folder,
+    digest,
+    file_sha256,
+    first_line,
+    new_folder,
+    write_json,
+)
 from lampbench.data.files import Source, unreadable
 from lampbench.data.store._convert import CONVERTER_VERSION, convert, open_split
 from lampbench.data.store._split import Split
@@ -58,7 +68,7 @@ def stored_split(
         split = open_split(folder, key)
         if split is not None:
             return split
-        reason = os.strerror(error.errno or 0)
+        reason = os.strerror(error.errno) if error.errno else first_line(error)
         raise InputError(
             f"cannot write the cache {folder.parent}: {reason}; free some space, or name another folder "
             f"by --cache or {CACHE_VARIABLE}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -73,24 +72,13 @@ def write_site(
     for title, address in links.items():
         if not re.match(r"https?://|[^:]*$", address):
             raise InputError(f"link {title!r}: {address!r} is no address; give one of http or https, or a relative one")
-    aside: Path | None = None
     names: list[str] = []
-    try:
-        with new_folder(out) as folder:
-            for name, content in _files(boards, reported, shifts, links):
-                target = folder / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(content)
-                names.append(name)
-            if out.exists():
-                # Beside the new one, so that both moves stay on one file system.
-                aside = out.rename(folder.with_suffix(".old"))
-    except BaseException:
-        if aside:
-            aside.rename(out)
-        raise
-    if aside:
-        shutil.rmtree(aside)
+    with new_folder(out, replace=True) as folder:
+        for name, content in _files(boards, reported, shifts, links):
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+            names.append(name)
     return sorted(out / name for name in names)
 
 

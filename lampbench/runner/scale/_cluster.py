@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import lampbench
-from lampbench.core import InputError
+from lampbench.core import InputError, first_line
 from lampbench.runner._environment import environment
 from lampbench.runner.scale._actor import WorkerActor
 
@@ -116,7 +116,7 @@ def _ray(settings: ClusterSettings) -> Iterator[Any]:
             **({} if settings.address else own),
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error) or type(error).__name__
         at = f"--address {settings.address}" if settings.address else "--executor ray"
         raise InputError(f"{at}: no Ray cluster there: {reason}; `ray start` makes one") from None
     try:
