@@ -74,7 +74,7 @@ class LoraBankConfig(LoraTrainingConfig):
         None, "path or hub id of an encoder for user vectors (default: the model's own token embeddings)",
         in_identity=False,
     )  # fmt: skip
-    encoder_revision: str | None = setting(None, "the encoder's revision; found by itself")
+    encoder_revision: str | None = setting(None, "the encoder's revision; found automatically")
     bank_rank: int | None = setting(None, "rank of an anchor's LoRA")
     bank_epochs: int | None = setting(None, "epochs over an anchor's history (published: merge 3; pieces as oppu: 2)")
     bank_learning_rate: float | None = setting(None, "AdamW learning rate of an anchor's LoRA")

@@ -35,7 +35,7 @@ class PagConfig:
     profiles: str | None = setting(
         None, 'JSON file of written profiles: a list of {"id": user, "output": text}', in_identity=False
     )
-    profiles_sha256: str | None = setting(None, "hash of that file; found by itself")
+    profiles_sha256: str | None = setting(None, "hash of that file; found automatically")
 
     def __post_init__(self) -> None:
         if self.k != "all" and self.k < 0:

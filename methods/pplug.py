@@ -46,8 +46,8 @@ class PplugConfig(TrainingConfig):
         "what makes vectors of texts: backbone (means of its input embeddings), or path or hub id of an encoder",
         in_identity=False,
     )
-    encoder_revision: str | None = setting(None, "the encoder's revision; found by itself")
-    encoder_width: int | None = setting(None, "the width of the encoder's vectors; found by itself")
+    encoder_revision: str | None = setting(None, "the encoder's revision; found automatically")
+    encoder_width: int | None = setting(None, "the width of the encoder's vectors; found automatically")
     tokens: int | None = setting(None, "soft tokens made of the history")
     instruction_tokens: int | None = setting(None, "soft tokens before them, the same for all prompts")
     start: Literal["random", "words"] | None = setting(

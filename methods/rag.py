@@ -27,7 +27,7 @@ class RagConfig:
     k: int | Literal["all"] = setting(1, "history items in the prompt, or all that fit")
     query: AskedFor = setting("template", ASKED_FOR_HELP)
     encoder: str | None = setting(None, "dense: path or hub id of an encoder", in_identity=False)
-    encoder_revision: str | None = setting(None, "dense: the encoder's revision; found by itself")
+    encoder_revision: str | None = setting(None, "dense: the encoder's revision; found automatically")
 
     def __post_init__(self) -> None:
         if self.k != "all" and self.k < 1:

@@ -61,9 +61,10 @@ def shifts(
     task: str, layers: str, context: str, source: Any, queries: int | None, k: Any, method_settings: Sequence[str],
     draws: int | None, recommend: bool, cache: Path | None, **flags: Any,
 ) -> None:  # fmt: skip
-    """PerFit's two observations: low rank, and a collective and a personalized shift.
+    """Measure PerFit's two observations.
 
-    Repeat the command to resume: finished delta vectors are kept.
+    The vectors by which personalization shifts hidden states have a low rank, and each is the sum of a shift that all
+    users share and a shift of the user's own. Repeat the command to resume: finished delta vectors are kept.
 
     \b
     lampbench analyze shifts --task lamp5 --out shifts

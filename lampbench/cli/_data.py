@@ -30,7 +30,10 @@ def data() -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="An empty or new folder.")
 @click.option("--seed", default=0, show_default=True, help="Another seed gives other users.")
 def mini(out: Path, seed: int) -> None:
-    """Write the mini (synthetic) suite in LaMP's file layout; the same seed gives the same bytes."""
+    """Write the mini (synthetic) suite in LaMP's layout.
+
+    The same seed gives the same bytes.
+    """
     from lampbench.data.mini import LABEL, write_suite
 
     with _whole(out) as folder:
@@ -43,7 +46,7 @@ def mini(out: Path, seed: int) -> None:
 @click.argument("setting", type=click.Choice(["lamp-time", "lamp-user"]))
 @click.option("--task", required=True, help="Tasks, comma-separated, or all.")
 @click.option("--split", default="train,dev", show_default=True, help="train, dev or test, comma-separated.")
-@click.option("--source", help="Where from: a mirror's URL, file://… or a folder. Default: LaMP's own server.")
+@click.option("--source", help="A mirror: a URL, file://… or a folder. Default: LaMP's own server.")
 @cache_option
 def get(setting: Setting, task: str, split: str, source: str | None, cache: Path | None) -> None:
     """Download LaMP's files, time-based or user-based.
@@ -117,15 +120,15 @@ def export(
 @data.command("import")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
 @click.option("--task", required=True, help="A task file (TOML), or the name of a task.")
-@click.option("--user", required=True, metavar="COLUMN", help="Who wrote a row.")
+@click.option("--user", required=True, metavar="COLUMN", help="Who wrote the text of a row.")
 @click.option("--source", metavar="COLUMNS", help="What is asked about, comma-separated. Default: the task's fields.")
 @click.option("--target", metavar="COLUMN", help="The answer. Default: the task's field.")
-@click.option("--date", metavar="COLUMN", help="When; without it, rows are taken to be in time order.")
-@click.option("--queries", default=2, show_default=True, metavar="N", help="A user's latest texts, to ask about.")
-@click.option("--min-history", default=4, show_default=True, metavar="N", help="Texts a user must have before them.")
-@click.option("--shared", default=0.3, show_default=True, metavar="SHARE", help="Users to learn the task from.")
+@click.option("--date", metavar="COLUMN", help="When it was written. Without it, rows are taken to be in time order.")
+@click.option("--queries", default=2, show_default=True, metavar="N", help="A user's latest texts that become queries.")
+@click.option("--min-history", default=4, show_default=True, metavar="N", help="Earlier texts that a user must have.")
+@click.option("--shared", default=0.3, show_default=True, metavar="SHARE", help="Share of users to learn from.")
 @click.option("--seed", default=0, show_default=True, help="Chooses the shared users.")
-@click.option("--encoding", default="utf-8", show_default=True, help="Of CSV files.")
+@click.option("--encoding", default="utf-8", show_default=True, help="The encoding of CSV files.")
 @tolerate_option
 @click.option("--dry-run", is_flag=True, help="Report what would be written, and write nothing.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="An empty or new folder.")
@@ -133,11 +136,12 @@ def import_(
     files: tuple[Path, ...], task: str, user: str, source: str | None, target: str | None, date: str | None,
     queries: int, min_history: int, shared: float, seed: int, encoding: str, tolerate: float, dry_run: bool, out: Path,
 ) -> None:  # fmt: skip
-    """Make a benchmark of your own users' texts, which --protocol folder reads.
+    """Make a benchmark of your own users' texts.
 
     FILE is a CSV, JSON Lines or Parquet file, or a folder that the library datasets saved, of any size; several are
-    read one after another. The latest texts of each user become queries, the others are the user's history. What was
-    found is printed before anything is written. Nothing leaves this machine.
+    read one after another. The latest texts of each user become queries, and the others are the user's history. What
+    was found is printed before anything is written. Runs read the result with --protocol folder. Nothing leaves this
+    machine.
 
     \b
     lampbench data import mails.csv --user sender --date sent --task mails.toml --out DATA
@@ -173,15 +177,17 @@ def import_(
 @data.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--configuration", metavar="NAME", help="Such as abstract_generation_user. Default: the folder's name.")
-@click.option("--evaluate", default="test", show_default=True, type=click.Choice(["val", "test"]), help="Whose users.")
+@click.option(
+    "--evaluate", default="test", show_default=True, type=click.Choice(["val", "test"]), help="The split to evaluate."
+)
 @tolerate_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="An empty or new folder.")
 def longlamp(folder: Path, configuration: str | None, evaluate: str, tolerate: float, out: Path) -> None:
-    """Make a benchmark of LongLaMP's published files, which --protocol folder reads.
+    """Make a benchmark of LongLaMP's published files.
 
     FOLDER is one configuration of the data set LongLaMP/LongLaMP, with files of its splits (Parquet, JSON Lines or
-    JSON). The users of train are shared, those of --evaluate are evaluated. Users and texts go to --out in LaMP's
-    layout, with a task file that asks in the published words.
+    JSON). The users of train are shared, and those of --evaluate are evaluated. Users and texts go to --out in LaMP's
+    layout, with a task file that asks in the published words. Runs read them with --protocol folder.
 
     \b
     lampbench data longlamp LongLaMP/abstract_generation_user --out DATA

@@ -39,8 +39,8 @@ _REGISTRIES = {"method": methods, "task": tasks, "metric": metrics, "protocol": 
 def list_(kind: str, as_json: bool) -> None:
     """List methods, tasks, metrics or protocols: name, what it is, where it comes from.
 
-    Methods are read off their source files, and not imported: `lampbench doctor` imports them and names those that
-    cannot be. What has to be imported and cannot be is listed with its error.
+    Methods are read from their source files without being imported; `lampbench doctor` imports them and names those
+    that fail. A plug-in that has to be imported and fails is listed with its error.
     """
     registry = _REGISTRIES[kind.removesuffix("s")]()
     entries = [_entry(registry, name) for name in registry.names()]

@@ -23,8 +23,8 @@ _WIDEST = 62
 def doctor(as_json: bool) -> int:
     """Look for what is wrong with this installation, and say what to do about it.
 
-    Versions, metadata, every plug-in, device and load, folders, network settings. Uses no network, and
-    prints no token or password.
+    It looks at versions, metadata, every plug-in, device and load, folders, and network settings. It uses no network,
+    and prints no token or password.
 
     Exit status: 0 nothing is wrong, 1 something is.
     """

@@ -11,14 +11,14 @@ from lampbench.cli._options import cache_option, out_option, run_argument, use_c
 
 @click.command()
 @run_argument("run")
-@click.option("--user", required=True, metavar="ID", help="Whose model.")
+@click.option("--user", required=True, metavar="ID", help="The user whose model is written.")
 @click.option(
     "--to", "form", required=True, type=click.Choice(["peft", "merged"]),
     help="peft: an adapter on the run's model. merged: the whole model, with the adapter in its weights.",
 )  # fmt: skip
 @click.option(
     "--folder", type=click.Path(path_type=Path),
-    help="Where to; it must not exist. Default: exported/TASK-METHOD-ID-FORM.",
+    help="The folder to write; it must not exist. Default: exported/TASK-METHOD-ID-FORM.",
 )  # fmt: skip
 @click.option("--model", metavar="MODEL", help="The run's language model, if it is a folder or file of this machine.")
 @click.option("--tokenizer", metavar="TOKENIZER", help="The run's tokenizer, if it had one of its own.")
@@ -27,7 +27,7 @@ from lampbench.cli._options import cache_option, out_option, run_argument, use_c
 @click.option("--device", metavar="DEVICE", help="Where the answers are checked: auto, cpu, cuda or cuda:N.")
 @click.option(
     "--may-differ", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
-    help="How many answers may be others than the run's; in 16 bits rounding changes some.",
+    help="How many answers may differ from the run's; in 16 bits, rounding changes some.",
 )  # fmt: skip
 @out_option
 @cache_option

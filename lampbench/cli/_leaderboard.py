@@ -41,10 +41,11 @@ def leaderboard() -> None:
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_ROOT
 def add(runs: Sequence[Path], root: Path) -> int:
-    """Copy finished RUNS (run folders, or folders of some) into results/ below --root.
+    """Copy finished RUNS to results/ below --root.
 
-    Row, answers and per-user sums are copied, and no file of the data. Existing results stay as they are. Every run
-    that can be added is added; then the others are reported once, each with its reason, and the exit status is 2.
+    RUNS are run folders, or folders that contain some. Row, answers and per-user sums are copied, and no file of the
+    data. Existing results stay as they are. Every run that can be added is added; then the others are reported once,
+    each with its reason, and the exit status is 2.
     """
     return _add(runs, root)
 
@@ -103,15 +104,15 @@ def _add(runs: Sequence[Path], root: Path, *, private: bool = False) -> int:
     help="A link in the head of the site's pages, such as Docs=https://…; relative ones start at the first page.",
 )
 def build(root: Path, runs: Path | None, out: Path | None, latex: bool, site: Path | None, links: Sequence[str]) -> int:
-    """Make the boards of results/ below --root: Markdown, CSV, JSON and an overview.
+    """Make boards of results/ below --root.
 
-    Published numbers from reported/ go to published.md and to a page of the site, beside ours and never among
-    them; shifts/report.html, made by lampbench analyze shifts, becomes a page of the site. The same results give
-    the same bytes.
+    Boards are written as Markdown, CSV and JSON, with an overview. Published numbers from reported/ go to published.md
+    and to a page of the site, beside ours and never among them; shifts/report.html, made by lampbench analyze shifts,
+    becomes a page of the site. The same results give the same bytes.
 
     With --results, the finished runs of a folder become a board of their own in --out, with pages for a browser; an
-    earlier one there is replaced. If some runs cannot be added, the exit status is 2. Nothing is published: all of it
-    are files on this machine.
+    earlier one there is replaced. If some runs cannot be added, the exit status is 2. Nothing is published: all files
+    stay on this machine.
 
     \b
     lampbench leaderboard build --results runs --out board
@@ -145,11 +146,12 @@ def build(root: Path, runs: Path | None, out: Path | None, latex: bool, site: Pa
 @click.option("--dataset", metavar="ORG/NAME", help="For hf-eval: the benchmark's dataset on the hub.")
 @click.option("--source", metavar="ADDRESS", help="For hf-eval: where the results come from.")
 def export(root: Path, form: str, out: Path, organization: str | None, dataset: str | None, source: str | None) -> None:
-    """Write the results of results/ below --root in a form that others read.
+    """Write results in a form that other programs read.
 
-    eee: a record per run. hf-eval: a file per task and method, for the repository of the model. latex: a table per
-    board, with intervals, and in bold what cannot be told apart from the best. Nothing is sent anywhere, and no text
-    of the data is in the files. Results of mini are called synthetic in all of them.
+    The results are those of results/ below --root. eee: a record per run. hf-eval: a file per task and method, for the
+    repository of the model. latex: a table per board, with intervals, and in bold what cannot be told apart from the
+    best. Nothing is sent anywhere, and no text of the data is in the files. Results of mini are called synthetic in
+    all of them.
 
     \b
     lampbench leaderboard export --format latex --out tables

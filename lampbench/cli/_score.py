@@ -20,8 +20,8 @@ from lampbench.core import InputError, tasks
 def score(task: str, predictions: Path, golds: Path, partial: bool, as_json: bool) -> None:
     """Score a predictions file by the official metrics.
 
-    Both files are {"task": …, "golds": [{"id", "output"}]} and must hold the same ids, but with --partial, where
-    predictions may be missing. Such scores are of other queries, and cannot be compared with a board's.
+    Both files are {"task": …, "golds": [{"id", "output"}]} and must have the same ids. With --partial, predictions may
+    be missing; the score is then of other queries than a board's, and cannot be compared with it.
     """
     from lampbench.data import check_same_ids, read_golds, read_outputs
     from lampbench.metrics import invalid_outputs

@@ -70,7 +70,7 @@ def test_task(context: click.Context, name: str, answers: Sequence[str], as_json
     """Check that the task NAME and its metrics keep the contract of plug-ins.
 
     Everything is tried on made-up users, without a model, data or network. What each check means:
-    docs/add-a-task.md, "Test it".
+    docs/add-a-task.md, "Install and test it".
 
     \b
     lampbench test-task subject

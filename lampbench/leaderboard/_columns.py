@@ -190,11 +190,11 @@ _NAMES = (
         "",
         lambda e: e,
         lambda entry: Cell(entry.standing, sort=entry.rank),
-        "Of the rank group. From the best score down, a group ends at the first entry that is significantly worse than "
-        "the group's best; the place of that entry is the next rank. Entries of one rank cannot be told apart from the "
-        "best of their group. All pairs of entries are tested by permutation over users: the chance that any group of "
-        "a board ends wrongly is at most 5%. Not ranked is what failed a check or has no score; joint is what "
-        "trained on all evaluated users together: the reason is below the table.",
+        "The rank of a group of entries. From the best score down, a group ends at the first entry that is "
+        "significantly worse than the group's best; the place of that entry is the next rank. Entries of one rank "
+        "cannot be told apart from the best of their group. All pairs of entries are tested by permutation over users: "
+        "the chance that any group of a board ends wrongly is at most 5%. An entry is not ranked if it failed a check "
+        "or has no score, and joint if it trained on all evaluated users together; the reason is below the table.",
         main=True,
     ),
     Column("place of the rank group", "", lambda e: e.rank, None, path=("rank",)),
@@ -249,7 +249,7 @@ def _over_users(metric: Metric) -> Column:
         lambda e: e.scores[metric.key][1],
         estimate_cell,
         "The primary metric as the mean of users' own scores: a user with many queries counts as much as one with few. "
-        "Absent if a user has no score of their own (macro-F1).",
+        "Absent if users have no score of their own (macro-F1).",
         unit=f"{metric.key}, {good_end(metric)}",
         first=best_first(metric),
     )
@@ -271,12 +271,12 @@ def _difference(baseline: str, metric: Metric, meaning: str, path: tuple[str, ..
 
 
 _OVER_RAW = (
-    "The difference of the primary metric to the same model without history, on the same queries: to the entry of "
-    "zero-shot that is named with the table, the one with the published or recommended settings."
+    "The difference of the primary metric from that of the same model without history, on the same queries: the entry "
+    "of zero-shot that is named with the table, with the published or recommended settings."
 )
 _OVER_ADAPTED = (
-    "The same against the model that was adapted to the task and to no user: the task LoRA alone, on which the "
-    "baselines of OPPU's and PerFit's tables stand."
+    "The difference from the model that was adapted to the task and to no user: the task LoRA alone, which the "
+    "baselines of OPPU's and PerFit's tables use."
 )
 
 _OF_GAIN: tuple[Column, ...] = (
@@ -285,7 +285,8 @@ _OF_GAIN: tuple[Column, ...] = (
         "against zero-shot",
         lambda e: e.gain.p if e.gain else None,
         p_value,
-        "Of that difference: permuted by user, adjusted by Holm for all entries of the board.",
+        "The p-value of the difference against zero-shot, from permutations over users, adjusted by Holm for all "
+        "entries of the board.",
         unit="Holm",
     ),
     Column(
@@ -293,7 +294,7 @@ _OF_GAIN: tuple[Column, ...] = (
         "against zero-shot",
         lambda e: e.gain.moved if e.gain else None,
         moved_cell,
-        "How many users score better, and how many worse, than with zero-shot.",
+        "How many users score better than with zero-shot, and how many score worse.",
         first="descending",
     ),
     _number(
@@ -302,7 +303,7 @@ _OF_GAIN: tuple[Column, ...] = (
         lambda e: e.gain.swapped if e.gain and e.gain.p < LEVEL else None,
         share,
         "The share of a significant gain that is left when every user has the next user's state (--swap-test). Near "
-        "0%, or below: the gain is personal. Near 100%: anyone's state would do.",
+        "0% or below, the gain is personal. Near 100%, anyone's state would do.",
         unit="share of the gain",
     ),
 )
@@ -313,7 +314,7 @@ COLUMNS: tuple[Column, ...] = (
         "answers",
         lambda e: e.invalid,
         share,
-        "Answers that are no answer of the task: empty, a label that does not exist, no number from 1 to 5.",
+        "Answers that are not valid for the task: empty, a label that does not exist, or no rating on the scale.",
         path=("invalid",),
         unit="share of answers",
     ),
@@ -348,16 +349,16 @@ COLUMNS: tuple[Column, ...] = (
         "params saved",
         "parameter_reduction",
         lambda e: e.parameter_reduction,
-        "Of a user's trainable parameters: 1 - this / OPPU's, which is the entry of oppu that is named with the table, "
-        "the one with the published or recommended settings.",
+        "The share of a user's trainable parameters that is saved: 1 - this / OPPU's. OPPU's are those of the entry of "
+        "oppu that is named with the table, with the published or recommended settings.",
     ),
-    _cost("bytes/user", "user_bytes", lambda e: e.user_bytes, count, "What the state of one user takes on disk."),
+    _cost("bytes/user", "user_bytes", lambda e: e.user_bytes, count, "The size of one user's state on disk."),
     _cost(
         "s/user",
         "seconds_per_user",
         lambda e: e.seconds_per_user,
         seconds,
-        "Seconds to adapt to one user, the mean. Absent for a method that does nothing per user before the queries.",
+        "Mean seconds to adapt to one user. Absent for a method that does nothing per user before the queries.",
         main=True,
     ),
     _cost("shared s", "shared_seconds", lambda e: e.shared_seconds, one_digit, "Seconds of the shared stage."),
@@ -365,15 +366,15 @@ COLUMNS: tuple[Column, ...] = (
         "time saved",
         "time_reduction",
         lambda e: e.time_reduction,
-        "Of the seconds to adapt to one user and to answer that user's queries, against the same entry of oppu; only "
-        "if all these runs were on one class of hardware. The shared stage is not counted.",
+        "The share of the seconds to adapt to one user and to answer that user's queries that is saved, against the "
+        "same entry of oppu; only if all these runs were on one class of hardware. The shared stage is not counted.",
     ),
     _cost(
         "ms/query",
         "ms_per_query",
         lambda e: e.query_ms,
         one_digit,
-        "Milliseconds to answer one query, the mean.",
+        "Mean milliseconds to answer one query.",
         main=True,
     ),
     _cost("tokens/query", "tokens_per_query", lambda e: e.query_tokens, count, "Tokens of the prompt of one query."),
@@ -383,7 +384,7 @@ COLUMNS: tuple[Column, ...] = (
         "runs",
         lambda e: e.averaged,
         str,
-        "How many runs are averaged. Runs that give the same answers with every seed are one.",
+        "How many runs are averaged. Runs that give the same answers with every seed count as one.",
         path=("averaged",),
         first="descending",
         main=True,
