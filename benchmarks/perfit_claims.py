@@ -134,6 +134,8 @@ def _time(measured: Mapping[str, Any]) -> tuple[list[str], str]:
                     rows.append([f"{data}, {task}", name, how, size, found["clock"], *cells])
     low, high = min(saved), max(saved)
     inside = sum(PAPER_TIME[0] <= value <= PAPER_TIME[1] for value in saved)
+    clocks = {found["clock"] for by_task in measured.values() for found in by_task.values()}
+    by_clock = " Seconds of the clock are those of finished runs, and may." if "clock" in clocks else ""
     head = ["data", "stage", "engine", "size", "seconds of", "OPPU", "PerFit", "less time"]
     text = f"""\
 ## Less training time
@@ -149,9 +151,8 @@ So the saving depends on the engine: with peft and LoReFT modules in transformer
 equal epochs, the user stage of PerFit took {_library()}
 less time than that of OPPU ([engine](engine.md#what-it-costs), *perfit all*).
 
-Seconds of the processor were taken on one thread and hardly depend on what else the machine does; seconds of the
-clock, where the table says so, are those of finished runs, one after the other, and may. Times at 7B on a GPU were
-not measured: `python benchmarks/engine.py --shape 7b --device cuda` measures them.
+Seconds of the processor were taken on one thread and hardly depend on what else the machine does.{by_clock} Times at 7B
+on a GPU were not measured: `python benchmarks/engine.py --shape 7b --device cuda` measures them.
 """
     here = f"{low:.0%} to {high:.0%}"
     finding = "more is saved than claimed" if low > PAPER_TIME[1] else "saved, by other amounts"
