@@ -36,8 +36,8 @@ step methods 160 lampbench run --method all --task "$TASKS" "${ON[@]}" --out "$O
 
 # As a user does who presses Ctrl-C; a machine that is done before that has nothing to resume.
 rm -rf "$OUT/resumed"
-timeout --signal INT "${INTERRUPT:-15}" lampbench run --method oppu,perfit --task lamp7 "${ON[@]}" --out "$OUT/resumed" \
-    >"$OUT/interrupted.log" 2>&1
+timeout --signal INT --preserve-status "${INTERRUPT:-15}" lampbench run --method oppu,perfit --task lamp7 "${ON[@]}" \
+    --out "$OUT/resumed" >"$OUT/interrupted.log" 2>&1
 echo "interrupted: status $?"
 step resumed 40 lampbench run --method oppu,perfit --task lamp7 "${ON[@]}" --out "$OUT/resumed"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -146,5 +145,9 @@ def _take_generation_config(source: ModelSource, model: Any) -> None:
     from transformers import GenerationConfig
 
     if source.file is None and model.can_generate():
-        with one_line(f"--model {source.name}: its generation_config.json"), suppress(OSError):  # there may be none
-            model.generation_config = GenerationConfig.from_pretrained(source.location, **source.load_options)
+        with one_line(f"--model {source.name}: its generation_config.json"):
+            try:
+                model.generation_config = GenerationConfig.from_pretrained(source.location, **source.load_options)
+            except OSError:  # there may be none
+                if (Path(source.location) / "generation_config.json").exists():
+                    raise

@@ -205,6 +205,13 @@ def test_what_is_left_out_and_what_looks_wrong_is_reported_before_anything_is_wr
     assert not Path("OUT").exists()
 
 
+def test_a_share_of_rows_is_tolerated_whatever_its_binary_form() -> None:
+    rows = [("ann", "s", f"r{n}", f"y{n}", "2024" if n < 71 else "19.2.2015") for n in range(100)]
+    # 0.29 times 100 is a little less than 29.
+    assert "left out, they cannot be read: 29" in imported(table(rows), "--tolerate", "0.29", "--dry-run")
+    assert "29 of 100 rows cannot be read" in refused(table(rows), "--tolerate", "0.28")
+
+
 def test_labels_and_ratings_are_checked_and_counted() -> None:
     Path("kind.toml").write_text(TASK.replace("max_new_tokens = 8", 'kind = "labels"\nlabels = "from the data"'))
     rows = [("ann", "s", f"r{n}", label, "2024") for n, label in enumerate("aabbbc")]

@@ -421,6 +421,7 @@ DAMAGED: dict[str, tuple[Change, tuple[str, ...]]] = {
         text("generation_config.json", '{"eos_token_id": 999999}'),
         ("its EOS token is 999999 (generation_config.json); expected an id from 0 to 447",),
     ),
+    "a generation config cut": (text("generation_config.json", '{"eos_token_id":'), ("its generation_config.json",)),
     "too short a context": (
         config(max_position_embeddings=60),
         ("need 36 tokens, but only 0 of 60 are free; use a model with a longer context",),
