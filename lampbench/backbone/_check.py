@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from lampbench.backbone._load import (
     quantization_of,
 )
 from lampbench.core import InputError
-from lampbench.hub import ModelSource
+from lampbench.hub import ModelSource, indexed_files
 
 _POINTER = b"version https://git-lfs"
 
@@ -100,9 +99,7 @@ def _weight_files(source: ModelSource) -> list[Path]:
         return [one]
     if not index.exists():
         return []
-    with one_line(f"--model {source.name}: {index.name} cannot be read"):
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    return [folder / name for name in sorted(names) if (folder / name).exists()]
+    return [folder / name for name in sorted(indexed_files(index)) if (folder / name).exists()]
 
 
 def _compared(info: BackboneInfo, model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Any]:

@@ -17,7 +17,7 @@ from lampbench.core import InputError, file_sha256
 from lampbench.hub._gguf import SUFFIX, GgufHeader, check_gguf, read_header
 from lampbench.hub._remote import hub_commit
 
-__all__ = ["ModelSource", "find_model", "find_tokenizer", "gguf_header"]
+__all__ = ["ModelSource", "find_model", "find_tokenizer", "gguf_header", "indexed_files"]
 
 # The files that determine a text's token ids.
 _TOKENIZER = (
@@ -159,13 +159,21 @@ def _check_folder(folder: Path) -> None:
 
 def _check_index(path: Path) -> None:
     """Raise InputError unless every file that an index names lies beside it: only these are hashed."""
+    beside = {entry.name for entry in path.parent.iterdir()}
+    for name in indexed_files(path) - beside:
+        raise InputError(f"{path}: names the file {name!r}, which is not beside it")
+
+
+def indexed_files(path: Path) -> set[str]:
+    """Names of the weight files that an index names.
+
+    Raises:
+        InputError: It is no such index, or cannot be read.
+    """
     try:
-        names = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+        return set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{path}: not an index of weights; expected JSON with a weight_map") from None
-    beside = {entry.name for entry in path.parent.iterdir()}
-    for name in names - beside:
-        raise InputError(f"{path}: names the file {name!r}, which is not beside it")
 
 
 def _content_hash(folder: Path, patterns: Sequence[str], trust_remote_code: bool) -> str:
