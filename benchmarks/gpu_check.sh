@@ -2,8 +2,8 @@
 # LampBench on one GPU, in under eight minutes: every method with its checks, a resumed run, a memory limit, and the
 # engine at the shapes of Qwen2.5-0.5B and Llama-2-7B.
 #
-#     benchmarks/gpu_check.sh                                             # in an environment that has LampBench
-#     DEVICE=cpu SHAPES=tiny USERS=2 SLOWER=10 benchmarks/gpu_check.sh    # the same steps on a CPU
+#     benchmarks/gpu_check.sh    # in an environment that has LampBench
+#     DEVICE=cpu SHAPES=tiny USERS=2 TASKS=lamp3 SLOWER=10 benchmarks/gpu_check.sh    # the same steps on a CPU
 #
 # A step that fails does not stop the others: the last line names those that failed, and the exit status is 1. Runs, logs
 # and the engine's JSON are written below OUT (gpu-check).
@@ -36,12 +36,12 @@ step methods 160 lampbench run --method all --task "$TASKS" "${ON[@]}" --out "$O
 
 # As a user does who presses Ctrl-C; a machine that is done before that has nothing to resume.
 rm -rf "$OUT/resumed"
-timeout --signal INT --preserve-status "${INTERRUPT:-15}" lampbench run --method oppu,perfit --task lamp7 "${ON[@]}" \
+timeout --signal INT --preserve-status 15 lampbench run --method oppu,perfit --task lamp7 "${ON[@]}" \
     --out "$OUT/resumed" >"$OUT/interrupted.log" 2>&1
 echo "interrupted: status $?"
 step resumed 40 lampbench run --method oppu,perfit --task lamp7 "${ON[@]}" --out "$OUT/resumed"
 
-step memory 40 lampbench run --method user-lora --task lamp3 "${ON[@]}" --memory-limit "${GIB:-3}" --out "$OUT/limited"
+step memory 40 lampbench run --method user-lora --task lamp3 "${ON[@]}" --memory-limit 3 --out "$OUT/limited"
 
 for shape in $SHAPES; do
     # The larger shape has fewer users, so that one user after another does not take minutes.
