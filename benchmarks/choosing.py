@@ -46,9 +46,7 @@ def lines(section: Section) -> Iterator[str]:
     yield f"| {' | '.join(head)} |"
     yield "|---" * len(head) + "|"
     for row in section.rows:
-        # A board puts behind a name which settings differ within a method; here only the whole history is such a row.
-        name = f"{row.method} k=all" if "k=all" in row.name else row.method
-        cells = [f"`{name}`", f"{row.mean_rank:.1f}"]
+        cells = [f"`{row.name}`", f"{row.mean_rank:.1f}"]
         for places in (row.better, row.worse):
             names = [board.task.name for place, board in enumerate(section.boards) if place in places]
             cells.append("all six tasks" if len(names) == len(section.boards) else ", ".join(names))
