@@ -32,6 +32,7 @@ from typing import Any
 import torch
 from floor import Savings, answering_flops, product_rate, training_flops
 from library import library_phase
+from tabulate import tabulate
 
 import lampbench
 from lampbench.adapters import (
@@ -264,27 +265,21 @@ def measure(work: Work, case: Case, rungs: Sequence[str], rounds: int, say: Call
 
 def table(results: dict[str, Any]) -> str:
     """All figures as a Markdown table, as docs/engine.md has it."""
-    names = ("case", "rung", "training s", "answering s", "against library", "GFLOP to train", "GFLOP/s")
-    lines = [
-        f"| {' | '.join((*names, 'training over its floor'))} |",
-        f"|{'---|' * (len(names) + 1)}",
-    ]
+    head = ("case", "rung", "training s", "answering s", "against library", "GFLOP to train", "GFLOP/s")
+    rows = []
     for case, result in results.items():
         first, *_ = result["rungs"].values()
         base = first["training_seconds"] + first["answering_seconds"]
         for rung, values in result["rungs"].items():
             train, reply = values["training_seconds"], values["answering_seconds"]
-            lines.append(
-                f"| {case} | {rung} | {train:.1f} | {reply:.1f} | {base / (train + reply):.2f} "
-                f"| {values['training_flops'] / 1e9:,.0f} | {values['training_flops_a_second'] / 1e9:.0f} "
-                f"| {values['training_over_floor']:.2f} |"
-            )
-        floor = result["floor_seconds"]
-        lines.append(
-            f"| {case} | *floor* | {floor['training']:.1f} | {floor['answering']:.1f} | | "
-            f"| {result['product_rate'] / 1e9:.0f} | 1 |"
-        )
-    return "\n".join(lines)
+            rows.append([
+                case, rung, f"{train:.1f}", f"{reply:.1f}", f"{base / (train + reply):.2f}",
+                f"{values['training_flops'] / 1e9:,.0f}", f"{values['training_flops_a_second'] / 1e9:.0f}",
+                f"{values['training_over_floor']:.2f}",
+            ])  # fmt: skip
+        least, rate = result["floor_seconds"], f"{result['product_rate'] / 1e9:.0f}"
+        rows.append([case, "*floor*", f"{least['training']:.1f}", f"{least['answering']:.1f}", "", "", rate, "1"])
+    return tabulate(rows, (*head, "training over its floor"), tablefmt="github", disable_numparse=True)
 
 
 def main() -> None:

@@ -174,8 +174,9 @@ def _plot(record: dict[str, Any], path: Path, draw: Any) -> Path:
     # A method that gains nothing on one task is in the other panel alone.
     lines = {line.get_label(): line for panel in panels[0] for line in panel.get_lines() if line.get_label() in LOOKS}
     named = [method for method in LOOKS if method in lines]
-    place = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5), "frameon": False}
-    panels[0][-1].legend([lines[method] for method in named], named, **place)
+    panels[0][-1].legend(
+        [lines[method] for method in named], named, loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False
+    )
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
